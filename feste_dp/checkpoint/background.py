@@ -1,0 +1,142 @@
+"""Saves in a thread of their own, so that a step waits for a copy in memory and not for the disk."""
+
+import copy
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from feste_dp.checkpoint.filesystem import Filesystem, SaveError
+from feste_dp.checkpoint.format import FloatArray, ManifestFields, Snapshot
+from feste_dp.checkpoint.pointers import BEST, LATEST, point
+from feste_dp.checkpoint.retention import retain
+from feste_dp.checkpoint.saving import remove_leftovers, write_checkpoint
+
+
+@dataclass(frozen=True)
+class SaveResult:
+    """How a save ended. Path and error together: the checkpoint is whole, a pointer or a deletion failed."""
+
+    step: int
+    path: Path | None
+    error: SaveError | None
+    deleted_steps: tuple[int, ...]
+    seconds: float
+
+
+class BackgroundWriter:
+    """One writer thread and one staging buffer of 3P floats; one save in flight.
+
+    After a commit the thread lets `latest` (and `best`, when the manifest's best step is this step) point at
+    the new checkpoint and applies retention. All methods belong to one thread, that of the training loop.
+    """
+
+    def __init__(
+        self,
+        checkpoints_dir: Path,
+        parameter_count: int,
+        *,
+        keep: int,
+        protected_steps: Collection[int] = (),
+        file_count: int = 8,
+        filesystem: Filesystem | None = None,
+    ) -> None:
+        remove_leftovers(checkpoints_dir, filesystem)
+        self._checkpoints_dir = checkpoints_dir
+        self._keep = keep
+        self._protected_steps = frozenset(protected_steps)
+        self._file_count = file_count
+        self._filesystem = filesystem
+        self._staging = Snapshot(*np.empty((3, parameter_count), np.float32))
+        self._jobs: queue.SimpleQueue[ManifestFields | None] = queue.SimpleQueue()
+        self._finished: deque[SaveResult | BaseException] = deque()
+        self._idle = threading.Event()
+        # A daemon: a run that stops at once must not wait for the disk, and a torn save is never committed.
+        self._thread = threading.Thread(target=self._write_all, name="checkpoint-writer", daemon=True)
+        self._thread.start()
+
+    def submit(
+        self, manifest_fields: ManifestFields, params: FloatArray, m: FloatArray, v: FloatArray
+    ) -> None:
+        """Copies the arrays, which the caller may change again at once, and starts the save.
+
+        Waits first for the save in flight, if there is one.
+        """
+        if not self._thread.is_alive():
+            raise ValueError("the checkpoint writer is closed")
+        given = Snapshot(params, m, v)
+        if given.params.size != self._staging.params.size:
+            raise ValueError(
+                f"{given.params.size} parameters given where {self._staging.params.size} are expected"
+            )
+        self._idle.wait()
+        np.copyto(self._staging.params, given.params)
+        np.copyto(self._staging.m, given.m)
+        np.copyto(self._staging.v, given.v)
+        self._idle.clear()
+        self._jobs.put(copy.deepcopy(manifest_fields))
+
+    def poll(self) -> list[SaveResult]:
+        """The saves that ended since the last call, without waiting; a fault of the program is raised."""
+        results = []
+        while self._finished:
+            result = self._finished.popleft()
+            if isinstance(result, BaseException):
+                raise result
+            results.append(result)
+        return results
+
+    def wait(self) -> list[SaveResult]:
+        """As `poll`, after the save in flight has ended."""
+        self._idle.wait()
+        return self.poll()
+
+    def close(self) -> list[SaveResult]:
+        """As `wait`, and ends the thread. May be called again."""
+        self._idle.wait()
+        self._jobs.put(None)
+        self._thread.join()
+        return self.poll()
+
+    def _write_all(self) -> None:
+        for array in (self._staging.params, self._staging.m, self._staging.v):
+            array.fill(0)  # touches the pages, so that the first submit takes no longer than the others
+        self._idle.set()
+        while (fields := self._jobs.get()) is not None:
+            try:
+                self._finished.append(self._save(fields))
+            except (
+                BaseException
+            ) as error:  # raised again by poll, in the thread that can do something about it
+                self._finished.append(error)
+            finally:
+                self._idle.set()
+
+    def _save(self, fields: ManifestFields) -> SaveResult:
+        began = time.perf_counter()
+        path: Path | None = None
+        error: SaveError | None = None
+        deleted: list[int] = []
+        staged, fs = self._staging, self._filesystem
+        try:
+            path = write_checkpoint(
+                self._checkpoints_dir,
+                fields,
+                staged.params,
+                staged.m,
+                staged.v,
+                file_count=self._file_count,
+                filesystem=fs,
+            )
+            point(self._checkpoints_dir, LATEST, path, fs)
+            if fields.train.best_step == fields.step:
+                point(self._checkpoints_dir, BEST, path, fs)
+            deleted = retain(self._checkpoints_dir, self._keep, self._protected_steps, filesystem=fs)
+        except SaveError as failure:
+            error = failure
+        return SaveResult(fields.step, path, error, tuple(deleted), time.perf_counter() - began)

@@ -1,0 +1,196 @@
+"""Writes a checkpoint: beside its final name first, each byte forced to disk, then renamed.
+
+A directory with a final name (step-00000250) is therefore whole at every moment, whenever the process or the
+machine stops. Knows nothing of training.
+"""
+
+import contextlib
+import hashlib
+import shutil
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import feste_dp
+from feste_dp.checkpoint.filesystem import (
+    REPLACED,
+    TEMPORARY,
+    TRASH,
+    Filesystem,
+    SaveError,
+    owner_of,
+    saving_errors,
+    unique_path,
+)
+from feste_dp.checkpoint.format import (
+    FILE_LIMIT,
+    MANIFEST_NAME,
+    FloatArray,
+    ManifestFields,
+    ShardFile,
+    Snapshot,
+    complete_manifest,
+    encode_manifest,
+    step_directory_name,
+    step_of,
+)
+from feste_dp.checkpoint.loading import read_manifest, verify_checkpoint
+from feste_dp.checkpoint.shards import TENSORS, encode_shard_header, shard_name, split_evenly
+from feste_dp.errors import UsageError
+
+CHUNK_BYTES = 16 * 1024 * 1024  # per chunk the writer thread asks for the interpreter's lock twice
+SPARE_BYTES = 4 * 1024 * 1024  # for directories, block rounding and the files that training writes meanwhile
+
+
+def write_checkpoint(
+    checkpoints_dir: Path,
+    manifest_fields: ManifestFields,
+    params: FloatArray,
+    m: FloatArray,
+    v: FloatArray,
+    *,
+    file_count: int = 8,
+    filesystem: Filesystem | None = None,
+) -> Path:
+    """The directory of the committed checkpoint.
+
+    SaveError when it could not be written: nothing new is left behind then, and every earlier checkpoint
+    stands. A whole checkpoint of the same step and content is kept as it is, any other is replaced.
+    """
+    if not 1 <= file_count <= FILE_LIMIT:
+        raise ValueError(f"file_count must be from 1 to {FILE_LIMIT}, not {file_count}")
+    fs = filesystem or Filesystem()
+    snapshot = Snapshot(params, m, v)
+    final = checkpoints_dir / step_directory_name(manifest_fields.step)
+    with saving_errors(f"checkpoint {final} was not saved"):
+        _make_parents(fs, checkpoints_dir)
+        _remove_leftovers(fs, checkpoints_dir)
+        if final.is_dir() and _already_holds(final, manifest_fields, snapshot, file_count):
+            fs.sync_directory(checkpoints_dir)
+            return final
+        _check_free_space(fs, final, snapshot.params.size)
+        temporary = unique_path(checkpoints_dir, TEMPORARY, final.name)
+        try:
+            _write_files(fs, temporary, manifest_fields, snapshot, file_count)
+            _commit(fs, temporary, final)
+        except BaseException:
+            with contextlib.suppress(OSError):  # a temporary directory that resists goes with the next save
+                if temporary.exists():
+                    shutil.rmtree(temporary)
+            raise
+    return final
+
+
+def remove_leftovers(checkpoints_dir: Path, filesystem: Filesystem | None = None) -> None:
+    """Clears what dead saves left. Only for the process that holds the run: it would break a running save."""
+    with saving_errors(f"leftovers of an earlier save in {checkpoints_dir} could not be removed"):
+        if checkpoints_dir.is_dir():
+            _remove_leftovers(filesystem or Filesystem(), checkpoints_dir)
+
+
+def _remove_leftovers(fs: Filesystem, checkpoints_dir: Path) -> None:
+    for path in sorted(checkpoints_dir.iterdir()):
+        if path.name.startswith(REPLACED):
+            original = checkpoints_dir / owner_of(path, REPLACED)
+            if step_of(original.name) is None or original.exists():
+                fs.remove(path)
+            else:  # stopped between the two renames of a replacement
+                fs.rename(path, original)
+        elif path.name.startswith((TEMPORARY, TRASH)):
+            fs.remove(path)
+
+
+def _make_parents(fs: Filesystem, directory: Path) -> None:
+    if not directory.is_dir():
+        _make_parents(fs, directory.parent)
+        fs.make_directory(directory)
+        fs.sync_directory(directory.parent)
+
+
+def _already_holds(final: Path, given: ManifestFields, snapshot: Snapshot, file_count: int) -> bool:
+    """Whether `final` is whole and equals what would be written, but for the time it took to get there."""
+    try:
+        found = read_manifest(final)
+    except UsageError:
+        return False
+    given = replace(given, train=replace(given.train, elapsed_seconds=found.train.elapsed_seconds))
+    if complete_manifest(given, found.feste_dp_version, found.files) != found:
+        return False
+    ranges = split_evenly(snapshot.params.size, file_count)
+    if [(file.start, file.stop) for file in found.files] != ranges or verify_checkpoint(final):
+        return False
+    for file in found.files:
+        digest = hashlib.sha256()
+        for chunk in _shard_chunks(snapshot, file.start, file.stop):
+            digest.update(chunk)
+        if digest.hexdigest() != file.sha256:
+            return False
+    return True
+
+
+def _check_free_space(fs: Filesystem, final: Path, parameter_count: int) -> None:
+    needed = parameter_count * 4 * len(TENSORS) + SPARE_BYTES
+    free = fs.free_bytes(final.parent)
+    if free < needed:
+        raise SaveError(
+            f"checkpoint {final} was not saved: it needs {needed / 1e6:.1f} MB of disk space "
+            f"and {free / 1e6:.1f} MB are free"
+        )
+
+
+def _write_files(
+    fs: Filesystem, directory: Path, given: ManifestFields, snapshot: Snapshot, file_count: int
+) -> None:
+    fs.make_directory(directory)
+    ranges = split_evenly(snapshot.params.size, file_count)
+    files = []
+    for i, (start, stop) in enumerate(ranges):
+        name = shard_name(i, len(ranges))
+        size, sha256 = _write_file(fs, directory / name, _shard_chunks(snapshot, start, stop))
+        files.append(ShardFile(name, start, stop, size, sha256))
+    manifest = encode_manifest(complete_manifest(given, feste_dp.__version__, tuple(files)))
+    _write_file(fs, directory / MANIFEST_NAME, [memoryview(manifest)])
+    fs.sync_directory(directory)
+
+
+def _commit(fs: Filesystem, temporary: Path, final: Path) -> None:
+    replaced = unique_path(final.parent, REPLACED, final.name)
+    try:
+        if final.exists() or final.is_symlink():
+            fs.rename(final, replaced)
+        fs.rename(temporary, final)
+    except BaseException:
+        with contextlib.suppress(OSError):  # what cannot be put back now is put back by the next save
+            if replaced.exists() and not final.exists():
+                replaced.rename(final)
+        raise
+    fs.sync_directory(final.parent)
+    with contextlib.suppress(OSError):  # what cannot be removed now goes with the next save
+        if replaced.exists() or replaced.is_symlink():
+            fs.remove(replaced)
+
+
+def _shard_chunks(snapshot: Snapshot, start: int, stop: int) -> Iterable[memoryview]:
+    """The bytes of a shard file in order, none of them copied."""
+    yield memoryview(encode_shard_header(stop - start))
+    for name in TENSORS:
+        data = memoryview(getattr(snapshot, name)[start:stop]).cast("B")
+        for at in range(0, len(data), CHUNK_BYTES):
+            yield data[at : at + CHUNK_BYTES]
+
+
+def _write_file(fs: Filesystem, path: Path, chunks: Iterable[memoryview]) -> tuple[int, str]:
+    """Size and SHA-256 of the file, which is on disk when this returns."""
+    size = 0
+    digest = hashlib.sha256()
+    descriptor = fs.create(path)
+    try:
+        for chunk in chunks:
+            digest.update(chunk)  # hashing, writing and fsync all run without the interpreter's lock
+            size += len(chunk)
+            while chunk:
+                chunk = chunk[fs.write(descriptor, chunk) :]
+        fs.sync(descriptor)
+    finally:
+        fs.close(descriptor)
+    return size, digest.hexdigest()

@@ -1,0 +1,394 @@
+"""Reads a config from YAML and --set overrides, and writes one back. Owns every message about a bad config.
+
+A config is YAML 1.2 of two levels: sections, and keys with scalars or flat lists. It is read from the node
+tree, which knows line and column; no object is ever built from a tag, and anchors are refused, so a small
+file cannot become a large value. Each error is one line, `FILE:LINE:COLUMN: section.key: what to change`.
+"""
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
+
+from feste_dp.config.schema import Config, CrossFieldProblem, either, expected_value, known_keys, sections
+from feste_dp.errors import UsageError
+
+MAX_FILE_BYTES = 1024 * 1024  # a config is 2 KiB; the parser reads about 100 KiB a second
+
+# Names that other trainers use, by the key each stands for here.
+ALIASES = {
+    "model.block_size": "seq_len seq_length sequence_length context_length max_seq_len n_ctx n_positions",
+    "model.n_layer": "n_layers num_layers num_hidden_layers",
+    "model.n_head": "n_heads num_heads num_attention_heads",
+    "model.n_embd": "hidden_size d_model embed_dim n_embed embedding_size",
+    "model.tie_embeddings": "tie_weights tie_word_embeddings weight_tying",
+    "data.corpus": "dataset text path files",
+    "data.val_fraction": "val_split validation_split",
+    "train.steps": "epochs num_epochs num_steps max_steps max_iters iterations",
+    "train.batch_size": "global_batch_size",
+    "train.micro_batch": "micro_batch_size",
+    "train.precision": "dtype",
+    "optim.lr": "learning_rate max_lr",
+    "optim.min_lr": "min_learning_rate",
+    "optim.warmup_steps": "warmup warmup_iters",
+    "optim.schedule": "lr_schedule lr_scheduler scheduler",
+    "optim.beta1": "adam_beta1",
+    "optim.beta2": "adam_beta2",
+    "optim.eps": "epsilon adam_eps",
+    "optim.weight_decay": "wd",
+    "optim.clip_norm": "grad_clip clip max_grad_norm",
+    "eval.every": "eval_every eval_interval",
+    "eval.batches": "eval_iters eval_batches",
+    "eval.patience": "early_stopping early_stop",
+    "sample.tokens": "max_new_tokens max_tokens",
+    "checkpoint.every": "save_every save_interval",
+    "run.workers": "num_workers n_workers",
+    "run.dir": "out_dir output_dir",
+    "run.step_timeout_s": "timeout step_timeout",
+}
+YAML_WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
+ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
+SECTION_ALIASES = {"optimizer": "optim", "training": "train", "validation": "eval", "dataset": "data"}
+
+
+@dataclass(frozen=True, order=True)
+class _Place:
+    """Where a value was written; files come before overrides, and line 0 stands for the whole source."""
+
+    rank: int
+    line: int
+    column: int
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
+
+
+@dataclass
+class _Draft:
+    """What has been read so far: values by section and key, their places, and what is wrong."""
+
+    values: dict[str, dict[str, object]] = field(default_factory=dict)
+    places: dict[str, _Place] = field(default_factory=dict)
+    problems: list[tuple[_Place, str]] = field(default_factory=list)
+
+
+class _UnreadableError(Exception):
+    """A node that is no plain value; the message says why."""
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """The config in the file, with overrides `section.key=value` on top. Raises UsageError of one line."""
+    path = Path(path)
+    return config_from_text(_read_text(path), str(path), overrides)
+
+
+def config_from_text(text: str, source: str, overrides: Sequence[str] = ()) -> Config:
+    """The config in YAML text; `source` names the text in errors. Raises UsageError of one line."""
+    draft = _Draft()
+    _add_text(draft, text, source)
+    for rank, override in enumerate(overrides, start=1):
+        _add_override(draft, override, rank)
+    try:
+        config = Config.model_validate(draft.values)
+    except ValidationError as error:
+        _add_schema_problems(draft, error, source)
+    if draft.problems:
+        (place, message), *others = sorted(draft.problems)
+        more = f" (and {len(others)} more)" if others else ""
+        raise UsageError(_one_line(f"{place}: {message}{more}"))
+    return config
+
+
+def override_keys(overrides: Sequence[str]) -> tuple[str, ...]:
+    """The keys that overrides `section.key=value` set, for `check_changes`."""
+    return tuple(override.partition("=")[0].strip() for override in overrides)
+
+
+def dump_config(config: Config) -> str:
+    """The config as YAML with every key, in the order of the schema, each below its sentence."""
+    lines = []
+    for name, section in config:
+        lines += ["", f"{name}:"]
+        for key, info in type(section).model_fields.items():
+            lines += [f"  # {_sentence(info.description)}", f"  {key}: {_written(getattr(section, key))}"]
+    return "\n".join(lines[1:]) + "\n"
+
+
+def _read_text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError:
+        raise UsageError(_one_line(f"{path}: no such file{_nearest_file(path)}")) from None
+    except IsADirectoryError:
+        raise UsageError(_one_line(f"{path}: is a directory; give a YAML file")) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise UsageError(_one_line(f"{path}: cannot be read: {getattr(error, 'strerror', error)}")) from None
+    if len(content) > MAX_FILE_BYTES:
+        raise UsageError(_one_line(f"{path}: is larger than {MAX_FILE_BYTES >> 20} MiB; this is no config"))
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = content[: error.start]
+        column = error.start - before.rfind(b"\n")
+        where = f"{path}:{before.count(10) + 1}:{column}"
+        raise UsageError(_one_line(f"{where}: is not UTF-8; save the file as UTF-8 text")) from None
+
+
+def _nearest_file(path: Path) -> str:
+    try:
+        stems = {
+            file.stem: file for file in sorted(path.parent.iterdir()) if file.suffix in (".yaml", ".yml")
+        }
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(path.stem, stems, n=1)
+    return f"; did you mean {stems[near[0]]}?" if near else ""
+
+
+def _compose(text: str, place: _Place) -> Node | None:
+    """The node tree of the only document in the text; None if there is none."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.composer.warn_double_anchors = False
+    try:
+        root: Node | None = yaml.compose(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        if place.line and mark is not None:
+            place = _Place(place.rank, mark.line + 1, mark.column + 1, place.source)
+        hint = "; indent with spaces, not tabs" if "'\\t'" in str(error.problem) else ""
+        cause = ", ".join(str(part) for part in (error.context, error.problem) if part)
+        cause = cause.replace("'<stream end>'", "the end")
+        raise UsageError(_one_line(f"{place}: YAML syntax: {cause}{hint}")) from None
+    except ReaderError as error:
+        before = text[: error.position]
+        if place.line:
+            line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+            place = _Place(place.rank, line, column, place.source)
+        raise UsageError(_one_line(f"{place}: YAML syntax: control character in the text")) from None
+    except RecursionError:
+        raise UsageError(_one_line(f"{place.source}: is nested too deep for a config")) from None
+    return root
+
+
+def _add_text(draft: _Draft, text: str, source: str) -> None:
+    root = _compose(text, _Place(0, 1, 1, source))
+    if root is None or _kind(root) == "nothing":
+        raise UsageError(_one_line(f"{source}: is empty; give at least one section, such as `model:`"))
+    if not isinstance(root, MappingNode) or _refusal(root):
+        place = _place(root, source)
+        what = _refusal(root) or f"expected sections such as `model:`, got {_kind(root)}"
+        raise UsageError(_one_line(f"{place}: {what}"))
+    for name, node, place in _entries(draft, root, source, ""):
+        if name not in sections():
+            draft.problems.append((place, f"{name}: {_unknown(name)}"))
+        elif isinstance(node, MappingNode) and not _refusal(node):
+            for key, child, key_place in _entries(draft, node, source, f"{name}."):
+                _add_value(draft, name, key, child, key_place, _place(child, source))
+        elif _kind(node) != "nothing":  # a section whose keys are all commented out is fine
+            keys = ", ".join(sections()[name].model_fields)
+            what = _refusal(node) or f"expected the keys {keys} below it, got {_kind(node)}"
+            draft.problems.append((_place(node, source), f"{name}: {what}"))
+
+
+def _place(node: Node, source: str) -> _Place:
+    return _Place(0, node.start_mark.line + 1, node.start_mark.column + 1, source)
+
+
+def _entries(draft: _Draft, node: MappingNode, source: str, prefix: str) -> list[tuple[str, Node, _Place]]:
+    """The keys of a map with their values and places; keys given twice become problems."""
+    entries: dict[str, tuple[str, Node, _Place]] = {}
+    for key, value in node.value:
+        place = _place(key, source)
+        if not isinstance(key, ScalarNode) or _refusal(key):
+            draft.problems.append((place, _refusal(key) or "expected a key, got a list or a map"))
+        elif key.value in entries:
+            first = entries[key.value][2].line
+            draft.problems.append((place, f"{prefix}{key.value}: given twice; the first is on line {first}"))
+        else:
+            entries[key.value] = (key.value, value, place)
+    return list(entries.values())
+
+
+def _add_override(draft: _Draft, override: str, rank: int) -> None:
+    place = _Place(rank, 0, 0, f"--set {_shortened(override, 80)}")
+    path, equals, text = override.partition("=")
+    path = path.strip()
+    section, _, key = path.partition(".")
+    if not equals or not path:
+        draft.problems.append((place, "expected section.key=value, such as optim.lr=3e-4"))
+    elif path in sections():
+        keys = ", ".join(f"{path}.{name}" for name in sections()[path].model_fields)
+        draft.problems.append((place, f"{path}: is a section; set one of {keys}"))
+    elif section not in sections():
+        draft.problems.append((place, f"{path}: {_unknown(path)}"))
+    else:
+        node = _compose(text, place)
+        if node is None:
+            draft.problems.append((place, f"{path}: no value after ="))
+        else:
+            _add_value(draft, section, key, node, place, place)
+
+
+def _add_value(draft: _Draft, section: str, key: str, node: Node, key_place: _Place, place: _Place) -> None:
+    path = f"{section}.{key}"
+    if key not in sections()[section].model_fields:
+        draft.problems.append((key_place, f"{path}: {_unknown(path)}"))
+        return
+    try:
+        value = _plain_value(node)
+    except _UnreadableError as error:
+        draft.problems.append((place, f"{path}: {error}"))
+        return
+    draft.values.setdefault(section, {})[key] = value
+    draft.places[path] = place
+
+
+def _refusal(node: Node) -> str:
+    """Why the node may not stand in a config, or nothing."""
+    if node.anchor is not None:
+        return "anchors and aliases (& and *) are not taken in a config; write the value out"
+    kind = str(node.tag).removeprefix("tag:yaml.org,2002:")
+    if kind in ("str", "int", "float", "bool", "null", "timestamp", "value", "merge", "map", "seq"):
+        return ""
+    return f"the tag {kind if kind.startswith('!') else '!!' + kind} is not taken in a config"
+
+
+def _plain_value(node: Node) -> object:
+    """The scalar, list of scalars, or (for the message alone) empty map that the node writes."""
+    refusal = _refusal(node)
+    if refusal:
+        raise _UnreadableError(refusal)
+    if isinstance(node, MappingNode):
+        return {}
+    if isinstance(node, SequenceNode):
+        return [_plain_value(child) if isinstance(child, ScalarNode) else {} for child in node.value]
+    text = str(node.value)
+    try:
+        if len(text) > 64 and not str(node.tag).endswith(":str"):
+            raise ValueError
+        match str(node.tag).removeprefix("tag:yaml.org,2002:"):
+            case "null":
+                return None
+            case "bool" if text.lower() in ("true", "false"):
+                return text.lower() == "true"
+            case "int":
+                base = {"0x": 16, "0o": 8, "0b": 2}.get(text.lstrip("+-")[:2].lower(), 10)
+                return int(text, base)
+            case "float":
+                return float(re.sub(r"_|\.(?=inf|nan)", "", text.lower()))
+    except ValueError:
+        raise _UnreadableError(f"{_shortened(text, 40)} is not a number that can be read") from None
+    return text
+
+
+def _add_schema_problems(draft: _Draft, error: ValidationError, source: str) -> None:
+    whole = _Place(0, 0, 0, source)
+    structural = bool(draft.problems)
+    seen = set()
+    for item in error.errors(include_url=False):
+        if item["type"] != "cross_field":
+            section, key = str(item["loc"][0]), str(item["loc"][1])
+            path = f"{section}.{key}"
+            if path not in seen:
+                seen.add(path)
+                info, value = sections()[section].model_fields[key], draft.values[section][key]
+                unquoted = info.annotation is str and isinstance(value, int | float)
+                message = f"{path}: expected {expected_value(info)}, got {_given(value)}"
+                draft.problems.append((draft.places[path], message + "; write it in quotes" * unquoted))
+        elif not structural:  # an unread key may be the very one that is missing
+            problems: list[CrossFieldProblem] = item["ctx"]["problems"]
+            for problem in problems:
+                places = [draft.places[key] for key in problem.keys if key in draft.places]
+                # an override is what changed last, else the key to change first
+                place = max(places, key=lambda place: place.rank, default=whole)
+                draft.problems.append((place, f"{problem.keys[0]}: {problem.message}"))
+
+
+def _unknown(path: str) -> str:
+    """What to say of a key, or of the name of a section, that the schema does not have."""
+    section, dot, key = path.partition(".") if "." in path else ("", "", path)
+    if path in known_keys():
+        return f"unknown key; write `{key}:` below `{section}:`"
+    known_sections = list(sections())
+    names: dict[str, list[str]] = {}
+    for known in known_keys():
+        for name in [known.split(".")[1], *ALIASES.get(known, "").split()]:
+            names.setdefault(name, []).append(known)
+    word = key.lower().replace("-", "_")
+    if not dot and word in SECTION_ALIASES:
+        found = [SECTION_ALIASES[word]]
+    elif word in names:
+        found = names[word]
+    elif not dot and difflib.get_close_matches(word, known_sections, n=1):
+        found = difflib.get_close_matches(word, known_sections, n=1)
+    else:
+        own = [name for name, keys in names.items() if any(known.startswith(f"{section}.") for known in keys)]
+        near = difflib.get_close_matches(word, own, n=1) or difflib.get_close_matches(
+            word, names, n=1, cutoff=0.7
+        )
+        found = names[near[0]] if near else []
+    found = [known for known in found if known.startswith(f"{section}.")] or found
+    if found:
+        return f"unknown key; did you mean {either(found)}?"
+    here = sections()[section].model_fields if section in known_sections else known_sections
+    return f"unknown key; known here: {', '.join(here)}"
+
+
+def _kind(node: Node) -> str:
+    if isinstance(node, MappingNode):
+        return "a map"
+    if isinstance(node, SequenceNode):
+        return "a list"
+    return "nothing" if str(node.tag).endswith(":null") else f"'{_shortened(str(node.value), 40)}'"
+
+
+def _given(value: object) -> str:
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return str(value).lower()
+        case str():
+            return f"the text '{_shortened(value, 40)}'"
+        case list():
+            return f"the list {_shortened(repr(value), 60)}"
+        case dict():
+            return "a map"
+    return repr(value)
+
+
+def _sentence(text: str | None) -> str:
+    return " ".join((text or "").split())
+
+
+def _written(value: object) -> str:
+    """The value as a YAML scalar or flow list that reads back as the same value."""
+    if isinstance(value, list):
+        return f"[{', '.join(_written(item) for item in value)}]"
+    if not isinstance(value, str):
+        return str(value).lower()
+    if re.fullmatch(r"[A-Za-z][A-Za-z0-9_./-]*", value) and value.lower() not in YAML_WORDS:
+        return value
+    escaped = "".join(
+        c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08x}" if c not in ESCAPES else ESCAPES[c]
+        for c in value
+    )
+    return f'"{escaped}"'
+
+
+def _shortened(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _one_line(text: str) -> str:
+    """The text with line breaks, control characters and broken UTF-8 written as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

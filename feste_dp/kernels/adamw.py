@@ -1,0 +1,36 @@
+"""Clipping and AdamW in one pass.
+
+I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization" (2019).
+"""
+
+import math
+
+import numpy as np
+
+from feste_dp.kernels.compilation import kernel
+
+
+@kernel
+def adamw(params, m, v, grad, start, stop, clip, lr, beta1, beta2, eps, decay, step):
+    """Overwrites params, m, v at start .. stop - 1.
+
+    g      = grad * clip
+    m      = beta1 m + (1 - beta1) g
+    v      = beta2 v + (1 - beta2) g^2
+    params = params (1 - lr decay) - lr mhat / (sqrt(vhat) + eps)
+             where mhat = m / (1 - beta1^step),  vhat = v / (1 - beta2^step),  step = 1, 2, ...
+
+    The factors that depend on the step alone are float64, everything per element float32.
+    """
+    clip_factor = np.float32(clip)
+    keep = np.float32(1.0 - lr * decay)
+    step_size = np.float32(lr / (1.0 - beta1**step))
+    root_scale = np.float32(1.0 / math.sqrt(1.0 - beta2**step))
+    b1, b2 = np.float32(beta1), np.float32(beta2)
+    rest1, rest2, eps32 = np.float32(1.0 - beta1), np.float32(1.0 - beta2), np.float32(eps)
+    for i in range(start, stop):
+        g = grad[i] * clip_factor
+        m_i = b1 * m[i] + rest1 * g
+        v_i = b2 * v[i] + rest2 * g * g
+        m[i], v[i] = m_i, v_i
+        params[i] = params[i] * keep - step_size * m_i / (np.float32(math.sqrt(v_i)) * root_scale + eps32)

@@ -1,0 +1,51 @@
+"""The one decorator of all compiled code, and where its machine code is kept on disk.
+
+Owns compiler flags and the compiled-code cache. Knows nothing of what the kernels compute.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import llvmlite
+import numba
+import numpy as np
+
+from feste_dp.cache import cache_root, private_directory
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Reductions (layer norm, softmax, bias gradients) vectorise only when sums may be reassociated; the
+# compiler then fixes one association per array length, the same in every process. `nnan` and `ninf` stay
+# off: a NaN must survive until the check before the update.
+FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
+
+COMPILED_PACKAGES = ("kernels", "model")
+
+
+def kernel(function: F) -> F:
+    """Compile `function` with Numba: cached on disk, without the GIL, division by zero gives inf or nan."""
+    compiled: F = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)(function)
+    return compiled
+
+
+def sources_digest() -> str:
+    """16 hex digits over every source file that holds kernels and over the versions that compile them.
+
+    Numba checks only the file of the outermost function; a change in a kernel that it calls would go
+    unnoticed, so each state of the sources has a folder of its own.
+    """
+    package = Path(__file__).parent.parent
+    digest = hashlib.sha256(repr((numba.__version__, llvmlite.__version__, np.__version__)).encode())
+    for name in COMPILED_PACKAGES:
+        for path in sorted((package / name).glob("*.py")):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+# Numba asks for the folder when a function is decorated, so it is set before the first `@kernel`.
+# Private, because a cache of code is code.
+CACHE_DIRECTORY = private_directory(cache_root(os.environ) / "compiled" / sources_digest())
+numba.config.CACHE_DIR = str(CACHE_DIRECTORY)

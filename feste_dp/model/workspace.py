@@ -1,0 +1,137 @@
+"""What one micro-batch needs beside the weights: saved activations, their gradients, scratch.
+
+Allocated once a worker, used for every micro-batch: nothing is allocated inside a step.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from feste_dp.config.schema import ModelConfig
+from feste_dp.kernels import attention
+from feste_dp.kernels.matmul import PackBuffers, make_pack_buffers
+
+
+class Activations(NamedTuple):
+    """Values that forward writes and backward reads; L leads where layers are stacked."""
+
+    x: Any  # (L + 1, B, T, C)  residual stream before each block, and after the last
+    ln_1: Any  # (L, B, T, C)
+    ln_1_mean: Any  # (L, B, T)
+    ln_1_rstd: Any
+    qkv: Any  # (L, B, T, 3C)
+    attn: Any  # (L, B, T, C)
+    attn_lse: Any  # (L, B, H, T)
+    x_mid: Any  # (L, B, T, C)  residual stream between attention and MLP
+    ln_2: Any
+    ln_2_mean: Any
+    ln_2_rstd: Any
+    fc: Any  # (L, B, T, 4C)
+    fc_gelu: Any
+    ln_f: Any  # (B, T, C)
+    ln_f_mean: Any
+    ln_f_rstd: Any
+    logits: Any  # (B, T, V)
+    logits_lse: Any  # (B, T)
+    losses: Any  # (B, T)
+
+
+class ActivationGradients(NamedTuple):
+    """Gradients of one layer's activations; every layer uses them again. `x` flows through all of them."""
+
+    x: Any  # (B, T, C)
+    branch: Any
+    ln: Any
+    attn: Any
+    qkv: Any  # (B, T, 3C)
+    fc: Any  # (B, T, 4C)
+    fc_gelu: Any
+    logits: Any  # (B, T, V)
+
+
+class Scratch(NamedTuple):
+    branch: Any  # (B, T, C)  output of a projection before it joins the residual stream
+    scores: Any  # see kernels/attention.py
+    dscores: Any
+    mask: Any  # see kernels/dropout.py
+    pack: PackBuffers
+
+
+class Workspace(NamedTuple):
+    a: Activations
+    da: ActivationGradients
+    s: Scratch
+
+
+def make_activations(
+    cfg: ModelConfig, sequences: int, positions: int, dtype: type[np.floating[Any]] = np.float32
+) -> Activations:
+    layers, channels, heads = cfg.n_layer, cfg.n_embd, cfg.n_head
+
+    def zeros(*shape: int) -> Any:
+        return np.zeros(shape, dtype)
+
+    rows = (sequences, positions)
+    return Activations(
+        x=zeros(layers + 1, *rows, channels),
+        ln_1=zeros(layers, *rows, channels),
+        ln_1_mean=zeros(layers, *rows),
+        ln_1_rstd=zeros(layers, *rows),
+        qkv=zeros(layers, *rows, 3 * channels),
+        attn=zeros(layers, *rows, channels),
+        attn_lse=zeros(layers, sequences, heads, positions),
+        x_mid=zeros(layers, *rows, channels),
+        ln_2=zeros(layers, *rows, channels),
+        ln_2_mean=zeros(layers, *rows),
+        ln_2_rstd=zeros(layers, *rows),
+        fc=zeros(layers, *rows, 4 * channels),
+        fc_gelu=zeros(layers, *rows, 4 * channels),
+        ln_f=zeros(*rows, channels),
+        ln_f_mean=zeros(*rows),
+        ln_f_rstd=zeros(*rows),
+        logits=zeros(*rows, cfg.vocab_size),
+        logits_lse=zeros(*rows),
+        losses=zeros(*rows),
+    )
+
+
+def make_activation_gradients(
+    cfg: ModelConfig, sequences: int, positions: int, dtype: type[np.floating[Any]] = np.float32
+) -> ActivationGradients:
+    def zeros(width: int) -> Any:
+        return np.zeros((sequences, positions, width), dtype)
+
+    channels = cfg.n_embd
+    return ActivationGradients(
+        x=zeros(channels),
+        branch=zeros(channels),
+        ln=zeros(channels),
+        attn=zeros(channels),
+        qkv=zeros(3 * channels),
+        fc=zeros(4 * channels),
+        fc_gelu=zeros(4 * channels),
+        logits=zeros(cfg.vocab_size),
+    )
+
+
+def make_scratch(
+    cfg: ModelConfig, sequences: int, positions: int, dtype: type[np.floating[Any]] = np.float32
+) -> Scratch:
+    return Scratch(
+        branch=np.zeros((sequences, positions, cfg.n_embd), dtype),
+        scores=attention.make_scratch(positions, dtype),
+        dscores=attention.make_scratch(positions, dtype),
+        mask=np.zeros(cfg.n_embd + 3, dtype),
+        pack=make_pack_buffers(),
+    )
+
+
+def make_workspace(
+    cfg: ModelConfig, sequences: int, positions: int, dtype: type[np.floating[Any]] = np.float32
+) -> Workspace:
+    """Room for micro-batches of `sequences` by `positions`; about workspace_bytes() long."""
+    return Workspace(
+        make_activations(cfg, sequences, positions, dtype),
+        make_activation_gradients(cfg, sequences, positions, dtype),
+        make_scratch(cfg, sequences, positions, dtype),
+    )

@@ -1,0 +1,111 @@
+"""The shared memory of a run: weights, gradient slots, summed gradient, chunk norms. Numbers only.
+
+One memfd without a name: nothing can be left in /dev/shm, and /dev/shm's size does not matter. All of it is
+reserved before the run starts, so running out is an error message and not a SIGBUS. The phase decides who
+may write (ARCHITECTURE.md has the table), so there are no locks.
+"""
+
+import fcntl
+import mmap
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feste_dp.errors import UsageError
+from feste_dp.kernels.reduction import chunk_count
+
+_PAGE = 4096
+_FLOAT_BYTES, _DOUBLE_BYTES = 4, 8
+
+
+class ArenaSizes(NamedTuple):
+    """Byte offsets of each array, each on a page of its own."""
+
+    params: int
+    slots: int
+    grad: int
+    norms: int
+    total: int
+
+
+def arena_sizes(parameters: int, shards: int) -> ArenaSizes:
+    def pages(size: int) -> int:
+        return -(-size // _PAGE) * _PAGE
+
+    slots = pages(parameters * _FLOAT_BYTES)
+    grad = slots + pages(shards * parameters * _FLOAT_BYTES)
+    norms = grad + pages(parameters * _FLOAT_BYTES)
+    return ArenaSizes(0, slots, grad, norms, norms + pages(chunk_count(parameters) * _DOUBLE_BYTES))
+
+
+class Arena:
+    """Views of the shared memory: params (P,), slots (S, P), grad (P,) float32, norms (chunks,) float64."""
+
+    def __init__(self, fd: int, parameters: int, shards: int) -> None:
+        sizes = arena_sizes(parameters, shards)
+        self.fd = fd
+        memory = mmap.mmap(fd, sizes.total)
+
+        def view(offset: int, count: int) -> NDArray[np.float32]:
+            return np.frombuffer(memory, np.float32, count, offset)
+
+        self.params = view(sizes.params, parameters)
+        self.slots = view(sizes.slots, shards * parameters).reshape(shards, parameters)
+        self.grad = view(sizes.grad, parameters)
+        self.norms: NDArray[np.float64] = np.frombuffer(
+            memory, np.float64, chunk_count(parameters), sizes.norms
+        )
+
+
+def create_arena(parameters: int, shards: int) -> Arena:
+    """Reserve and map the arena. Raises UsageError when the memory is not there."""
+    total = arena_sizes(parameters, shards).total
+    available = available_memory()
+    if total > available:
+        raise UsageError(
+            f"the weights and {shards} gradient slots need {total / 2**20:,.0f} MiB of memory, "
+            f"{available / 2**20:,.0f} MiB are available: set train.shards or the model smaller"
+        )
+    fd = os.memfd_create("feste-dp", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.posix_fallocate(fd, 0, total)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+        return Arena(fd, parameters, shards)
+    except OSError as error:
+        os.close(fd)
+        raise UsageError(
+            f"cannot reserve {total / 2**20:,.0f} MiB of memory for the weights and {shards} gradient slots "
+            f"({error.strerror}): set train.shards or the model smaller"
+        ) from None
+
+
+def available_memory(root: Path = Path("/")) -> int:
+    """Bytes that can still be taken: MemAvailable, or what the cgroup's limit leaves if that is less."""
+    available = 1 << 62
+    try:
+        for line in (root / "proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                available = int(line.split()[1]) * 1024
+        own = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return available
+    path = next((line[3:] for line in own if line.startswith("0::")), "/").lstrip("/")
+    directory = root / "sys/fs/cgroup" / path
+    while directory.is_relative_to(root / "sys/fs/cgroup"):
+        available = min(available, _left_below_limit(directory))
+        directory = directory.parent
+    return available
+
+
+def _left_below_limit(cgroup: Path) -> int:
+    """memory.max - memory.current, where page cache that can be dropped does not count as used."""
+    try:
+        limit = int((cgroup / "memory.max").read_text())
+        used = int((cgroup / "memory.current").read_text())
+        statistics = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return 1 << 62
+    return max(0, limit - used + int(statistics.get("inactive_file", 0)))

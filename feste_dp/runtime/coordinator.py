@@ -1,0 +1,289 @@
+"""The coordinator's side of a step: hands out work, gathers reports, and watches the workers live.
+
+Owns the arena, the workers and the socket. Knows nothing of files, schedules or validation policy: it is
+told what to compute and returns numbers.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import zmq
+from numpy.typing import NDArray
+
+from feste_dp.config.schema import Config
+from feste_dp.errors import RunError, UsageError
+from feste_dp.model.parameters import parameter_count
+from feste_dp.runtime import messages as m
+from feste_dp.runtime.arena import create_arena
+from feste_dp.runtime.cpus import pin_plan
+from feste_dp.runtime.ledger import Ledger, split_evenly
+from feste_dp.runtime.protocol import Phase, next_phase
+from feste_dp.runtime.worker import WorkerSpec
+from feste_dp.runtime.worker_process import WorkerProcess, start_worker
+
+MAX_SOCKET_PATH = 107  # bytes, sun_path less its terminating zero
+_START_TIMEOUT_S = 300.0
+_STOP_TIMEOUT_S = 5.0
+
+Item = TypeVar("Item", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a worker said of one item of work."""
+
+    value: float
+    worker: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """A step's summed gradient lies in the arena; this is what else the step gave.
+
+    loss is the mean over the positions of the global batch; times are seconds of the phases as the
+    coordinator saw them, worker_seconds the workers' own compute times in the order of the workers.
+    """
+
+    loss: float
+    shard_losses: list[float]
+    compute_seconds: float
+    reduce_seconds: float
+    worker_seconds: list[float]
+
+
+class Coordinator:
+    """Runs the workers. Use as a context manager: leaving it ends every process and frees the socket."""
+
+    def __init__(
+        self, config: Config, workers: int, data_directory: Path, environ: Mapping[str, str]
+    ) -> None:
+        self._config, self._data_directory, self._environ = config, data_directory, environ
+        self._count, self._cpus = workers, pin_plan(config.run.pin, workers)
+        self.arena = create_arena(parameter_count(config.model), config.train.shards)
+        self._token = secrets.token_hex(16).encode()
+        self._workers: dict[int, WorkerProcess] = {}
+        self._phases: dict[int, Phase] = {}
+        self._failures: dict[int, str] = {}
+        self._directory = _socket_directory()
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._poller = zmq.Poller()
+        self.dropped_frames = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self.close(at_once=kind is not None)
+
+    def start(self) -> None:
+        """Start the workers and wait until all are ready. Raises RunError."""
+        endpoint = f"ipc://{self._directory}/s"
+        for worker in range(self._count):
+            self._workers[worker] = start_worker(self._spec(worker, endpoint), self._environ)
+            self._phases[worker] = Phase.STARTING
+            self._poller.register(self._workers[worker].pidfd, zmq.POLLIN)
+        # after the workers: no child may inherit the context's descriptors
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, m.MAX_FRAME_BYTES)
+        self._socket.bind(endpoint)
+        self._poller.register(self._socket, zmq.POLLIN)
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while Phase.STARTING in self._phases.values():
+            self._receive(deadline, "start-up")
+
+    def worker_pids(self) -> list[int]:
+        return [worker.pid for worker in self._workers.values()]
+
+    def gradient(self, step: int, offsets: NDArray[np.int64]) -> Gradient:
+        """Compute and reduce one step's gradient; offsets (batch_size,) are the sequences' first tokens."""
+        started = time.perf_counter()
+        train = self._config.train
+        ledger: Ledger[int, Report] = Ledger(range(train.shards))
+        self._order(ledger, lambda worker, shards: m.Compute(step, shards, self._slice(offsets, shards)))
+        self._gather(ledger, step, "compute")
+        computed = time.perf_counter()
+        self._reduce(step)
+        reports = ledger.results()
+        seconds = [0.0] * self._count
+        for report in reports:
+            seconds[report.worker] += report.seconds
+        losses = [report.value for report in reports]
+        return Gradient(
+            loss=tree_sum(losses) / (train.batch_size * self._config.model.block_size),
+            shard_losses=losses,
+            compute_seconds=computed - started,
+            reduce_seconds=time.perf_counter() - computed,
+            worker_seconds=seconds,
+        )
+
+    def validation_loss(self, step: int, offsets: NDArray[np.int64]) -> float:
+        """Mean loss over the sequences at offsets, a multiple of sequences_per_shard of them."""
+        units = len(offsets) // self._config.train.sequences_per_shard
+        ledger: Ledger[int, Report] = Ledger(range(units))
+        self._order(ledger, lambda worker, units: m.Evaluate(step, units, self._slice(offsets, units)))
+        self._gather(ledger, step, "validation")
+        total = tree_sum([report.value for report in ledger.results()])
+        return total / (len(offsets) * self._config.model.block_size)
+
+    def close(self, *, at_once: bool) -> None:
+        """End the workers: ask first unless `at_once`, kill what is left, reap all, remove the socket."""
+        for worker in self._workers:
+            if not at_once and self._phases[worker] not in (Phase.FAILED, Phase.STOPPED):
+                self._send(worker, m.Stop())
+        deadline = time.monotonic() + (0 if at_once else _STOP_TIMEOUT_S)
+        for process in self._workers.values():
+            while process.process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.005)
+            process.kill()
+            process.close()
+        self._workers.clear()
+        if self._context is not None:
+            self._context.destroy(linger=0)
+        shutil.rmtree(self._directory, ignore_errors=True)
+        if self.arena.fd >= 0:
+            os.close(self.arena.fd)
+            self.arena.fd = -1
+
+    def _reduce(self, step: int) -> None:
+        chunks = range(len(self.arena.norms))
+        parts = [part for part in split_evenly(chunks, sorted(self._workers)).values() if part]
+        stripes = [(part[0], part[-1] + 1) for part in parts]
+        ledger: Ledger[tuple[int, int], Report] = Ledger(stripes)
+        for worker, stripe in zip(sorted(self._workers), stripes, strict=False):
+            ledger.assign({worker: [stripe]})
+            self._send(worker, m.Reduce(step, *stripe))
+        self._gather(ledger, step, "reduce")
+
+    def _order(
+        self, ledger: Ledger[int, Report], message: Callable[[int, tuple[int, ...]], m.Message]
+    ) -> None:
+        parts = split_evenly(ledger.unfinished(), sorted(self._workers))
+        ledger.assign(parts)
+        for worker, items in parts.items():
+            if items:
+                self._send(worker, message(worker, tuple(items)))
+
+    def _slice(self, offsets: NDArray[np.int64], items: Sequence[int]) -> tuple[int, ...]:
+        size = self._config.train.sequences_per_shard
+        return tuple(int(offset) for item in items for offset in offsets[item * size : (item + 1) * size])
+
+    def _gather(self, ledger: Ledger[Item, Report], step: int, phase: str) -> None:
+        """Wait until every item is done."""
+        timeout = self._config.run.step_timeout_s
+        deadline = time.monotonic() + timeout
+        while not ledger.complete:
+            where = f"{phase} of step {step}"
+            worker, message = self._receive(deadline, where, ledger)
+            reported_step, item, report = _read_report(worker, message)
+            if reported_step == step and ledger.done(item, report):
+                deadline = time.monotonic() + timeout
+
+    def _receive(
+        self, deadline: float, where: str, ledger: Ledger[Item, Report] | None = None
+    ) -> tuple[int, m.Message]:
+        """The next valid message. Raises RunError when a worker has ended, failed, or is silent too long."""
+        while True:
+            remaining = deadline - time.monotonic()
+            ready = dict(self._poller.poll(int(remaining * 1000) + 1)) if remaining > 0 else {}
+            if self._socket in ready:
+                received = self._read_frame()
+                if received is not None:
+                    return received
+            elif ready:
+                lost = [worker for worker, process in self._workers.items() if process.pidfd in ready]
+                raise RunError(self._describe_loss(lost[0], where, ledger))
+            elif remaining <= 0:
+                silent = [w for w in self._workers if ledger is None or ledger.unfinished(w)]
+                names = ", ".join(f"{worker} (pid {self._workers[worker].pid})" for worker in silent)
+                raise RunError(f"no answer from worker {names} during {where} in the time allowed")
+
+    def _read_frame(self) -> tuple[int, m.Message] | None:
+        frames = self._socket.recv_multipart()
+        worker = int.from_bytes(frames[0], "big")
+        try:
+            if len(frames) != 3 or frames[1] != self._token or worker not in self._workers:
+                raise m.ProtocolError("not a frame of this run")
+            message = m.decode(frames[2])
+            self._phases[worker] = next_phase(self._phases[worker], message)
+        except m.ProtocolError:
+            self.dropped_frames += 1
+            return None
+        if isinstance(message, m.Failed):
+            self._failures[worker] = message.reason
+        return worker, message
+
+    def _describe_loss(self, worker: int, where: str, ledger: Ledger[Item, Report] | None) -> str:
+        process = self._workers[worker]
+        text = f"worker {worker} (pid {process.pid}) {process.describe_end()} during {where}"
+        if worker in self._failures:
+            text += f": {self._failures[worker]}"
+        undone = ledger.release(worker) if ledger is not None else []
+        if undone:
+            text += f"; unfinished: {', '.join(map(str, undone))}"
+        return text
+
+    def _send(self, worker: int, message: m.Message) -> None:
+        self._phases[worker] = next_phase(self._phases[worker], message)
+        # where the peer is gone, its process handle says so at the next wait
+        with contextlib.suppress(zmq.ZMQError):
+            self._socket.send_multipart([worker.to_bytes(2, "big"), self._token, m.encode(message)])
+
+    def _spec(self, worker: int, endpoint: str) -> WorkerSpec:
+        train = self._config.train
+        return WorkerSpec(
+            worker=worker,
+            coordinator_pid=os.getpid(),
+            endpoint=endpoint,
+            token=self._token,
+            arena_fd=self.arena.fd,
+            model=self._config.model,
+            shards=train.shards,
+            sequences_per_shard=train.sequences_per_shard,
+            micro_batch=train.micro_batch,
+            seed=train.seed,
+            data_directory=str(self._data_directory),
+            cpu=self._cpus[worker],
+        )
+
+
+def tree_sum(values: list[float]) -> float:
+    """((v0 + v1) + (v2 + v3)) + ...: the tree of the gradient slots; an odd one out moves up a level."""
+    while len(values) > 1:
+        pairs = [values[i] + values[i + 1] for i in range(0, len(values) - 1, 2)]
+        values = pairs + ([values[-1]] if len(values) % 2 else [])
+    return values[0]
+
+
+def _read_report(worker: int, message: m.Message) -> tuple[int, Any, Report]:
+    """(step, item, what was said of it); step -1 for a message that reports no work."""
+    match message:
+        case m.ShardDone(step, shard, loss_sum, seconds):
+            return step, shard, Report(loss_sum, worker, seconds)
+        case m.UnitDone(step, unit, loss_sum, seconds):
+            return step, unit, Report(loss_sum, worker, seconds)
+        case m.StripeDone(step, first, last, seconds):
+            return step, (first, last), Report(0.0, worker, seconds)
+    return -1, None, Report(0.0, worker, 0.0)
+
+
+def _socket_directory() -> str:
+    """A new private directory (mode 0700) whose socket path fits; beside TMPDIR when that is too long."""
+    for parent in (tempfile.gettempdir(), "/tmp"):
+        if len(os.fsencode(parent)) + len("/feste-dp-12345678/s") <= MAX_SOCKET_PATH:
+            return tempfile.mkdtemp(prefix="feste-dp-", dir=parent)
+    raise UsageError(
+        f"TMPDIR is longer than a socket path may be ({MAX_SOCKET_PATH} bytes): set a shorter one"
+    )

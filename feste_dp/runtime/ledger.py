@@ -1,0 +1,63 @@
+"""Who has which part of a phase's work, what is done, and what a lost worker leaves to others. Pure.
+
+An item is a shard, a stripe or a unit of validation. Items may be computed twice: each overwrites its own
+place with the same bits, so the first report counts and later ones are ignored.
+"""
+
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item", bound=Hashable)
+Result = TypeVar("Result")
+
+
+def split_evenly(items: Sequence[Item], workers: Sequence[int]) -> dict[int, list[Item]]:
+    """Contiguous parts, as equal as can be, for each worker in turn; a worker may get none."""
+    count = len(workers)
+    return {
+        worker: list(items[len(items) * i // count : len(items) * (i + 1) // count])
+        for i, worker in enumerate(workers)
+    }
+
+
+class Ledger(Generic[Item, Result]):
+    """The items of one phase of one step."""
+
+    def __init__(self, items: Iterable[Item]) -> None:
+        self._holder: dict[Item, int | None] = dict.fromkeys(items)
+        self._results: dict[Item, Result] = {}
+
+    def assign(self, parts: dict[int, list[Item]]) -> None:
+        for worker, items in parts.items():
+            for item in items:
+                self._holder[item] = worker
+
+    def done(self, item: Item, result: Result) -> bool:
+        """Record a result. False when it was already done, or is no item of this phase (a stale report)."""
+        if item not in self._holder or item in self._results:
+            return False
+        self._results[item] = result
+        return True
+
+    def unfinished(self, worker: int | None = None) -> list[Item]:
+        """Items not done, in order: those that `worker` holds, or all."""
+        return [
+            item
+            for item, holder in self._holder.items()
+            if item not in self._results and (worker is None or holder == worker)
+        ]
+
+    def release(self, worker: int) -> list[Item]:
+        """Take the unfinished items of a lost worker from it; they are free to be assigned again."""
+        items = self.unfinished(worker)
+        for item in items:
+            self._holder[item] = None
+        return items
+
+    @property
+    def complete(self) -> bool:
+        return len(self._results) == len(self._holder)
+
+    def results(self) -> list[Result]:
+        """Results in the order of the items, whoever computed them and whenever they came."""
+        return [self._results[item] for item in self._holder]

@@ -1,0 +1,154 @@
+"""What coordinator and workers say to each other: frozen dataclasses, and their form on the wire.
+
+A frame is the run's random token and a msgpack list [number of the message, its fields ...]. Knows nothing of
+sockets. A frame that is too large, malformed or of the wrong type is a ProtocolError, whoever sent it.
+"""
+
+from dataclasses import astuple, dataclass, fields
+from typing import Any, TypeAlias
+
+import msgpack
+
+MAX_FRAME_BYTES = 1 << 24
+_MAX_INT = 2**63 - 1
+
+
+class ProtocolError(Exception):
+    """A frame or a message that the protocol does not allow here; names what came and when."""
+
+
+Ints: TypeAlias = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Worker: started, arena mapped, data open."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """Coordinator: compute these shards of this step, each into its gradient slot.
+
+    offsets holds the first token of each sequence, shard after shard, in the order of `shards`.
+    """
+
+    step: int
+    shards: Ints
+    offsets: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class ShardDone:
+    """Worker: a shard's slot is complete. loss_sum is over its positions."""
+
+    step: int
+    shard: int
+    loss_sum: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reduce:
+    """Coordinator: sum chunks first .. last - 1 over all slots, overwriting grad and norms there."""
+
+    step: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class StripeDone:
+    """Worker: these chunks are summed."""
+
+    step: int
+    first: int
+    last: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluate:
+    """Coordinator: compute the loss of these units of the validation set. offsets as in Compute."""
+
+    step: int
+    units: Ints
+    offsets: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class UnitDone:
+    """Worker: a unit's loss, summed over its positions."""
+
+    step: int
+    unit: int
+    loss_sum: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Worker: an exception ended this worker."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Coordinator: exit."""
+
+
+Message: TypeAlias = Ready | Compute | ShardDone | Reduce | StripeDone | Evaluate | UnitDone | Failed | Stop
+
+_KINDS: tuple[type[Any], ...] = (
+    Ready,
+    Compute,
+    ShardDone,
+    Reduce,
+    StripeDone,
+    Evaluate,
+    UnitDone,
+    Failed,
+    Stop,
+)
+
+
+def encode(message: Message) -> bytes:
+    packed: bytes = msgpack.packb([_KINDS.index(type(message)), *astuple(message)])
+    return packed
+
+
+def decode(data: bytes) -> Message:
+    """The message in `data`. Raises ProtocolError."""
+    if len(data) > MAX_FRAME_BYTES:
+        raise ProtocolError(f"frame of {len(data)} bytes, more than {MAX_FRAME_BYTES}")
+    try:
+        content = msgpack.unpackb(data, use_list=False, raw=False, strict_map_key=True)
+    except Exception as error:  # msgpack raises a dozen types; all mean the same
+        raise ProtocolError(f"frame is not msgpack: {type(error).__name__}") from None
+    if not isinstance(content, tuple) or not content or type(content[0]) is not int:
+        raise ProtocolError("frame is not a list that starts with the number of a message")
+    if not 0 <= content[0] < len(_KINDS):
+        raise ProtocolError(f"unknown message number {content[0]}")
+    kind = _KINDS[content[0]]
+    names = fields(kind)
+    if len(content) - 1 != len(names):
+        raise ProtocolError(f"{kind.__name__} has {len(names)} fields, the frame {len(content) - 1}")
+    for field, value in zip(names, content[1:], strict=True):
+        if not _CHECKS[field.type](value):
+            raise ProtocolError(f"{kind.__name__}.{field.name} is not {field.type}")
+    message: Message = kind(*content[1:])
+    return message
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value <= _MAX_INT
+
+
+_CHECKS: dict[Any, Any] = {
+    int: _is_count,
+    float: lambda value: type(value) is float,
+    str: lambda value: type(value) is str,
+    Ints: lambda value: type(value) is tuple and all(map(_is_count, value)),
+}

@@ -1,0 +1,79 @@
+"""Starts, watches and ends worker processes. Knows nothing of what they compute.
+
+Workers are started with exec, never fork, from the main thread (the kernel's death signal follows the thread
+that started them), in a process group of their own so that Ctrl-C reaches the coordinator alone.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from feste_dp.errors import RunError
+from feste_dp.runtime.worker import WorkerSpec
+
+# Whatever the user's environment says: a worker has one thread.
+ONE_THREAD = {
+    name: "1"
+    for name in (
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "BLIS_NUM_THREADS",
+        "VECLIB_MAXIMUM_THREADS",
+        "NUMEXPR_NUM_THREADS",
+        "NUMBA_NUM_THREADS",
+        "RAYON_NUM_THREADS",
+    )
+} | {"TOKENIZERS_PARALLELISM": "false"}
+
+
+@dataclass
+class WorkerProcess:
+    """A running worker. `pidfd` becomes readable when the process ends: the truth about its death."""
+
+    worker: int
+    process: subprocess.Popen[bytes]
+    pidfd: int
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def describe_end(self) -> str:
+        """How the process ended, in words; waits for it, so that nothing of it writes any more."""
+        code = self.process.wait()
+        if code < 0:
+            return f"was killed by {signal.Signals(-code).name}"
+        return f"exited with status {code}"
+
+    def kill(self) -> None:
+        """End the process now and reap it."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        os.close(self.pidfd)
+
+
+def start_worker(spec: WorkerSpec, environ: Mapping[str, str]) -> WorkerProcess:
+    """Start a worker; it will report Ready over the socket. Call from the main thread only."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "feste_dp.runtime.worker"],
+        stdin=subprocess.PIPE,
+        pass_fds=[spec.arena_fd],
+        env=dict(environ) | ONE_THREAD,
+        process_group=0,
+    )
+    try:
+        assert process.stdin is not None
+        process.stdin.write(spec.model_dump_json().encode())
+        process.stdin.close()
+        return WorkerProcess(spec.worker, process, os.pidfd_open(process.pid))
+    except OSError as error:
+        process.kill()
+        process.wait()
+        raise RunError(f"worker {spec.worker} could not be started: {error}") from None

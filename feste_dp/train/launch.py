@@ -1,0 +1,252 @@
+"""Starts a run, new or resumed: prepares all that it needs, in the order in which nothing is created for bad
+input, and hands it to the trainer."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from feste_dp.checkpoint.background import BackgroundWriter
+from feste_dp.checkpoint.format import Manifest, TensorRange
+from feste_dp.checkpoint.listing import newest_whole, step_directories
+from feste_dp.checkpoint.loading import load_checkpoint, read_manifest
+from feste_dp.config.changes import check_changes
+from feste_dp.config.loading import dump_config, load_config, override_keys
+from feste_dp.config.schema import Config
+from feste_dp.data.preparation import SHAKESPEARE, prepare_for_run
+from feste_dp.data.tokenizer import load_tokenizer
+from feste_dp.data.tokens import TokenData
+from feste_dp.errors import RunError, UsageError
+from feste_dp.model.parameters import initial_params, layout, parameter_count
+from feste_dp.runtime.coordinator import Coordinator
+from feste_dp.runtime.cpus import default_workers, usable_cpus
+from feste_dp.runtime.warmup import compile_kernels
+from feste_dp.train.estimate import estimated_seconds
+from feste_dp.train.metrics import MetricsWriter, truncate_after
+from feste_dp.train.progress import Progress, format_duration
+from feste_dp.train.run_directory import (
+    RunDirectory,
+    RunLock,
+    RunLog,
+    check_can_create,
+    check_can_create_at,
+    create_run_directory,
+    create_run_directory_at,
+    open_run_directory,
+)
+from feste_dp.train.signals import StopSignals
+from feste_dp.train.trainer import Outlets, Trainer
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a run takes from the process it is in."""
+
+    environ: Mapping[str, str]
+    cache_root: Path
+    progress: Progress
+    signals: StopSignals
+
+
+def launch(config: Config, out: Path | None, around: Surroundings) -> int:
+    """Train a new run; returns the exit status: 0, 1 when something could not be saved, 130 or 143.
+
+    The run directory is `out`, or a new one under run.dir. Raises UsageError with nothing created, RunError.
+    """
+    if out is not None:
+        check_can_create_at(out)
+    else:
+        check_can_create(Path(config.run.dir))
+    config = _with_absolute_corpus(config)
+    workers = config.run.workers or default_workers(config.train.shards)
+    data = _prepare(config, around)
+    with Coordinator(config, workers, data.directory, around.environ) as coordinator:
+        text, tokenizer = dump_config(config), data.tokenizer_path
+        if out is not None:
+            run = create_run_directory_at(out, config=text, tokenizer=tokenizer)
+        else:
+            run = create_run_directory(
+                Path(config.run.dir), config.run.name, datetime.now(UTC), config=text, tokenizer=tokenizer
+            )
+        with RunLock(run, datetime.now(UTC)):
+            log = RunLog(run.log)
+            log.info(f"new run, {workers} workers, seed {config.train.seed}")
+            return _train(run, config, data, coordinator, workers, log, around, resume_from=None)
+
+
+def resume(path: Path, workers: int | None, overrides: Sequence[str], around: Surroundings) -> int:
+    """Continue a run after its newest whole checkpoint; returns the exit status as launch does.
+
+    Keys of the config change as config/changes.py allows. Raises UsageError with nothing changed, RunError.
+    """
+    run = open_run_directory(path)
+    with RunLock(run, datetime.now(UTC)):
+        log = RunLog(run.log)
+        worker_override = [] if workers is None else [f"run.workers={workers}"]
+        config = load_config(run.config, [*overrides, *worker_override])
+        checkpoint, damages = _find_checkpoint(run)
+        changes = []
+        if checkpoint is not None:
+            saved = Config.model_validate(read_manifest(checkpoint).config)
+            changes = check_changes(saved, config, explicit=override_keys(overrides))
+        for line in damages:
+            around.progress.warning(line)
+            log.warning(line)
+        count = config.run.workers or default_workers(config.train.shards)
+        data = _prepare(config, around)
+        with Coordinator(config, count, data.directory, around.environ) as coordinator:
+            log.info(f"resumed from {checkpoint.name if checkpoint else 'the start'}, {count} workers")
+            for line in changes:
+                around.progress.message(f"changed: {line}")
+                log.info(f"changed: {line}")
+            run.write_config(dump_config(config))
+            return _train(run, config, data, coordinator, count, log, around, resume_from=checkpoint)
+
+
+def _train(
+    run: RunDirectory,
+    config: Config,
+    data: TokenData,
+    coordinator: Coordinator,
+    workers: int,
+    log: RunLog,
+    around: Surroundings,
+    *,
+    resume_from: Path | None,
+) -> int:
+    first_step = 0 if resume_from is None else read_manifest(resume_from).step
+    truncate_after(run.metrics, first_step)
+    writer = BackgroundWriter(run.checkpoints, parameter_count(config.model), keep=config.checkpoint.keep)
+    with MetricsWriter(run.metrics) as metrics, contextlib.closing(writer):
+        outlets = Outlets(around.progress, log, metrics, writer, around.signals)
+        tokenizer = load_tokenizer(run.tokenizer)
+        trainer = Trainer(config, data, tokenizer, coordinator, outlets)
+        if resume_from is None:
+            trainer.start_from(initial_params(config.model, config.train.seed))
+        else:
+            manifest, _ = load_checkpoint(resume_from, out=trainer.restore_into())
+            _check_fingerprints(manifest, config, data)
+            trainer.restore(manifest)
+        if trainer.finished:
+            around.progress.finish(_already_finished(run, trainer, config))
+            return 0
+        around.progress.phase(f"starting {workers} workers" if workers > 1 else "starting 1 worker")
+        coordinator.start()
+        around.progress.announce(_announcement(run, config, data, workers, trainer.step))
+        around.signals.defer()
+        try:
+            trainer.run()
+        except RunError as error:
+            log.warning(f"the run failed: {error}")
+            raise RunError(
+                f"{error}; to go on from the last checkpoint: feste-dp resume {run.path}"
+            ) from None
+        return _finish(run, trainer, config, log, around)
+
+
+def _finish(run: RunDirectory, trainer: Trainer, config: Config, log: RunLog, around: Surroundings) -> int:
+    stopped = around.signals.exit_status if not trainer.finished else 0
+    best = trainer.early_stop
+    lines = []
+    if best.best_loss is not None:
+        lines.append(f"best validation loss {best.best_loss:.4f} at step {best.best_step}")
+    if stopped:
+        lines.append(f"stopped after step {trainer.step} of {config.train.steps}, saved in {run.path}")
+        lines.append(f"to go on:    feste-dp resume {run.path}")
+    else:
+        lines.append(f"finished after step {trainer.step}, saved in {run.path}")
+        lines.append(f"to write:    feste-dp generate {run.path} --prompt 'HAMLET.'")
+    if trainer.degraded:
+        lines.append(f"something could not be saved: see the warnings in {run.log}")
+    around.progress.finish("\n".join(lines))
+    log.info(f"{'stopped' if stopped else 'finished'} after step {trainer.step}")
+    return stopped or (1 if trainer.degraded else 0)
+
+
+def _prepare(config: Config, around: Surroundings) -> TokenData:
+    """Token data and compiled kernels: the slow parts of a first start, both cached."""
+    around.progress.phase("reading the text")
+    data = prepare_for_run(
+        config.data.corpus,
+        config.model.vocab_size,
+        config.data.val_fraction,
+        config.model.block_size,
+        around.cache_root,
+    )
+    announced = False
+
+    def on_wait(seconds: float) -> None:
+        nonlocal announced
+        if not announced:
+            around.progress.phase("compiling the kernels (only the first time, about half a minute)")
+            announced = True
+
+    compile_kernels(around.environ, on_wait)
+    return data
+
+
+def _with_absolute_corpus(config: Config) -> Config:
+    """Paths that a resume from another directory still finds."""
+    corpus = config.data.corpus
+    if corpus == SHAKESPEARE:
+        return config
+    resolved = (
+        str(Path(corpus).absolute()) if isinstance(corpus, str) else [str(Path(c).absolute()) for c in corpus]
+    )
+    return config.model_copy(update={"data": config.data.model_copy(update={"corpus": resolved})})
+
+
+def _find_checkpoint(run: RunDirectory) -> tuple[Path | None, list[str]]:
+    """The newest whole checkpoint and what is wrong with newer ones; None when none was ever saved: the
+    start of a run is a function of its config, so it can be had again."""
+    if not step_directories(run.checkpoints):
+        return None, []
+    return newest_whole(run.checkpoints)
+
+
+def _check_fingerprints(manifest: Manifest, config: Config, data: TokenData) -> None:
+    if manifest.layout != tuple(TensorRange(*tensor) for tensor in layout(config.model)):
+        raise UsageError("the checkpoint's tensors are not those of the config's model: start a new run")
+    if manifest.tokenizer_sha256 != data.tokenizer_sha256 or manifest.data_sha256 != data.fingerprint:
+        raise UsageError(
+            f"the tokens in {data.directory} are not those the run was trained on: "
+            "restore the text files, or start a new run"
+        )
+
+
+def _already_finished(run: RunDirectory, trainer: Trainer, config: Config) -> str:
+    if trainer.step >= config.train.steps:
+        return (
+            f"nothing to do: {run.path} has done all its {trainer.step} steps; "
+            f"for more: feste-dp resume {run.path} --set train.steps={2 * trainer.step}"
+        )
+    return (
+        f"nothing to do: {run.path} stopped early at step {trainer.step}; "
+        f"to go on all the same: feste-dp resume {run.path} --set eval.patience=0"
+    )
+
+
+def _announcement(
+    run: RunDirectory, config: Config, data: TokenData, workers: int, first_step: int
+) -> list[str]:
+    model, train = config.model, config.train
+    left = (train.steps - first_step) / train.steps
+    seconds = estimated_seconds(config, workers) * left
+    head = "tied" if model.tie_embeddings else "untied"
+    lines = [
+        f"model        {parameter_count(model):,} parameters ({model.n_layer} layers, {model.n_head} heads, "
+        f"{model.n_embd} channels, {head} head)",
+        f"data         {len(data.train):,} training tokens, {len(data.val):,} for validation, "
+        f"vocabulary {model.vocab_size}",
+        f"step         {config.tokens_per_step:,} tokens ({train.batch_size} sequences of "
+        f"{model.block_size}) in {train.shards} shards on {workers} worker{'s' if workers > 1 else ''}",
+        f"run          {train.steps:,} steps, {config.total_tokens:,} tokens, "
+        f"about {format_duration(seconds)} on this machine",
+        f"directory    {run.path}",
+    ]
+    if first_step:
+        lines.append(f"resuming     after step {first_step}")
+    if workers > usable_cpus():
+        lines.append(f"note         {workers} workers share {usable_cpus()} usable CPUs: use {usable_cpus()}")
+    return lines

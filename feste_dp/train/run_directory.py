@@ -1,0 +1,290 @@
+"""The directory of one run: made whole or not at all, opened by one writer at a time, with its log.
+
+Knows the names of what lies in it, not what is written there. `write_atomically` and `append_whole` are
+how the small files of a run reach the disk.
+"""
+
+import contextlib
+import fcntl
+import itertools
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from feste_dp.errors import UsageError
+
+STAMP = "%Y%m%dT%H%M%SZ"
+_NAME_END = re.compile(r"-(\d{8}T\d{6}Z)(?:-(\d+))?$")
+_REQUIRED = ("config.yaml", "tokenizer.json", "checkpoints")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Where the files of a run are."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.path / "tokenizer.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def write_config(self, text: str) -> None:
+        """Replaces config.yaml; OSError leaves the old one."""
+        write_atomically(self.config, text.encode())
+
+
+def create_run_directory(
+    parent: Path, name: str, now: datetime, *, config: str, tokenizer: bytes | Path
+) -> RunDirectory:
+    """A new directory `<parent>/<name>-<UTC time>` (then -2, -3 .. within one second) with config.yaml,
+    tokenizer.json and checkpoints/. UsageError leaves nothing behind."""
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise UsageError(f"run name {name!r}: use letters, digits, '.', '_' and '-' only")
+    check_can_create(parent)
+    stem = f"{name}-{now.astimezone(UTC).strftime(STAMP)}"
+    for number in itertools.count(1):
+        path = parent / (stem if number == 1 else f"{stem}-{number}")
+        if not os.path.lexists(path):
+            with contextlib.suppress(FileExistsError):  # another run was faster
+                return _create(path, config, tokenizer)
+    raise AssertionError("unreachable")
+
+
+def create_run_directory_at(path: Path, *, config: str, tokenizer: bytes | Path) -> RunDirectory:
+    """As create_run_directory, in exactly `path`, which must be empty or not exist."""
+    check_can_create_at(path)
+    try:
+        return _create(path, config, tokenizer, existing=path.is_dir())
+    except FileExistsError as error:
+        raise UsageError(f"{path} has just been made by another process") from error
+
+
+def check_can_create_at(path: Path) -> None:
+    """UsageError unless `path` can become a run directory: empty or absent, in a place we may write."""
+    check_can_create(path)
+    try:
+        is_empty = not path.is_dir() or not any(path.iterdir())
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {_reason(error)}") from error
+    if not is_empty:
+        hint = f"; to continue its run: feste-dp resume {path}" if _is_run(path) else ""
+        raise UsageError(f"{path} is not empty: give --out a new or empty directory{hint}")
+
+
+def check_can_create(path: Path) -> None:
+    """UsageError unless `path` is a directory, or can become one, in which we may write."""
+    try:
+        nearest = path.absolute()
+        while not os.path.lexists(nearest):
+            nearest = nearest.parent
+        if not nearest.is_dir():
+            raise UsageError(f"{nearest} is not a directory: choose another place for the run")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise UsageError(f"cannot write in {nearest}: choose another place for the run")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot use {path} for the run: {_reason(error)}") from error
+
+
+def open_run_directory(path: Path) -> RunDirectory:
+    """The run in `path`; UsageError says what is missing, or which run is meant."""
+    try:
+        if not path.exists():
+            raise UsageError(f"no run at {path}: there is no such directory")
+        missing = [name for name in _REQUIRED if not (path / name).exists()]
+        if not missing:
+            return RunDirectory(path)
+        for outer in list(path.absolute().parents)[:3]:
+            if _is_run(outer):
+                raise UsageError(f"{path} is inside a run, not a run: give {outer}")
+        if not path.is_dir():
+            raise UsageError(f"{path} is a file: give the directory of a run")
+        runs = [entry for entry in path.iterdir() if _is_run(entry)]
+        if runs:
+            raise UsageError(
+                f"{path} holds runs but is none itself: give one of them, the newest is {max(runs, key=_age)}"
+            )
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {_reason(error)}") from error
+    raise UsageError(f"{path} is not a run: it has no {', no '.join(missing)}")
+
+
+class RunLock:
+    """Holds a run for this process until closed; the kernel lets go when the process ends, however it ends.
+
+    UsageError, naming the holder, when another process has it. Processes started with exec do not hold it.
+    """
+
+    def __init__(self, run: RunDirectory, now: datetime) -> None:
+        self._fd = -1
+        try:
+            fd = os.open(run.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise UsageError(f"cannot write in the run {run.path}: {_reason(error)}") from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(fd, 100, 0).decode(errors="replace").split()
+            os.close(fd)
+            who = f"process {holder[0]} (started {holder[1]})" if len(holder) == 2 else "another process"
+            raise UsageError(f"run {run.path} is in use by {who}") from None
+        except OSError as error:
+            os.close(fd)
+            raise UsageError(
+                f"cannot lock the run {run.path}: {_reason(error)}; use a file system with flock"
+            ) from error
+        self._fd = fd
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without its text
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()} {_time_text(now)}\n".encode(), 0)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> "RunLock":
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+
+class RunLog:
+    """Appends lines with their UTC time to a log file. A line that cannot be written is dropped and counted:
+    a full disk must not stop the run."""
+
+    def __init__(self, path: Path, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self.dropped = 0
+        self._path = path
+        self._now = now
+
+    def info(self, line: str) -> None:
+        self._append("info", line)
+
+    def warning(self, line: str) -> None:
+        self._append("warning", line)
+
+    def _append(self, kind: str, line: str) -> None:
+        shown = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), line)
+        try:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                end = os.fstat(fd).st_size
+                # kill -9 may have left a line without its end
+                start = "\n" if end and os.pread(fd, 1, end - 1) != b"\n" else ""
+                append_whole(fd, end, f"{start}{_time_text(self._now())} {kind}: {shown}\n".encode())
+            finally:
+                os.close(fd)
+        except OSError:
+            self.dropped += 1
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes beside, fsyncs, renames: after a crash `path` holds the old content or the new, whole.
+    OSError leaves the old file and nothing beside it."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def append_whole(fd: int, end: int, data: bytes) -> int:
+    """Writes `data` at `end`, in one call unless the disk fills up; returns the new end. OSError leaves the
+    file cut back to `end`. The descriptor must not be in append mode, which would ignore `end`."""
+    written = 0
+    try:
+        while written < len(data):
+            written += os.pwrite(fd, data[written:], end + written)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(fd, end)
+        raise
+    return end + written
+
+
+def _create(path: Path, config: str, tokenizer: bytes | Path, existing: bool = False) -> RunDirectory:
+    """Makes `path` unless it is `existing` and empty, and fills it. FileExistsError when it is there after
+    all, UsageError when it cannot be made; either leaves what was there before."""
+    run = RunDirectory(path)
+    made: list[Path] = []
+    try:
+        content = tokenizer if isinstance(tokenizer, bytes) else tokenizer.read_bytes()
+        for outer in reversed([each for each in path.parents if not each.is_dir()]):
+            outer.mkdir(exist_ok=True)
+            made.append(outer)
+        if not existing:
+            path.mkdir()
+            made.append(path)
+        run.write_config(config)
+        write_atomically(run.tokenizer, content)
+        run.checkpoints.mkdir()
+        return run
+    except BaseException as error:
+        if path in made:
+            shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            if existing:
+                run.config.unlink(missing_ok=True)
+                run.tokenizer.unlink(missing_ok=True)
+            for directory in reversed(made):  # stops where another run is in it by now
+                if directory != path:
+                    directory.rmdir()
+        if isinstance(error, FileExistsError) and os.path.lexists(path):
+            raise
+        if isinstance(error, OSError | ValueError):
+            raise UsageError(f"cannot make the run directory {path}: {_reason(error)}") from error
+        raise
+
+
+def _is_run(path: Path) -> bool:
+    return all((path / name).exists() for name in _REQUIRED)
+
+
+def _age(run: Path) -> tuple[str, int]:
+    """Sorts runs by their start: the time in the name, else when the config was written."""
+    if found := _NAME_END.search(run.name):
+        return found[1], int(found[2] or 1)
+    written = (run / "config.yaml").stat().st_mtime
+    return datetime.fromtimestamp(written, UTC).strftime(STAMP), 1
+
+
+def _time_text(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _reason(error: BaseException) -> str:
+    """What the system says, without the errno and the path that str() adds."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

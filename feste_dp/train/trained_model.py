@@ -1,0 +1,133 @@
+"""A trained model read back from a run, for writing text and for measuring it."""
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from feste_dp.checkpoint.format import Manifest, Snapshot, step_directory_name
+from feste_dp.checkpoint.listing import newest_whole
+from feste_dp.checkpoint.loading import load_checkpoint
+from feste_dp.checkpoint.pointers import BEST, pointed_step
+from feste_dp.config.schema import Config
+from feste_dp.data.preparation import prepare_for_run
+from feste_dp.data.tokenizer import ByteTokenizer, load_tokenizer
+from feste_dp.data.tokens import TokenData, open_token_data
+from feste_dp.errors import UsageError
+from feste_dp.model.parameters import view_params
+from feste_dp.model.sampling import Sampler
+from feste_dp.runtime.coordinator import Coordinator
+from feste_dp.runtime.cpus import default_workers
+from feste_dp.train.metrics import perplexity
+from feste_dp.train.run_directory import open_run_directory
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """Weights, config and tokenizer of one checkpoint."""
+
+    path: Path
+    manifest: Manifest
+    snapshot: Snapshot
+    config: Config
+    tokenizer: ByteTokenizer
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Loss of a checkpoint in nats per token; bits_per_byte compares models with other tokenizers."""
+
+    step: int
+    loss: float
+    perplexity: float
+    bits_per_byte: float
+    tokens: int
+
+
+def load_trained_model(path: Path, which: str | None) -> TrainedModel:
+    """A checkpoint of the run at `path`: "best", "latest" or a step; None is the best, or the latest where
+    the run has not been validated. Raises UsageError."""
+    run = open_run_directory(path)
+    chosen = _choose(run.checkpoints, which)
+    manifest, snapshot = load_checkpoint(chosen)
+    config = Config.model_validate(manifest.config)
+    return TrainedModel(chosen, manifest, snapshot, config, load_tokenizer(run.tokenizer))
+
+
+def _choose(checkpoints: Path, which: str | None) -> Path:
+    best = pointed_step(checkpoints, BEST)
+    if which == "latest" or (which is None and best is None):
+        return newest_whole(checkpoints)[0]
+    if which in ("best", None):
+        if best is None:
+            raise UsageError(f"{checkpoints}: no checkpoint is the best one: the run has not been validated")
+        return checkpoints / step_directory_name(best)
+    if which is not None and which.isascii() and which.isdigit() and int(which) < 10**12:
+        return checkpoints / step_directory_name(int(which))
+    raise UsageError(f"--checkpoint {which}: give best, latest or the number of a step")
+
+
+def write_text(
+    model: TrainedModel, prompt: str, tokens: int, *, temperature: float, top_k: int | None, seed: int
+) -> Iterator[str]:
+    """The continuation, piece by piece, cut where characters are whole."""
+    encoded = model.tokenizer.encode(prompt).tolist()
+    if not encoded:
+        raise UsageError("--prompt is empty: give the model at least one character to continue")
+    sampler = Sampler(model.config.model, view_params(model.snapshot.params, model.config.model))
+    written, shown = list(encoded), model.tokenizer.decode(encoded)
+    for token in sampler.draw(encoded, tokens, temperature=temperature, seed=seed, top_k=top_k):
+        written.append(token)
+        text = model.tokenizer.decode(written)
+        whole = text.rstrip("\ufffd")  # the last character may still be in the making
+        yield whole[len(shown) :]
+        shown = whole
+    yield model.tokenizer.decode(written)[len(shown) :]
+
+
+def evaluate_model(
+    model: TrainedModel, data_directory: Path | None, workers: int | None, cache_root: Path
+) -> Evaluation:
+    """Loss over the whole validation part of the run's data, or of the token data in data_directory.
+
+    The text is cut into sequences of block_size; what is left over, less than a shard's worth, is not read.
+    """
+    config = model.config
+    data = _evaluation_data(model, data_directory, cache_root)
+    per_unit, block = config.train.sequences_per_shard, config.model.block_size
+    sequences = (len(data.val) - 1) // block // per_unit * per_unit
+    if sequences == 0:
+        raise UsageError(
+            f"the validation text has {len(data.val)} tokens, {per_unit * block + 1} are needed for one "
+            "shard's worth of sequences: give more text"
+        )
+    count = workers or default_workers(config.train.shards)
+    with Coordinator(config, count, data.directory, os.environ) as coordinator:
+        coordinator.arena.params[:] = model.snapshot.params
+        coordinator.start()
+        loss = coordinator.validation_loss(model.manifest.step, np.arange(sequences, dtype=np.int64) * block)
+    bits_per_byte = loss / math.log(2) * len(data.val) / max(1, data.val_bytes)
+    return Evaluation(model.manifest.step, loss, perplexity(loss), bits_per_byte, sequences * block)
+
+
+def _evaluation_data(model: TrainedModel, directory: Path | None, cache_root: Path) -> TokenData:
+    config = model.config
+    if directory is not None:
+        data = open_token_data(directory, verify=True)
+    else:
+        data = prepare_for_run(
+            config.data.corpus,
+            config.model.vocab_size,
+            config.data.val_fraction,
+            config.model.block_size,
+            cache_root,
+        )
+    if data.tokenizer_sha256 != model.manifest.tokenizer_sha256:
+        raise UsageError(
+            f"the tokens in {data.directory} were made by another tokenizer than the run's: "
+            "evaluate on data prepared with the same tokenizer"
+        )
+    return data

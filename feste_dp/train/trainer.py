@@ -1,0 +1,287 @@
+"""The training loop: one step as an algorithm, and what happens between steps.
+
+Owns the optimizer state, the schedule, validation, early stop, samples and when to save. Knows nothing of
+processes and messages (the coordinator's) nor of directories and the command line (launch.py's).
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from feste_dp.checkpoint.background import BackgroundWriter, SaveResult
+from feste_dp.checkpoint.format import Manifest, ManifestFields, Snapshot, TensorRange, TrainState
+from feste_dp.config.schema import Config
+from feste_dp.data.order import train_offsets, validation_offsets
+from feste_dp.data.tokenizer import ByteTokenizer
+from feste_dp.data.tokens import TokenData
+from feste_dp.errors import RunError
+from feste_dp.model.parameters import decayed_count, layout, view_params
+from feste_dp.model.sampling import Sampler
+from feste_dp.optim.adamw import AdamW, clip_factor, gradient_norm
+from feste_dp.optim.schedule import learning_rate
+from feste_dp.runtime.coordinator import Coordinator
+from feste_dp.runtime.cpus import usable_cpus
+from feste_dp.train.early_stop import EarlyStop
+from feste_dp.train.metrics import MetricsRow, MetricsWriter
+from feste_dp.train.progress import Progress
+from feste_dp.train.run_directory import RunLog
+from feste_dp.train.signals import StopSignals
+
+
+@dataclass(frozen=True)
+class Outlets:
+    """Where a run speaks: screen, log, metrics file and checkpoints; and the signals that stop it."""
+
+    progress: Progress
+    log: RunLog
+    metrics: MetricsWriter
+    writer: BackgroundWriter
+    signals: StopSignals
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step did to the weights."""
+
+    train_loss: float
+    grad_norm: float
+    learning_rate: float
+
+
+class Trainer:
+    """The state of a run between steps, and the loop over them."""
+
+    def __init__(
+        self,
+        config: Config,
+        data: TokenData,
+        tokenizer: ByteTokenizer,
+        coordinator: Coordinator,
+        outlets: Outlets,
+    ) -> None:
+        self._config, self._data, self._tokenizer = config, data, tokenizer
+        self._coordinator, self._out = coordinator, outlets
+        self._arena = coordinator.arena
+        parameters = len(self._arena.params)
+        self._optimizer = AdamW(parameters, decayed_count(config.model), config.optim, usable_cpus())
+        self._sampler = Sampler(config.model, view_params(self._arena.params, config.model))
+        self._validation_offsets = validation_offsets(
+            config.eval.batches * config.train.batch_size, len(data.val), config.model.block_size
+        )
+        self._early_stop = EarlyStop(config.eval.patience)
+        self._step, self._skipped_steps = 0, 0
+        self._val_loss: float | None = None
+        self._saved_step: int | None = None
+        self._elapsed_before = 0.0
+        self._degraded = False
+
+    def start_from(self, params: np.ndarray[tuple[int], np.dtype[np.float32]]) -> None:
+        """Begin at step 0 with these weights (P,)."""
+        self._arena.params[:] = params
+
+    def restore_into(self) -> Snapshot:
+        """The buffers that a checkpoint is to be loaded into; then call restore()."""
+        return Snapshot(self._arena.params, self._optimizer.m, self._optimizer.v)
+
+    def restore(self, manifest: Manifest) -> None:
+        """Go on after the step of this checkpoint."""
+        state = manifest.train
+        self._step = self._saved_step = manifest.step
+        self._skipped_steps, self._val_loss = state.skipped_steps, state.val_loss
+        self._elapsed_before = state.elapsed_seconds
+        self._early_stop = EarlyStop(
+            self._config.eval.patience, state.best_val_loss, state.best_step, state.evals_since_best
+        )
+
+    @property
+    def step(self) -> int:
+        return self._step
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do: all steps are done, or validation has stopped improving."""
+        return self._step >= self._config.train.steps or self._early_stop.should_stop
+
+    @property
+    def early_stop(self) -> EarlyStop:
+        return self._early_stop
+
+    @property
+    def degraded(self) -> bool:
+        """Whether something that the user asked for could not be kept: a save or a metrics row failed."""
+        return self._degraded
+
+    def run(self) -> None:
+        """Train to the end, to an early stop or to a signal, and save the last step. Raises RunError."""
+        started = time.monotonic() - self._elapsed_before
+        while not self.finished and not self._out.signals.requested:
+            step_started = time.perf_counter()
+            result = self.train_step(self._step + 1)
+            seconds = time.perf_counter() - step_started
+            self._step, self._val_loss = self._step + 1, None
+            is_best = self._evaluate() if self._is_due(self._config.eval.every) else False
+            sample = self._draw_sample() if self._is_due(self._config.sample.every) else ""
+            row = MetricsRow(
+                step=self._step,
+                elapsed_seconds=time.monotonic() - started,
+                learning_rate=result.learning_rate,
+                train_loss=result.train_loss,
+                grad_norm=result.grad_norm,
+                tokens_per_second=self._config.tokens_per_step / seconds,
+                val_loss=self._val_loss,
+                sample=sample,
+            )
+            self._record(row, is_best)
+            if self._should_save(is_best):
+                self._save(row.elapsed_seconds)
+            self._report_saves(self._out.writer.poll())
+        if self._step > 0 and self._saved_step != self._step:
+            self._save(time.monotonic() - started)
+        self._report_saves(self._out.writer.wait())
+
+    def train_step(self, step: int) -> StepResult:
+        """One update of the shared weights. Step counts from 1. Raises RunError when the gradient is not
+        finite and the config says stop; the weights are then as before."""
+        config = self._config
+        offsets = train_offsets(
+            config.train.seed, step, config.train.batch_size, len(self._data.train), config.model.block_size
+        )
+        # compute and reduce; an exchange between machines would stand between this line and the next
+        gradient = self._coordinator.gradient(step, offsets)
+        norm = gradient_norm(self._arena.norms)
+        lr = learning_rate(
+            step,
+            lr=config.optim.lr,
+            min_lr=config.optim.min_lr,
+            warmup_steps=config.optim.warmup_steps,
+            steps=config.train.steps,
+            kind=config.optim.schedule,
+        )
+        if math.isfinite(norm) and math.isfinite(gradient.loss):
+            clip = clip_factor(norm, config.optim.clip_norm)
+            updates = step - self._skipped_steps
+            self._optimizer.update(self._arena.params, self._arena.grad, updates, lr, clip)
+        else:
+            self._handle_nonfinite(step, gradient.shard_losses)
+        return StepResult(gradient.loss, norm, lr)
+
+    def validation_loss(self) -> float:
+        return self._coordinator.validation_loss(self._step, self._validation_offsets)
+
+    def _is_due(self, every: int) -> bool:
+        return every > 0 and (self._step % every == 0 or self._step == self._config.train.steps)
+
+    def _evaluate(self) -> bool:
+        """Measure the validation loss; True when it is the best so far."""
+        self._val_loss = self.validation_loss()
+        self._early_stop, is_best, stops = self._early_stop.update(self._step, self._val_loss)
+        if stops:
+            self._tell(
+                f"early stop: no better validation loss in {self._early_stop.evals_since_best} evaluations; "
+                f"best {self._early_stop.best_loss:.4f} at step {self._early_stop.best_step}"
+            )
+        return is_best
+
+    def _draw_sample(self) -> str:
+        sample = self._config.sample
+        prompt = self._tokenizer.encode(sample.prompt).tolist()
+        drawn = self._sampler.draw(
+            prompt,
+            sample.tokens,
+            temperature=sample.temperature,
+            seed=self._config.train.seed,
+            step=self._step,
+        )
+        return self._tokenizer.decode([*prompt, *drawn])
+
+    def _record(self, row: MetricsRow, is_best: bool) -> None:
+        self._guard("metrics row", lambda: self._out.metrics.append(row))
+        self._out.progress.step(row, self._config.train.steps, is_best)
+        if row.val_loss is not None:
+            best = " (best)" if is_best else ""
+            self._out.log.info(
+                f"step {row.step}: train loss {row.train_loss:.4f}, validation loss {row.val_loss:.4f}{best}"
+            )
+        if row.sample:
+            self._out.progress.sample(row.step, row.sample)
+
+    def _should_save(self, is_best: bool) -> bool:
+        asked = self._out.signals.take_save_request()
+        every = self._config.checkpoint.every
+        return asked or is_best or (every > 0 and self._step % every == 0)
+
+    def _save(self, elapsed_seconds: float) -> None:
+        """Copy the state and let the writer thread store it, after the rows that it continues."""
+        self._guard("metrics file", self._out.metrics.sync)
+        fields = self._manifest_fields(elapsed_seconds)
+        self._out.writer.submit(fields, self._arena.params, self._optimizer.m, self._optimizer.v)
+        self._saved_step = self._step
+
+    def _manifest_fields(self, elapsed_seconds: float) -> ManifestFields:
+        config, early_stop = self._config, self._early_stop
+        finite_val = self._val_loss is not None and math.isfinite(self._val_loss)
+        return ManifestFields(
+            step=self._step,
+            config=config.model_dump(mode="json"),
+            tokenizer_sha256=self._data.tokenizer_sha256,
+            data_sha256=self._data.fingerprint,
+            seed=config.train.seed,
+            train=TrainState(
+                best_val_loss=early_stop.best_loss,
+                best_step=early_stop.best_step,
+                evals_since_best=early_stop.evals_since_best,
+                val_loss=self._val_loss if finite_val else None,
+                elapsed_seconds=elapsed_seconds,
+                skipped_steps=self._skipped_steps,
+            ),
+            layout=tuple(TensorRange(*tensor) for tensor in layout(config.model)),
+        )
+
+    def _report_saves(self, results: list[SaveResult]) -> None:
+        for result in results:
+            if result.error is not None:
+                self._degraded = True
+                self._warn(str(result.error))
+            else:
+                self._out.log.info(f"saved step {result.step} in {result.seconds:.2f} s")
+
+    def _handle_nonfinite(self, step: int, shard_losses: list[float]) -> None:
+        culprit = self._first_nonfinite(shard_losses)
+        if self._config.run.on_nonfinite == "stop":
+            raise RunError(
+                f"step {step}: {culprit}; the weights are those of step {step - 1}; "
+                "lower optim.lr, or set run.on_nonfinite to skip such steps"
+            )
+        self._skipped_steps += 1
+        self._warn(f"step {step} skipped ({self._skipped_steps} so far): {culprit}")
+
+    def _first_nonfinite(self, shard_losses: list[float]) -> str:
+        """Names the first shard whose loss or gradient slot is not finite, and its first bad tensor."""
+        for shard, loss in enumerate(shard_losses):
+            slot = self._arena.slots[shard]
+            for tensor in layout(self._config.model):
+                if not np.isfinite(slot[tensor.start : tensor.stop]).all():
+                    return f"shard {shard} has a NaN or infinity in the gradient of {tensor.name}"
+            if not math.isfinite(loss):
+                return f"shard {shard} has the loss {loss}"
+        return "the summed gradient overflows, though every shard's is finite"
+
+    def _guard(self, what: str, write: Callable[[], None]) -> None:
+        """Training goes on when a file cannot be written; the exit status will say so."""
+        try:
+            write()
+        except OSError as error:
+            if not self._degraded:
+                self._warn(f"step {self._step}: {what} not written: {error.strerror}")
+            self._degraded = True
+
+    def _tell(self, line: str) -> None:
+        self._out.progress.message(line)
+        self._out.log.info(line)
+
+    def _warn(self, line: str) -> None:
+        self._out.progress.warning(line)
+        self._out.log.warning(line)

@@ -1,0 +1,1 @@
+"""The whole model against finite differences and PyTorch."""

@@ -1,0 +1,141 @@
+"""Imports point one way; the table is the one that ARCHITECTURE.md prints."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "feste_dp"
+
+TABLE_LINE = "cli -> train -> runtime -> {model, optim, data, checkpoint} -> {kernels, config}"
+
+# What each part of the package may import, besides itself, errors.py, cache.py and the version.
+MAY_IMPORT = {
+    "cli": {"train", "runtime", "model", "optim", "data", "checkpoint", "kernels", "config"},
+    "train": {"runtime", "model", "optim", "data", "checkpoint", "kernels", "config"},
+    "runtime": {"model", "optim", "data", "checkpoint", "kernels", "config"},
+    "model": {"kernels", "config"},
+    "optim": {"kernels", "config"},
+    "data": {"kernels", "config"},
+    "checkpoint": {"kernels", "config"},
+    "kernels": set(),
+    "config": set(),
+    "errors": set(),
+    "cache": set(),
+    "__init__": set(),
+    "__main__": {"cli"},
+}
+FREE_FOR_ALL = {"errors", "cache", "__version__", ""}
+
+# Test references and optional extras: never needed to import the program.
+NOT_AT_MODULE_LEVEL = {"torch", "transformers", "matplotlib"}
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of each import; `from a import b` counts as a.b."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, name.name) for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            yield from ((node.lineno, f"{module}.{name.name}") for name in node.names)
+
+
+def module_level(tree: ast.AST) -> ast.Module:
+    """The tree without the bodies of its functions: what runs at import."""
+
+    class WithoutFunctions(ast.NodeTransformer):
+        def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+            return None
+
+        def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
+            return None
+
+    stripped = WithoutFunctions().visit(tree)
+    assert isinstance(stripped, ast.Module)
+    return stripped
+
+
+def violations(part: str, file: str, source: str) -> list[str]:
+    """One line per import that the table forbids to a file of this part of the package."""
+    tree = ast.parse(source)
+    if part not in MAY_IMPORT:
+        return [f"{file}: {part} is not in the import table; give it a place there and in ARCHITECTURE.md"]
+    found = []
+    for line, name in imports(tree):
+        if name.startswith("."):
+            found.append(f"{file}:{line}: relative import {name}; write it as feste_dp...")
+        elif name.split(".")[0] == "feste_dp":
+            target = [*name.split("."), ""][1]
+            if target not in MAY_IMPORT[part] | FREE_FOR_ALL | {part}:
+                found.append(f"{file}:{line}: {part} must not import {name}; the order is {TABLE_LINE}")
+    for line, name in imports(module_level(tree)):
+        if name.split(".")[0] in NOT_AT_MODULE_LEVEL:
+            found.append(f"{file}:{line}: {name} is imported at module level; it is no core dependency")
+    return found
+
+
+def test_every_import_of_the_package_follows_the_table():
+    files = sorted(PACKAGE.rglob("*.py"))
+    assert files
+    found = []
+    for file in files:
+        inside = file.relative_to(PACKAGE)
+        part = inside.parts[0].removesuffix(".py")
+        found += violations(part, str(file.relative_to(ROOT)), file.read_text(encoding="utf-8"))
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_the_architecture_page_prints_the_table():
+    page = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    assert TABLE_LINE in page, f"ARCHITECTURE.md lacks the line: {TABLE_LINE}"
+
+
+def test_the_table_is_the_order_of_the_layers():
+    layers = [layer.strip("{}").split(", ") for layer in TABLE_LINE.split(" -> ")]
+    for depth, layer in enumerate(layers):
+        for part in layer:
+            assert MAY_IMPORT[part] == {lower for below in layers[depth + 1 :] for lower in below}
+
+
+@pytest.mark.parametrize(
+    ("part", "source"),
+    [
+        ("kernels", "import feste_dp.model.parameters"),
+        ("config", "from feste_dp.kernels import linear"),
+        ("config", "from feste_dp import kernels"),
+        ("model", "from feste_dp.optim.adamw import update"),
+        ("data", "def f():\n    from feste_dp.checkpoint.format import Manifest"),
+        ("runtime", "from feste_dp.train.loop import train"),
+        ("train", "if True:\n    import feste_dp.cli.main"),
+        ("errors", "from feste_dp.config.schema import Config"),
+        ("config", "from . import schema"),
+        ("config", "from ..errors import UsageError"),
+        ("train", "try:\n    import torch.nn\nexcept ImportError:\n    pass"),
+        ("train", "class A:\n    from matplotlib import pyplot"),
+        ("utilities", "import os"),
+    ],
+)
+def test_a_forbidden_import_is_found(part: str, source: str):
+    (line,) = violations(part, f"feste_dp/{part}/example.py", source)
+    assert line.startswith(f"feste_dp/{part}/example.py:")
+
+
+@pytest.mark.parametrize(
+    ("part", "source"),
+    [
+        ("cli", "from feste_dp.train.loop import train\nfrom feste_dp import __version__"),
+        ("train", "from feste_dp.kernels.linear import linear_forward"),
+        (
+            "model",
+            "from feste_dp.model.parameters import Parameters\nfrom feste_dp.config.schema import Config",
+        ),
+        ("kernels", "from feste_dp.errors import UsageError\nimport numpy, torchlike"),
+        ("train", "def plot():\n    from matplotlib import pyplot"),
+        ("config", "import feste_dp"),
+    ],
+)
+def test_an_allowed_import_passes(part: str, source: str):
+    assert violations(part, "example.py", source) == []

@@ -1,4 +1,4 @@
-"""Reads a config from YAML and --set overrides, and writes one back. Owns every message about a bad config.
+"""Reads a config from YAML and --set overrides. Owns every message about a bad config.
 
 A config is YAML 1.2 of two levels: sections, and keys with scalars or flat lists. It is read from the node
 tree, which knows line and column; no object is ever built from a tag, and anchors are refused, so a small
@@ -17,45 +17,11 @@ from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
-from feste_dp.config.schema import Config, CrossFieldProblem, either, expected_value, known_keys, sections
+from feste_dp.config.key_names import describe_unknown
+from feste_dp.config.schema import Config, CrossFieldProblem, expected_value, sections
 from feste_dp.errors import UsageError
 
 MAX_FILE_BYTES = 1024 * 1024  # a config is 2 KiB; the parser reads about 100 KiB a second
-
-# Names that other trainers use, by the key each stands for here.
-ALIASES = {
-    "model.block_size": "seq_len seq_length sequence_length context_length max_seq_len n_ctx n_positions",
-    "model.n_layer": "n_layers num_layers num_hidden_layers",
-    "model.n_head": "n_heads num_heads num_attention_heads",
-    "model.n_embd": "hidden_size d_model embed_dim n_embed embedding_size",
-    "model.tie_embeddings": "tie_weights tie_word_embeddings weight_tying",
-    "data.corpus": "dataset text path files",
-    "data.val_fraction": "val_split validation_split",
-    "train.steps": "epochs num_epochs num_steps max_steps max_iters iterations",
-    "train.batch_size": "global_batch_size",
-    "train.micro_batch": "micro_batch_size",
-    "train.precision": "dtype",
-    "optim.lr": "learning_rate max_lr",
-    "optim.min_lr": "min_learning_rate",
-    "optim.warmup_steps": "warmup warmup_iters",
-    "optim.schedule": "lr_schedule lr_scheduler scheduler",
-    "optim.beta1": "adam_beta1",
-    "optim.beta2": "adam_beta2",
-    "optim.eps": "epsilon adam_eps",
-    "optim.weight_decay": "wd",
-    "optim.clip_norm": "grad_clip clip max_grad_norm",
-    "eval.every": "eval_every eval_interval",
-    "eval.batches": "eval_iters eval_batches",
-    "eval.patience": "early_stopping early_stop",
-    "sample.tokens": "max_new_tokens max_tokens",
-    "checkpoint.every": "save_every save_interval",
-    "run.workers": "num_workers n_workers",
-    "run.dir": "out_dir output_dir",
-    "run.step_timeout_s": "timeout step_timeout",
-}
-YAML_WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
-ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
-SECTION_ALIASES = {"optimizer": "optim", "training": "train", "validation": "eval", "dataset": "data"}
 
 
 @dataclass(frozen=True, order=True)
@@ -110,16 +76,6 @@ def config_from_text(text: str, source: str, overrides: Sequence[str] = ()) -> C
 def override_keys(overrides: Sequence[str]) -> tuple[str, ...]:
     """The keys that overrides `section.key=value` set, for `check_changes`."""
     return tuple(override.partition("=")[0].strip() for override in overrides)
-
-
-def dump_config(config: Config) -> str:
-    """The config as YAML with every key, in the order of the schema, each below its sentence."""
-    lines = []
-    for name, section in config:
-        lines += ["", f"{name}:"]
-        for key, info in type(section).model_fields.items():
-            lines += [f"  # {_sentence(info.description)}", f"  {key}: {_written(getattr(section, key))}"]
-    return "\n".join(lines[1:]) + "\n"
 
 
 def _read_text(path: Path) -> str:
@@ -189,7 +145,7 @@ def _add_text(draft: _Draft, text: str, source: str) -> None:
         raise UsageError(_one_line(f"{place}: {what}"))
     for name, node, place in _entries(draft, root, source, ""):
         if name not in sections():
-            draft.problems.append((place, f"{name}: {_unknown(name)}"))
+            draft.problems.append((place, f"{name}: {describe_unknown(name)}"))
         elif isinstance(node, MappingNode) and not _refusal(node):
             for key, child, key_place in _entries(draft, node, source, f"{name}."):
                 _add_value(draft, name, key, child, key_place, _place(child, source))
@@ -229,7 +185,7 @@ def _add_override(draft: _Draft, override: str, rank: int) -> None:
         keys = ", ".join(f"{path}.{name}" for name in sections()[path].model_fields)
         draft.problems.append((place, f"{path}: is a section; set one of {keys}"))
     elif section not in sections():
-        draft.problems.append((place, f"{path}: {_unknown(path)}"))
+        draft.problems.append((place, f"{path}: {describe_unknown(path)}"))
     else:
         node = _compose(text, place)
         if node is None:
@@ -241,7 +197,7 @@ def _add_override(draft: _Draft, override: str, rank: int) -> None:
 def _add_value(draft: _Draft, section: str, key: str, node: Node, key_place: _Place, place: _Place) -> None:
     path = f"{section}.{key}"
     if key not in sections()[section].model_fields:
-        draft.problems.append((key_place, f"{path}: {_unknown(path)}"))
+        draft.problems.append((key_place, f"{path}: {describe_unknown(path)}"))
         return
     try:
         value = _plain_value(node)
@@ -313,36 +269,6 @@ def _add_schema_problems(draft: _Draft, error: ValidationError, source: str) -> 
                 draft.problems.append((place, f"{problem.keys[0]}: {problem.message}"))
 
 
-def _unknown(path: str) -> str:
-    """What to say of a key, or of the name of a section, that the schema does not have."""
-    section, dot, key = path.partition(".") if "." in path else ("", "", path)
-    if path in known_keys():
-        return f"unknown key; write `{key}:` below `{section}:`"
-    known_sections = list(sections())
-    names: dict[str, list[str]] = {}
-    for known in known_keys():
-        for name in [known.split(".")[1], *ALIASES.get(known, "").split()]:
-            names.setdefault(name, []).append(known)
-    word = key.lower().replace("-", "_")
-    if not dot and word in SECTION_ALIASES:
-        found = [SECTION_ALIASES[word]]
-    elif word in names:
-        found = names[word]
-    elif not dot and difflib.get_close_matches(word, known_sections, n=1):
-        found = difflib.get_close_matches(word, known_sections, n=1)
-    else:
-        own = [name for name, keys in names.items() if any(known.startswith(f"{section}.") for known in keys)]
-        near = difflib.get_close_matches(word, own, n=1) or difflib.get_close_matches(
-            word, names, n=1, cutoff=0.7
-        )
-        found = names[near[0]] if near else []
-    found = [known for known in found if known.startswith(f"{section}.")] or found
-    if found:
-        return f"unknown key; did you mean {either(found)}?"
-    here = sections()[section].model_fields if section in known_sections else known_sections
-    return f"unknown key; known here: {', '.join(here)}"
-
-
 def _kind(node: Node) -> str:
     if isinstance(node, MappingNode):
         return "a map"
@@ -364,25 +290,6 @@ def _given(value: object) -> str:
         case dict():
             return "a map"
     return repr(value)
-
-
-def _sentence(text: str | None) -> str:
-    return " ".join((text or "").split())
-
-
-def _written(value: object) -> str:
-    """The value as a YAML scalar or flow list that reads back as the same value."""
-    if isinstance(value, list):
-        return f"[{', '.join(_written(item) for item in value)}]"
-    if not isinstance(value, str):
-        return str(value).lower()
-    if re.fullmatch(r"[A-Za-z][A-Za-z0-9_./-]*", value) and value.lower() not in YAML_WORDS:
-        return value
-    escaped = "".join(
-        c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08x}" if c not in ESCAPES else ESCAPES[c]
-        for c in value
-    )
-    return f'"{escaped}"'
 
 
 def _shortened(text: str, limit: int) -> str:

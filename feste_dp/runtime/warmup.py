@@ -5,6 +5,7 @@ cache says that it is complete, so that later runs skip this.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ from feste_dp.runtime.worker_process import ONE_THREAD
 
 _MARK = "complete"
 _POLL_S = 0.05
+_OLD_CACHES_KEPT = 4
 
 
 def kernels_are_compiled() -> bool:
@@ -74,6 +76,13 @@ def run_every_kernel() -> None:
     os.close(arena.fd)
 
 
+def remove_old_caches(current: Path) -> None:
+    """Delete the code of earlier sources, a folder each, but for the newest few: other versions may be in use."""
+    others = [path for path in current.parent.iterdir() if path.is_dir() and path != current]
+    for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[_OLD_CACHES_KEPT:]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def _spec(cfg: ModelConfig, arena: Arena) -> WorkerSpec:
     return WorkerSpec(
         worker=0,
@@ -99,6 +108,7 @@ def _tokens() -> TokenData:
 def main() -> int:
     run_every_kernel()
     (CACHE_DIRECTORY / _MARK).touch()
+    remove_old_caches(CACHE_DIRECTORY)
     return 0
 
 

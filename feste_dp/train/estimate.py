@@ -55,4 +55,4 @@ def estimated_seconds(config: Config, workers: int) -> float:
     """A guess within a factor of two: the arithmetic at the measured speed of the matrix product."""
     cores = min(workers, usable_cpus())
     speed = matmul_flops_per_second(config.model.n_embd) * cores * _STEP_EFFICIENCY
-    return run_flops(config) / speed
+    return max(1.0, run_flops(config) / speed)

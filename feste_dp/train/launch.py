@@ -12,7 +12,8 @@ from feste_dp.checkpoint.format import Manifest, TensorRange
 from feste_dp.checkpoint.listing import newest_whole, step_directories
 from feste_dp.checkpoint.loading import load_checkpoint, read_manifest
 from feste_dp.config.changes import check_changes
-from feste_dp.config.loading import dump_config, load_config, override_keys
+from feste_dp.config.dumping import dump_config
+from feste_dp.config.loading import load_config, override_keys
 from feste_dp.config.schema import Config
 from feste_dp.data.preparation import SHAKESPEARE, prepare_for_run
 from feste_dp.data.tokenizer import load_tokenizer

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from feste_dp.config.loading import dump_config, load_config
+from feste_dp.config.dumping import dump_config
+from feste_dp.config.loading import load_config
 from feste_dp.config.schema import Config, ModelConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -1,7 +1,14 @@
-"""Shared by all tests: random numbers that are the same in every run."""
+"""Shared by all tests: where their compiled code goes, and random numbers that are the same in every run."""
 
+import numba
 import numpy as np
 import pytest
+
+from feste_dp.kernels.compilation import CACHE_DIRECTORY
+
+# Tests compile kernels for float64 and more; the cache of real runs, which the processes that tests start
+# use, must hold what the warm-up wrote and nothing else. Set before any kernel is imported.
+numba.config.CACHE_DIR = str(CACHE_DIRECTORY.with_name(f"{CACHE_DIRECTORY.name}-tests"))
 
 
 @pytest.fixture

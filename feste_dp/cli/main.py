@@ -1,54 +1,50 @@
-"""The command feste-dp: its subcommands, and how an error becomes one line and an exit status.
-
-0 done, 1 the run failed, 2 bad usage or config, 130 or 143 stopped by a signal.
-"""
+"""The entry point of feste-dp. Imports little, so that Ctrl-C while the rest is imported ends in silence."""
 
 import os
+import signal
 import sys
 
-import click
-
-from feste_dp import __version__
-from feste_dp.cli.checkpoint import checkpoint
-from feste_dp.cli.prepare import prepare
-from feste_dp.cli.read_run import evaluate, generate
-from feste_dp.cli.train import launch, resume
-from feste_dp.errors import RunError, UsageError
-from feste_dp.train.signals import Interrupted
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="feste-dp")
-def cli() -> None:
-    """Train GPT-2-class language models on CPUs, data-parallel over worker processes.
-
-    The worker count never changes the result: not one bit of it.
-    """
-
-
-for command in (launch, resume, generate, evaluate, prepare, checkpoint):
-    cli.add_command(command)
+INTERRUPTED = 130
+FAILED = 1
 
 
 def main() -> None:
-    """Run the command line and exit."""
+    """Run the command line and exit: 0 done, 1 failed, 2 bad usage or config, 130 or 143 stopped by a signal,
+    141 where nobody reads the output any more."""
+    _open_missing_streams()
     try:
-        status = cli.main(standalone_mode=False)
-    except click.exceptions.Abort:
-        status = 130
-    except click.ClickException as error:
-        error.show()
-        status = error.exit_code
-    except UsageError as error:
-        click.echo(f"error: {error}", err=True)
-        status = 2
-    except RunError as error:
-        click.echo(f"error: {error}", err=True)
-        status = 1
-    except (Interrupted, KeyboardInterrupt) as error:
-        click.echo("stopped", err=True)
-        status = error.exit_status if isinstance(error, Interrupted) else 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 141
-    sys.exit(status)
+        from feste_dp.cli.commands import run  # here: half a second goes by in it
+
+        status = run()
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    # what is left takes milliseconds: no traceback out of the interpreter's own end
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.exit(_flushed(status))
+
+
+def _open_missing_streams() -> None:
+    """Standard descriptors that the caller closed (`>&-`) lead nowhere, instead of into the next file or
+    shared memory that the program opens."""
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(descriptor, mode, closefd=False))
+        elif name == "stdout":
+            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _flushed(status: int) -> int:
+    """The status once all output is written; a failure to write it must not surface at the very end."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if not isinstance(error, BrokenPipeError):
+            sys.stderr.write(f"error: cannot write the output: {error.strerror}\n")
+            return status or FAILED
+    return status

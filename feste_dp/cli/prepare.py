@@ -1,32 +1,56 @@
 """feste-dp prepare."""
 
+import shlex
 from pathlib import Path
 
 import click
 
+from feste_dp.cli.arguments import Number, PathType, WholeNumber
 from feste_dp.data.corpus import read_texts
 from feste_dp.data.preparation import prepare_token_data
+from feste_dp.data.tokenizer import BYTE_TOKENS
+from feste_dp.errors import UsageError
+from feste_dp.train.progress import printable
+from feste_dp.train.signals import StopSignals
 
 
 @click.command()
-@click.argument("texts", nargs=-1, required=True, metavar="TEXT...")
-@click.option("--vocab-size", required=True, type=int, help="Tokens in the vocabulary, at least 256.")
+@click.argument("texts", nargs=-1, required=True, metavar="TEXT...", type=PathType())
 @click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="New directory for the token data."
+    "--vocab-size",
+    required=True,
+    type=WholeNumber(BYTE_TOKENS, 2**32),
+    metavar="V",
+    help="Tokens in the vocabulary: the 256 bytes and as many merges as make it up.",
 )
+@click.option("--out", required=True, type=PathType(), help="New or empty directory for the token data.")
 @click.option(
-    "--val-fraction", default=0.1, show_default=True, help="Share of the text held out, from its end."
+    "--val-fraction",
+    default=0.1,
+    show_default=True,
+    type=Number(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Share of the text held out for validation, from its end.",
 )
-def prepare(texts: tuple[str, ...], vocab_size: int, out: Path, val_fraction: float) -> int:
+def prepare(texts: tuple[Path, ...], vocab_size: int, out: Path, val_fraction: float) -> int:
     """Train a byte-level BPE tokenizer on UTF-8 text files and write their tokens.
 
-    Use the result with data.corpus in a config.
+    \b
+    Example:
+      feste-dp prepare book.txt more.txt --vocab-size 1024 --out data/books
+      feste-dp launch --config configs/small.yaml --set data.corpus=data/books
     """
-    contents = read_texts(texts)
-    data = prepare_token_data(list(zip(texts, contents, strict=True)), vocab_size, val_fraction, out)
+    with StopSignals():
+        contents = read_texts(texts)
+        named = [(str(path), text) for path, text in zip(texts, contents, strict=True)]
+        try:
+            data = prepare_token_data(named, vocab_size, val_fraction, out)
+        except UsageError as error:  # here the key of a config is an option
+            raise UsageError(str(error).replace("model.vocab_size", "--vocab-size")) from None
     click.echo(
-        f"{out}: {len(data.train):,} training tokens, {len(data.val):,} for validation, "
+        f"{printable(str(out))}: {len(data.train):,} training tokens, {len(data.val):,} for validation, "
         f"vocabulary {data.vocab_size}, {data.train_bytes / max(1, len(data.train)):.2f} bytes a token"
     )
-    click.echo(f"use it with:  --set data.corpus={out} --set model.vocab_size={data.vocab_size}")
+    override = shlex.quote(f"data.corpus={out}")
+    click.echo(f"use it with:  --set {printable(override)} --set model.vocab_size={data.vocab_size}")
     return 0

@@ -8,63 +8,104 @@ from pathlib import Path
 import click
 
 from feste_dp.cache import cache_root
+from feste_dp.cli.arguments import CHECKPOINT, RUN, WORKERS, Number, PathType, WholeNumber
+from feste_dp.errors import UsageError
+from feste_dp.runtime.warmup import compile_kernels
 from feste_dp.train.progress import printable
-from feste_dp.train.trained_model import evaluate_model, load_trained_model, write_text
+from feste_dp.train.signals import StopSignals
+from feste_dp.train.trained_model import evaluate_model, evaluation_data, load_trained_model, write_text
 
-_RUN = click.argument("run", type=click.Path(path_type=Path))
-_CHECKPOINT = click.option(
-    "--checkpoint", "which", help="best, latest or a step; default: the best one, where there is one."
-)
+
+def _check_prompt(context: click.Context, parameter: click.Parameter, prompt: str) -> str:
+    """Refuses what no tokenizer can read, before anything is loaded."""
+    if not prompt:
+        raise click.BadParameter("is empty; give at least one character to continue")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter("is not UTF-8") from None
+    return prompt
 
 
 @click.command()
-@_RUN
-@click.option("--prompt", required=True, help="Text to continue.")
+@RUN
+@click.option("--prompt", required=True, callback=_check_prompt, help="Text to continue.")
 @click.option(
-    "--tokens", default=200, show_default=True, type=click.IntRange(1, 10**6), help="Tokens to write."
+    "--tokens",
+    default=200,
+    show_default=True,
+    type=WholeNumber(1, 10**6),
+    metavar="N",
+    help="Tokens to write.",
 )
 @click.option(
     "--temperature",
     default=0.8,
     show_default=True,
-    type=click.FloatRange(0, 100),
-    help="0 = the likeliest token.",
+    type=Number(0, 100),
+    metavar="T",
+    help="0 = always the likeliest token; higher is wilder.",
 )
-@click.option("--top-k", type=click.IntRange(1), help="Draw among the K likeliest tokens only.")
+@click.option(
+    "--top-k", type=WholeNumber(1, 2**32), metavar="K", help="Draw among the K likeliest tokens only."
+)
 @click.option(
     "--seed",
     default=1,
     show_default=True,
-    type=click.IntRange(0, 2**63 - 1),
-    help="Another seed, another text.",
+    type=WholeNumber(0, 2**63 - 1),
+    metavar="S",
+    help="Another seed, another text; the same seed, the same text.",
 )
-@_CHECKPOINT
+@CHECKPOINT
 def generate(
     run: Path, prompt: str, tokens: int, temperature: float, top_k: int | None, seed: int, which: str | None
 ) -> int:
-    """Write text with a trained model."""
-    model = load_trained_model(run, which)
-    click.echo(printable(prompt), nl=False)
-    for piece in write_text(model, prompt, tokens, temperature=temperature, top_k=top_k, seed=seed):
-        click.echo(printable(piece), nl=False)
-    click.echo()
+    """Write text with a trained model: the prompt and what the model makes of it.
+
+    A model of plays writes better after a line end: $'HAMLET.\\n' gives one in bash.
+
+    \b
+    Examples:
+      feste-dp generate data/runs/tiny-20260131T120000Z --prompt 'HAMLET.'
+      feste-dp generate data/runs/tiny-20260131T120000Z --prompt 'To be' --tokens 50 --seed 2
+    """
+    with StopSignals():
+        model = load_trained_model(run, which)
+        _compile()
+        last = prompt
+        click.echo(printable(prompt), nl=False)
+        for piece in write_text(model, prompt, tokens, temperature=temperature, top_k=top_k, seed=seed):
+            click.echo(printable(piece), nl=False)
+            last = piece or last
+        if not last.endswith("\n"):
+            click.echo()
     return 0
 
 
 @click.command()
-@_RUN
-@click.option(
-    "--data", "data_directory", type=click.Path(path_type=Path), help="Other token data, same tokenizer."
-)
-@click.option("--workers", type=click.IntRange(1), help="Worker processes; default: one a usable CPU.")
-@_CHECKPOINT
+@RUN
+@click.option("--data", "data_directory", type=PathType(), help="Other token data, of the same tokenizer.")
+@click.option("--workers", type=WORKERS, metavar="N", help="Worker processes; default: one per usable CPU.")
+@CHECKPOINT
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def evaluate(
     run: Path, data_directory: Path | None, workers: int | None, which: str | None, as_json: bool
 ) -> int:
-    """Loss and perplexity of a checkpoint on the whole validation text."""
-    model = load_trained_model(run, which)
-    result = evaluate_model(model, data_directory, workers, cache_root(os.environ))
+    """Loss and perplexity of a checkpoint on the whole validation text.
+
+    \b
+    Example:
+      feste-dp evaluate data/runs/tiny-20260131T120000Z --checkpoint latest
+    """
+    with StopSignals():
+        model = load_trained_model(run, which)
+        shards = model.config.train.shards
+        if workers is not None and workers > shards:
+            raise UsageError(f"--workers: {workers} is more than train.shards {shards}; use at most {shards}")
+        data = evaluation_data(model, data_directory, cache_root(os.environ))
+        _compile()
+        result = evaluate_model(model, data, workers)
     if as_json:
         click.echo(json.dumps(asdict(result), indent=2))
     else:
@@ -73,3 +114,16 @@ def evaluate(
             f"{result.bits_per_byte:.3f} bits a byte, over {result.tokens:,} tokens"
         )
     return 0
+
+
+def _compile() -> None:
+    """Compile the kernels where that has not been done; says so beside the output, not in it."""
+    announced = False
+
+    def on_wait(seconds: float) -> None:
+        nonlocal announced
+        if not announced:
+            click.echo("compiling the kernels (only the first time, about half a minute)", err=True)
+            announced = True
+
+    compile_kernels(os.environ, on_wait)

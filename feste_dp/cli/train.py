@@ -1,31 +1,64 @@
 """feste-dp launch and feste-dp resume."""
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
+from pydantic import ValidationError
 
 from feste_dp.cache import cache_root
+from feste_dp.cli.arguments import RUN, WORKERS, PathType
 from feste_dp.config.loading import load_config
+from feste_dp.config.schema import RunConfig, expected_value
+from feste_dp.errors import UsageError
 from feste_dp.train import launch as runs
 from feste_dp.train.progress import Progress, make_progress
 from feste_dp.train.signals import StopSignals
 
+
+def _check_name(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
+    """Refuses what run.name refuses, before it becomes part of an override."""
+    if name is not None:
+        try:
+            RunConfig(name=name)
+        except ValidationError:
+            expected = expected_value(RunConfig.model_fields["name"])
+            raise click.BadParameter(f"expected {expected}, got {name!r}") from None
+    return name
+
+
 _OVERRIDES = click.option(
-    "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override a key of the config."
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="Override a key of the config; may be given several times.",
+)
+_WORKERS = click.option(
+    "--workers",
+    type=WORKERS,
+    metavar="N",
+    help="Worker processes, at most train.shards; any number gives the same result. "
+    "Default: what the config says, else one per usable CPU.",
 )
 _QUIET = click.option("--quiet", is_flag=True, help="Print only warnings and the result.")
 
 
 @click.command()
-@click.option("--config", "config_path", required=True, type=click.Path(path_type=Path), help="YAML file.")
-@click.option("--workers", type=int, help="Worker processes; default: one a usable CPU.")
-@_OVERRIDES
-@click.option("--name", help="First part of the name of the run directory.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Run directory, new or empty, instead of a named one."
+    "--config",
+    "config_path",
+    required=True,
+    type=PathType(),
+    help="YAML file; the keys it lacks have defaults.",
 )
+@_WORKERS
+@_OVERRIDES
+@click.option("--name", callback=_check_name, help="First part of the name of the run directory.")
+@click.option("--out", type=PathType(), help="Run directory, new or empty, instead of a named one.")
 @_QUIET
 def launch(
     config_path: Path,
@@ -35,34 +68,53 @@ def launch(
     out: Path | None,
     quiet: bool,
 ) -> int:
-    """Train a model."""
+    """Train a model.
+
+    \b
+    Examples:
+      feste-dp launch --config configs/tiny.yaml --workers 2
+      feste-dp launch --config configs/small.yaml --set train.steps=500 --name short
+
+    Ctrl-C saves and stops; `feste-dp resume` goes on from there.
+    """
     given = list(overrides)
     if workers is not None:
-        given.append(f"run.workers={_at_least_one(workers)}")
+        given.append(f"run.workers={workers}")
     if name is not None:
-        given.append(f"run.name='{name}'")
-    config = load_config(config_path, given)
+        given.append(f'run.name="{name}"')
+    with _said_as_typed(workers):
+        config = load_config(config_path, given)
     with _progress(quiet) as progress, StopSignals() as signals:
         return runs.launch(config, out, _surroundings(progress, signals))
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--workers", type=int, help="Worker processes; any number gives the same result.")
+@RUN
+@_WORKERS
 @_OVERRIDES
 @_QUIET
 def resume(run: Path, workers: int | None, overrides: tuple[str, ...], quiet: bool) -> int:
-    """Continue a run after its newest checkpoint."""
-    if workers is not None:
-        _at_least_one(workers)
-    with _progress(quiet) as progress, StopSignals() as signals:
+    """Continue a run after its newest checkpoint.
+
+    RUN is the directory of a run, such as launch prints.
+
+    \b
+    Examples:
+      feste-dp resume data/runs/tiny-20260131T120000Z
+      feste-dp resume data/runs/tiny-20260131T120000Z --workers 4 --set train.steps=2000
+    """
+    with _said_as_typed(workers), _progress(quiet) as progress, StopSignals() as signals:
         return runs.resume(run, workers, overrides, _surroundings(progress, signals))
 
 
-def _at_least_one(workers: int) -> int:
-    if workers < 1:
-        raise click.BadParameter(f"{workers} is less than 1", param_hint="--workers")
-    return workers
+@contextlib.contextmanager
+def _said_as_typed(workers: int | None) -> Iterator[None]:
+    """--workers travels as an override of the config; an error names it as the user gave it."""
+    try:
+        yield
+    except UsageError as error:
+        message = str(error).replace(f"--set run.workers={workers}: run.workers: ", "--workers: ", 1)
+        raise UsageError(message) from None
 
 
 def _progress(quiet: bool) -> Progress:

@@ -112,7 +112,9 @@ def _causal_softmax_again(p, lse, t0, scale):
     for i in range(p.shape[0]):
         t = t0 + i
         for u in range(t + 1):
-            p[i, u] = exp(scale * p[i, u] - lse[t])
+            log_p = scale * p[i, u] - lse[t]
+            # huge scores leave lse few digits; a probability is at most 1 all the same, and a NaN stays
+            p[i, u] = exp(zero if log_p > zero else log_p)
         for u in range(t + 1, p.shape[1]):
             p[i, u] = zero
 

@@ -35,17 +35,26 @@ def sources_digest() -> str:
     """16 hex digits over every source file that holds kernels and over the versions that compile them.
 
     Numba checks only the file of the outermost function; a change in a kernel that it calls would go
-    unnoticed, so each state of the sources has a folder of its own.
+    unnoticed, so each state of the sources has a folder of its own. Place and time stamp count too, because
+    Numba takes its own cached code for one place and one time stamp only.
     """
     package = Path(__file__).parent.parent
     digest = hashlib.sha256(repr((numba.__version__, llvmlite.__version__, np.__version__)).encode())
     for name in COMPILED_PACKAGES:
         for path in sorted((package / name).glob("*.py")):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+            digest.update(repr((str(path), path.stat().st_mtime_ns)).encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
+# A process hands its folder to those it starts in this variable: all of a run must load the same code, for
+# code compiled in memory is optimised differently, down to the bits, from the same code loaded from disk.
+CACHE_VARIABLE = "FESTE_DP_COMPILED"
+
 # Numba asks for the folder when a function is decorated, so it is set before the first `@kernel`.
 # Private, because a cache of code is code.
-CACHE_DIRECTORY = private_directory(cache_root(os.environ) / "compiled" / sources_digest())
+CACHE_DIRECTORY = (
+    Path(os.environ[CACHE_VARIABLE])
+    if CACHE_VARIABLE in os.environ
+    else private_directory(cache_root(os.environ) / "compiled" / sources_digest())
+)
 numba.config.CACHE_DIR = str(CACHE_DIRECTORY)

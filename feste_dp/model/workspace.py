@@ -129,7 +129,7 @@ def make_scratch(
 def make_workspace(
     cfg: ModelConfig, sequences: int, positions: int, dtype: type[np.floating[Any]] = np.float32
 ) -> Workspace:
-    """Room for micro-batches of `sequences` by `positions`; about workspace_bytes() long."""
+    """Room for micro-batches of `sequences` by `positions`."""
     return Workspace(
         make_activations(cfg, sequences, positions, dtype),
         make_activation_gradients(cfg, sequences, positions, dtype),

@@ -8,7 +8,6 @@ import contextlib
 import os
 import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,17 +19,18 @@ import zmq
 from numpy.typing import NDArray
 
 from feste_dp.config.schema import Config
-from feste_dp.errors import RunError, UsageError
+from feste_dp.errors import RunError
 from feste_dp.model.parameters import parameter_count
 from feste_dp.runtime import messages as m
 from feste_dp.runtime.arena import create_arena
 from feste_dp.runtime.cpus import pin_plan
 from feste_dp.runtime.ledger import Ledger, split_evenly
 from feste_dp.runtime.protocol import Phase, next_phase
+from feste_dp.runtime.shard_computer import ShardSpec
+from feste_dp.runtime.socket_directory import make_socket_directory
 from feste_dp.runtime.worker import WorkerSpec
 from feste_dp.runtime.worker_process import WorkerProcess, start_worker
 
-MAX_SOCKET_PATH = 107  # bytes, sun_path less its terminating zero
 _START_TIMEOUT_S = 300.0
 _STOP_TIMEOUT_S = 5.0
 
@@ -69,12 +69,12 @@ class Coordinator:
     ) -> None:
         self._config, self._data_directory, self._environ = config, data_directory, environ
         self._count, self._cpus = workers, pin_plan(config.run.pin, workers)
+        self._directory: str | None = None
         self.arena = create_arena(parameter_count(config.model), config.train.shards)
         self._token = secrets.token_hex(16).encode()
         self._workers: dict[int, WorkerProcess] = {}
         self._phases: dict[int, Phase] = {}
-        self._failures: dict[int, str] = {}
-        self._directory = _socket_directory()
+        self._failures: dict[int, m.Failed] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._poller = zmq.Poller()
         self.dropped_frames = 0
@@ -87,6 +87,7 @@ class Coordinator:
 
     def start(self) -> None:
         """Start the workers and wait until all are ready. Raises RunError."""
+        self._directory = make_socket_directory()
         endpoint = f"ipc://{self._directory}/s"
         for worker in range(self._count):
             self._workers[worker] = start_worker(self._spec(worker, endpoint), self._environ)
@@ -101,8 +102,10 @@ class Coordinator:
         self._socket.bind(endpoint)
         self._poller.register(self._socket, zmq.POLLIN)
         deadline = time.monotonic() + _START_TIMEOUT_S
-        while Phase.STARTING in self._phases.values():
+        # a worker that reports a failure ends next: wait for that, which names it
+        while any(phase is not Phase.IDLE for phase in self._phases.values()):
             self._receive(deadline, "start-up")
+        self._remove_socket_directory()  # all are connected: whatever happens now, no file is left behind
 
     def worker_pids(self) -> list[int]:
         return [worker.pid for worker in self._workers.values()]
@@ -140,22 +143,34 @@ class Coordinator:
 
     def close(self, *, at_once: bool) -> None:
         """End the workers: ask first unless `at_once`, kill what is left, reap all, remove the socket."""
+        try:
+            if not at_once:
+                self._ask_to_stop()
+        finally:  # a second Ctrl-C cuts the waiting short, not the tidying up
+            for process in self._workers.values():
+                process.kill()
+                process.close()
+            self._workers.clear()
+            if self._context is not None:
+                self._context.destroy(linger=0)
+            self._remove_socket_directory()
+            if self.arena.fd >= 0:
+                os.close(self.arena.fd)
+                self.arena.fd = -1
+
+    def _remove_socket_directory(self) -> None:
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _ask_to_stop(self) -> None:
+        """Tell every worker to end, and wait a little until they have."""
         for worker in self._workers:
-            if not at_once and self._phases[worker] not in (Phase.FAILED, Phase.STOPPED):
+            if self._phases[worker] not in (Phase.FAILED, Phase.STOPPED):
                 self._send(worker, m.Stop())
-        deadline = time.monotonic() + (0 if at_once else _STOP_TIMEOUT_S)
+        deadline = time.monotonic() + _STOP_TIMEOUT_S
         for process in self._workers.values():
             while process.process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.005)
-            process.kill()
-            process.close()
-        self._workers.clear()
-        if self._context is not None:
-            self._context.destroy(linger=0)
-        shutil.rmtree(self._directory, ignore_errors=True)
-        if self.arena.fd >= 0:
-            os.close(self.arena.fd)
-            self.arena.fd = -1
 
     def _reduce(self, step: int) -> None:
         chunks = range(len(self.arena.norms))
@@ -204,11 +219,16 @@ class Coordinator:
                     return received
             elif ready:
                 lost = [worker for worker, process in self._workers.items() if process.pidfd in ready]
-                raise RunError(self._describe_loss(lost[0], where, ledger))
+                raise self._loss(lost[0], where, ledger)
             elif remaining <= 0:
                 silent = [w for w in self._workers if ledger is None or ledger.unfinished(w)]
                 names = ", ".join(f"{worker} (pid {self._workers[worker].pid})" for worker in silent)
-                raise RunError(f"no answer from worker {names} during {where} in the time allowed")
+                raise RunError(f"no answer from worker {names} during {where} within {self._allowed(ledger)}")
+
+    def _allowed(self, ledger: Ledger[Item, Report] | None) -> str:
+        if ledger is None:
+            return f"{_START_TIMEOUT_S:g} s"
+        return f"{self._config.run.step_timeout_s:g} s (run.step_timeout_s)"
 
     def _read_frame(self) -> tuple[int, m.Message] | None:
         frames = self._socket.recv_multipart()
@@ -217,23 +237,28 @@ class Coordinator:
             if len(frames) != 3 or frames[1] != self._token or worker not in self._workers:
                 raise m.ProtocolError("not a frame of this run")
             message = m.decode(frames[2])
+            if not isinstance(message, m.REPORTS):
+                raise m.ProtocolError(f"{type(message).__name__} from a worker")
             self._phases[worker] = next_phase(self._phases[worker], message)
         except m.ProtocolError:
             self.dropped_frames += 1
             return None
         if isinstance(message, m.Failed):
-            self._failures[worker] = message.reason
+            self._failures[worker] = message
         return worker, message
 
-    def _describe_loss(self, worker: int, where: str, ledger: Ledger[Item, Report] | None) -> str:
+    def _loss(self, worker: int, where: str, ledger: Ledger[Item, Report] | None) -> RunError:
         process = self._workers[worker]
         text = f"worker {worker} (pid {process.pid}) {process.describe_end()} during {where}"
         if worker in self._failures:
-            text += f": {self._failures[worker]}"
+            text += f": {self._failures[worker].reason}"
         undone = ledger.release(worker) if ledger is not None else []
         if undone:
             text += f"; unfinished: {', '.join(map(str, undone))}"
-        return text
+        error = RunError(text)
+        if worker in self._failures:
+            error.add_note(self._failures[worker].trace)
+        return error
 
     def _send(self, worker: int, message: m.Message) -> None:
         self._phases[worker] = next_phase(self._phases[worker], message)
@@ -249,11 +274,13 @@ class Coordinator:
             endpoint=endpoint,
             token=self._token,
             arena_fd=self.arena.fd,
-            model=self._config.model,
-            shards=train.shards,
-            sequences_per_shard=train.sequences_per_shard,
-            micro_batch=train.micro_batch,
-            seed=train.seed,
+            shard=ShardSpec(
+                model=self._config.model,
+                shards=train.shards,
+                sequences_per_shard=train.sequences_per_shard,
+                micro_batch=train.micro_batch,
+                seed=train.seed,
+            ),
             data_directory=str(self._data_directory),
             cpu=self._cpus[worker],
         )
@@ -277,13 +304,3 @@ def _read_report(worker: int, message: m.Message) -> tuple[int, Any, Report]:
         case m.StripeDone(step, first, last, seconds):
             return step, (first, last), Report(0.0, worker, seconds)
     return -1, None, Report(0.0, worker, 0.0)
-
-
-def _socket_directory() -> str:
-    """A new private directory (mode 0700) whose socket path fits; beside TMPDIR when that is too long."""
-    for parent in (tempfile.gettempdir(), "/tmp"):
-        if len(os.fsencode(parent)) + len("/feste-dp-12345678/s") <= MAX_SOCKET_PATH:
-            return tempfile.mkdtemp(prefix="feste-dp-", dir=parent)
-    raise UsageError(
-        f"TMPDIR is longer than a socket path may be ({MAX_SOCKET_PATH} bytes): set a shorter one"
-    )

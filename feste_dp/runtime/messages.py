@@ -89,15 +89,19 @@ class UnitDone:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Worker: an exception ended this worker."""
+    """Worker: an exception ended this worker. reason is one line, trace all of it, for the log."""
 
     reason: str
+    trace: str
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
     """Coordinator: exit."""
 
+
+REPORTS = (Ready, ShardDone, StripeDone, UnitDone, Failed)
+"""What a worker may say; the other messages are the coordinator's."""
 
 Message: TypeAlias = Ready | Compute | ShardDone | Reduce | StripeDone | Evaluate | UnitDone | Failed | Stop
 

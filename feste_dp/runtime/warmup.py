@@ -1,57 +1,60 @@
 """Compiles every kernel of a training run once, in a process of its own, before the workers start.
 
 The machine code goes to the cache on disk (kernels/compilation.py); workers only load it. A mark in the
-cache says that it is complete, so that later runs skip this.
+cache holds the hash of every file, so that later runs skip this and a damaged cache is made anew.
 """
 
+import contextlib
+import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from feste_dp.config.schema import ModelConfig, OptimConfig
-from feste_dp.data.order import train_offsets
-from feste_dp.data.tokens import TokenData
+from feste_dp.cache import private_directory
 from feste_dp.errors import RunError
 from feste_dp.kernels.compilation import CACHE_DIRECTORY
-from feste_dp.model.parameters import decayed_count, parameter_count, view_params
-from feste_dp.model.sampling import Sampler
-from feste_dp.optim.adamw import AdamW
-from feste_dp.runtime.arena import Arena, create_arena
-from feste_dp.runtime.worker import ShardComputer, WorkerSpec
-from feste_dp.runtime.worker_process import ONE_THREAD
+from feste_dp.runtime.rehearsal import rehearse_all
+from feste_dp.runtime.worker_process import worker_environment
 
 _MARK = "complete"
 _POLL_S = 0.05
 _OLD_CACHES_KEPT = 4
 
 
-def kernels_are_compiled() -> bool:
-    return (CACHE_DIRECTORY / _MARK).exists()
-
-
 def compile_kernels(environ: Mapping[str, str], on_wait: Callable[[float], None]) -> None:
-    """Fill the cache unless it is full; calls on_wait(seconds so far) while it takes. Raises RunError."""
-    if kernels_are_compiled():
-        return
+    """Fill the cache unless it is complete; calls on_wait(seconds so far) while it takes. Raises RunError.
+
+    A cache of which a byte has changed is emptied first. One process at a time: others wait for it.
+    """
     started = time.monotonic()
+
+    def wait() -> None:
+        on_wait(time.monotonic() - started)
+        time.sleep(_POLL_S)
+
+    with _lock(wait):
+        if not _is_complete():
+            shutil.rmtree(CACHE_DIRECTORY, ignore_errors=True)
+            private_directory(CACHE_DIRECTORY)
+            _compile(environ, wait)
+
+
+def _compile(environ: Mapping[str, str], wait: Callable[[], None]) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "feste_dp.runtime.warmup"],
-        env=dict(environ) | ONE_THREAD,
+        env=worker_environment(environ),
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         process_group=0,
     )
     try:
         while process.poll() is None:
-            on_wait(time.monotonic() - started)
-            time.sleep(_POLL_S)
+            wait()
     finally:
         if process.poll() is None:
             process.kill()
@@ -61,53 +64,52 @@ def compile_kernels(environ: Mapping[str, str], on_wait: Callable[[float], None]
         raise RunError(f"the kernels could not be compiled: {reason[-1] if reason else process.returncode}")
 
 
-def run_every_kernel() -> None:
-    """Call each compiled function with the types of a real run; the sizes do not matter."""
-    cfg = ModelConfig(vocab_size=256, block_size=8, n_layer=1, n_head=2, n_embd=8, dropout=0.1)
-    arena = create_arena(parameter_count(cfg), shards=2)
-    computer = ShardComputer(_spec(cfg, arena), arena, _tokens())
-    computer.shard(1, 0, (0,))
-    computer.validation_unit(1, 0, (0,))
-    computer.stripe(0, 1)
-    train_offsets(1, 1, 1, 32, 8)
-    optimizer = AdamW(len(arena.params), decayed_count(cfg), OptimConfig(), threads=1)
-    optimizer.update(arena.params, arena.grad, 1, 1e-3, 1.0)
-    list(Sampler(cfg, view_params(arena.params, cfg)).draw([0], 1, temperature=1.0, seed=1))
-    os.close(arena.fd)
+@contextlib.contextmanager
+def _lock(wait: Callable[[], None]) -> Iterator[None]:
+    """Hold the cache for this process; goes on without where the file system has no locks."""
+    with CACHE_DIRECTORY.with_name(f"{CACHE_DIRECTORY.name}.lock").open("ab") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                wait()
+            except OSError:
+                break
+        yield
+
+
+def _is_complete() -> bool:
+    """Whether every byte of the cache is as the warm-up wrote it."""
+    mark = CACHE_DIRECTORY / _MARK
+    return mark.exists() and mark.read_bytes() == _hashes()
+
+
+def _write_mark() -> None:
+    beside = CACHE_DIRECTORY / f"{_MARK}.{os.getpid()}"
+    beside.write_bytes(_hashes())
+    beside.replace(CACHE_DIRECTORY / _MARK)
+
+
+def _hashes() -> bytes:
+    """A line per file of the cache: its SHA-256 and its name. About 10 ms."""
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.relative_to(CACHE_DIRECTORY)}\n"
+        for path in sorted(CACHE_DIRECTORY.glob("*/*"))
+    ]
+    return "".join(lines).encode(errors="surrogateescape")
 
 
 def remove_old_caches(current: Path) -> None:
-    """Delete the code of earlier sources, a folder each, but for the newest few: other versions may be in use."""
+    """Delete the code of other sources, a folder each, but for the newest few, which may be in use."""
     others = [path for path in current.parent.iterdir() if path.is_dir() and path != current]
     for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[_OLD_CACHES_KEPT:]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _spec(cfg: ModelConfig, arena: Arena) -> WorkerSpec:
-    return WorkerSpec(
-        worker=0,
-        coordinator_pid=0,
-        endpoint="",
-        token=b"",
-        arena_fd=arena.fd,
-        model=cfg,
-        shards=2,
-        sequences_per_shard=1,
-        micro_batch=1,
-        seed=1,
-        data_directory="",
-        cpu=None,
-    )
-
-
-def _tokens() -> TokenData:
-    tokens: NDArray[np.uint16] = np.arange(32, dtype=np.uint16)
-    return TokenData(Path(), tokens, tokens, 256, "", "", 0, 0)
-
-
 def main() -> int:
-    run_every_kernel()
-    (CACHE_DIRECTORY / _MARK).touch()
+    rehearse_all()
+    _write_mark()
     remove_old_caches(CACHE_DIRECTORY)
     return 0
 

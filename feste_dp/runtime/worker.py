@@ -9,23 +9,19 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+import traceback
 from pathlib import Path
 
-import numpy as np
 import zmq
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from feste_dp.config.schema import ModelConfig
-from feste_dp.data.tokens import TokenData, open_token_data
-from feste_dp.kernels.reduction import make_tree, reduce_slots
-from feste_dp.model.gpt2 import micro_batch_gradient, micro_batch_loss
-from feste_dp.model.parameters import parameter_count, view_params
-from feste_dp.model.workspace import make_workspace
+from feste_dp.data.tokens import open_token_data
+from feste_dp.model.parameters import parameter_count
 from feste_dp.runtime import messages as m
 from feste_dp.runtime.arena import Arena
 from feste_dp.runtime.protocol import Phase, next_phase
+from feste_dp.runtime.rehearsal import check_that_compiled_code_is_loaded
+from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
 
 _PR_SET_PDEATHSIG = 1
 _PARENT_CHECK_MS = 1000
@@ -41,76 +37,9 @@ class WorkerSpec(BaseModel):
     endpoint: str
     token: bytes
     arena_fd: int
-    model: ModelConfig
-    shards: int
-    sequences_per_shard: int
-    micro_batch: int
-    seed: int
+    shard: ShardSpec
     data_directory: str
     cpu: int | None
-
-
-class ShardComputer:
-    """The numbers' side of a worker: what each order does to the arena. No sockets."""
-
-    def __init__(self, spec: WorkerSpec, arena: Arena, data: TokenData) -> None:
-        self._spec, self._arena, self._data = spec, arena, data
-        shape = (spec.micro_batch, spec.model.block_size)
-        self._params = view_params(arena.params, spec.model)
-        self._slots = [view_params(slot, spec.model) for slot in arena.slots]
-        self._workspace = make_workspace(spec.model, *shape)
-        self._tokens, self._targets = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-        self._tree = make_tree(spec.shards)
-        # every shard divides by the token count of the global batch, so the all-reduce is a plain sum
-        self._dloss = 1.0 / (spec.shards * spec.sequences_per_shard * spec.model.block_size)
-
-    def shard(self, step: int, shard: int, offsets: m.Ints) -> float:
-        """Overwrite the shard's slot with its gradient; returns its sum of losses."""
-        self._arena.slots[shard].fill(0)
-        loss_sum = 0.0
-        first_place = shard * self._spec.sequences_per_shard
-        for draw in self._micro_batches(self._data.train, step, first_place, offsets):
-            loss_sum += micro_batch_gradient(
-                self._slots[shard],
-                self._workspace,
-                self._params,
-                self._tokens,
-                self._targets,
-                self._dloss,
-                self._spec.model.n_head,
-                self._spec.model.dropout,
-                draw,
-            )
-        return loss_sum
-
-    def validation_unit(self, step: int, unit: int, offsets: m.Ints) -> float:
-        """Sum of losses of one unit of the validation set, dropout off."""
-        loss_sum = 0.0
-        first_place = unit * self._spec.sequences_per_shard
-        for draw in self._micro_batches(self._data.val, step, first_place, offsets):
-            loss_sum += micro_batch_loss(
-                self._workspace, self._params, self._tokens, self._targets, self._spec.model.n_head, draw
-            )
-        return loss_sum
-
-    def stripe(self, first: int, last: int) -> None:
-        """Overwrite chunks first .. last - 1 of the summed gradient and of the norms."""
-        reduce_slots(self._arena.grad, self._arena.norms, self._arena.slots, first, last, self._tree)
-
-    def _micro_batches(
-        self, source: NDArray[np.unsignedinteger], step: int, first_place: int, offsets: m.Ints
-    ) -> Iterator[tuple[np.uint64, int, NDArray[np.int64]]]:
-        """Put each micro-batch's rows into _tokens and _targets; yields what keys its dropout masks."""
-        rows, positions = self._tokens.shape
-        for start in range(0, len(offsets), rows):
-            for row, offset in enumerate(offsets[start : start + rows]):
-                self._tokens[row] = source[offset : offset + positions]
-                self._targets[row] = source[offset + 1 : offset + positions + 1]
-            yield (
-                np.uint64(self._spec.seed),
-                step,
-                np.arange(first_place + start, first_place + start + rows, dtype=np.int64),
-            )
 
 
 class Connection:
@@ -141,10 +70,11 @@ class Connection:
             self._phase = next_phase(self._phase, message)
             return message
 
-    def report_failure(self, reason: str) -> None:
+    def report_failure(self, error: Exception) -> None:
         """Tell the coordinator why this worker ends, giving the message a second to leave."""
+        reason, trace = f"{type(error).__name__}: {error}", traceback.format_exc()
         self._socket.setsockopt(zmq.LINGER, 1000)
-        self.send(m.Failed(reason))
+        self.send(m.Failed(*(text.encode(errors="backslashreplace").decode() for text in (reason, trace))))
         zmq.Context.instance().destroy(linger=1000)
 
 
@@ -195,12 +125,13 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the coordinator decides when a run stops
     connection = Connection(spec)
     try:
-        arena = Arena(spec.arena_fd, parameter_count(spec.model), spec.shards)
-        computer = ShardComputer(spec, arena, open_token_data(Path(spec.data_directory)))
-        serve(connection, computer, spec.sequences_per_shard)
+        check_that_compiled_code_is_loaded()
+        arena = Arena(spec.arena_fd, parameter_count(spec.shard.model), spec.shard.shards)
+        computer = ShardComputer(spec.shard, arena, open_token_data(Path(spec.data_directory)))
+        serve(connection, computer, spec.shard.sequences_per_shard)
     except Exception as error:
-        connection.report_failure(f"{type(error).__name__}: {error}")
-        raise
+        connection.report_failure(error)
+        return 1
     return 0
 
 

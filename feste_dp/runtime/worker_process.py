@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from feste_dp.errors import RunError
+from feste_dp.kernels.compilation import CACHE_DIRECTORY, CACHE_VARIABLE
 from feste_dp.runtime.worker import WorkerSpec
 
 # Whatever the user's environment says: a worker has one thread.
@@ -59,13 +60,18 @@ class WorkerProcess:
         os.close(self.pidfd)
 
 
+def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The user's environment, with one thread and with this process's cache of compiled code."""
+    return dict(environ) | ONE_THREAD | {CACHE_VARIABLE: str(CACHE_DIRECTORY)}
+
+
 def start_worker(spec: WorkerSpec, environ: Mapping[str, str]) -> WorkerProcess:
     """Start a worker; it will report Ready over the socket. Call from the main thread only."""
     process = subprocess.Popen(
         [sys.executable, "-m", "feste_dp.runtime.worker"],
         stdin=subprocess.PIPE,
         pass_fds=[spec.arena_fd],
-        env=dict(environ) | ONE_THREAD,
+        env=worker_environment(environ),
         process_group=0,
     )
     try:

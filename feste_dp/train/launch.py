@@ -21,7 +21,7 @@ from feste_dp.data.tokens import TokenData
 from feste_dp.errors import RunError, UsageError
 from feste_dp.model.parameters import initial_params, layout, parameter_count
 from feste_dp.runtime.coordinator import Coordinator
-from feste_dp.runtime.cpus import default_workers, usable_cpus
+from feste_dp.runtime.cpus import default_workers, pin_plan, usable_cpus
 from feste_dp.runtime.warmup import compile_kernels
 from feste_dp.train.estimate import estimated_seconds
 from feste_dp.train.metrics import MetricsWriter, truncate_after
@@ -36,7 +36,7 @@ from feste_dp.train.run_directory import (
     create_run_directory_at,
     open_run_directory,
 )
-from feste_dp.train.signals import StopSignals
+from feste_dp.train.signals import Interrupted, StopSignals
 from feste_dp.train.trainer import Outlets, Trainer
 
 
@@ -61,6 +61,7 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
         check_can_create(Path(config.run.dir))
     config = _with_absolute_corpus(config)
     workers = config.run.workers or default_workers(config.train.shards)
+    pin_plan(config.run.pin, workers)  # refuses bad CPUs before the slow parts
     data = _prepare(config, around)
     with Coordinator(config, workers, data.directory, around.environ) as coordinator:
         text, tokenizer = dump_config(config), data.tokenizer_path
@@ -87,21 +88,19 @@ def resume(path: Path, workers: int | None, overrides: Sequence[str], around: Su
         worker_override = [] if workers is None else [f"run.workers={workers}"]
         config = load_config(run.config, [*overrides, *worker_override])
         checkpoint, damages = _find_checkpoint(run)
-        changes = []
-        if checkpoint is not None:
-            saved = Config.model_validate(read_manifest(checkpoint).config)
-            changes = check_changes(saved, config, explicit=override_keys(overrides))
+        saved = _saved_config(run, checkpoint)
+        changes = check_changes(saved, config, explicit=override_keys(overrides))
         for line in damages:
             around.progress.warning(line)
             log.warning(line)
         count = config.run.workers or default_workers(config.train.shards)
+        pin_plan(config.run.pin, count)
         data = _prepare(config, around)
         with Coordinator(config, count, data.directory, around.environ) as coordinator:
             log.info(f"resumed from {checkpoint.name if checkpoint else 'the start'}, {count} workers")
             for line in changes:
                 around.progress.message(f"changed: {line}")
                 log.info(f"changed: {line}")
-            run.write_config(dump_config(config))
             return _train(run, config, data, coordinator, count, log, around, resume_from=checkpoint)
 
 
@@ -116,22 +115,29 @@ def _train(
     *,
     resume_from: Path | None,
 ) -> int:
-    first_step = 0 if resume_from is None else read_manifest(resume_from).step
+    first_step = 0
+    if resume_from is not None:
+        saved = read_manifest(resume_from)
+        _check_fingerprints(saved, config, data)  # before anything is changed
+        first_step = saved.step
     truncate_after(run.metrics, first_step)
     writer = BackgroundWriter(run.checkpoints, parameter_count(config.model), keep=config.checkpoint.keep)
-    with MetricsWriter(run.metrics) as metrics, contextlib.closing(writer):
+    with contextlib.ExitStack() as stack:
+        metrics = stack.enter_context(MetricsWriter(run.metrics))
+        stack.enter_context(contextlib.closing(writer))
         outlets = Outlets(around.progress, log, metrics, writer, around.signals)
         tokenizer = load_tokenizer(run.tokenizer)
         trainer = Trainer(config, data, tokenizer, coordinator, outlets)
+        stack.enter_context(contextlib.closing(trainer))
         if resume_from is None:
             trainer.start_from(initial_params(config.model, config.train.seed))
         else:
             manifest, _ = load_checkpoint(resume_from, out=trainer.restore_into())
-            _check_fingerprints(manifest, config, data)
             trainer.restore(manifest)
         if trainer.finished:
             around.progress.finish(_already_finished(run, trainer, config))
             return 0
+        run.write_config(dump_config(config))  # not before: a resume that finds nothing to do changes nothing
         around.progress.phase(f"starting {workers} workers" if workers > 1 else "starting 1 worker")
         coordinator.start()
         around.progress.announce(_announcement(run, config, data, workers, trainer.step))
@@ -140,9 +146,15 @@ def _train(
             trainer.run()
         except RunError as error:
             log.warning(f"the run failed: {error}")
+            for note in getattr(error, "__notes__", []):
+                log.warning(note)
             raise RunError(
                 f"{error}; to go on from the last checkpoint: feste-dp resume {run.path}"
             ) from None
+        except Interrupted:
+            log.warning("stopped at once, by a second signal")
+            around.progress.finish(f"to go on from what is saved:    feste-dp resume {run.path}")
+            raise
         return _finish(run, trainer, config, log, around)
 
 
@@ -206,6 +218,12 @@ def _find_checkpoint(run: RunDirectory) -> tuple[Path | None, list[str]]:
     return newest_whole(run.checkpoints)
 
 
+def _saved_config(run: RunDirectory, checkpoint: Path | None) -> Config:
+    if checkpoint is None:
+        return load_config(run.config)
+    return Config.model_validate(read_manifest(checkpoint).config)
+
+
 def _check_fingerprints(manifest: Manifest, config: Config, data: TokenData) -> None:
     if manifest.layout != tuple(TensorRange(*tensor) for tensor in layout(config.model)):
         raise UsageError("the checkpoint's tensors are not those of the config's model: start a new run")
@@ -236,7 +254,8 @@ def _announcement(
     seconds = estimated_seconds(config, workers) * left
     head = "tied" if model.tie_embeddings else "untied"
     lines = [
-        f"model        {parameter_count(model):,} parameters ({model.n_layer} layers, {model.n_head} heads, "
+        f"model        {parameter_count(model):,} parameters ({_count(model.n_layer, 'layer')}, "
+        f"{_count(model.n_head, 'head')}, "
         f"{model.n_embd} channels, {head} head)",
         f"data         {len(data.train):,} training tokens, {len(data.val):,} for validation, "
         f"vocabulary {model.vocab_size}",
@@ -251,3 +270,7 @@ def _announcement(
     if workers > usable_cpus():
         lines.append(f"note         {workers} workers share {usable_cpus()} usable CPUs: use {usable_cpus()}")
     return lines
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number > 1 else ''}"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from feste_dp.checkpoint.format import Manifest, Snapshot, step_directory_name
-from feste_dp.checkpoint.listing import newest_whole
+from feste_dp.checkpoint.format import Manifest, Snapshot, step_directory_name, step_of
+from feste_dp.checkpoint.listing import newest_whole, step_directories
 from feste_dp.checkpoint.loading import load_checkpoint
 from feste_dp.checkpoint.pointers import BEST, pointed_step
-from feste_dp.config.schema import Config
+from feste_dp.config.schema import Config, either
 from feste_dp.data.preparation import prepare_for_run
 from feste_dp.data.tokenizer import ByteTokenizer, load_tokenizer
 from feste_dp.data.tokens import TokenData, open_token_data
@@ -52,7 +52,10 @@ def load_trained_model(path: Path, which: str | None) -> TrainedModel:
     the run has not been validated. Raises UsageError."""
     run = open_run_directory(path)
     chosen = _choose(run.checkpoints, which)
-    manifest, snapshot = load_checkpoint(chosen)
+    try:
+        manifest, snapshot = load_checkpoint(chosen)
+    except UsageError as error:
+        raise UsageError(f"{error}{_another(run.checkpoints)}") from None
     config = Config.model_validate(manifest.config)
     return TrainedModel(chosen, manifest, snapshot, config, load_tokenizer(run.tokenizer))
 
@@ -66,8 +69,21 @@ def _choose(checkpoints: Path, which: str | None) -> Path:
             raise UsageError(f"{checkpoints}: no checkpoint is the best one: the run has not been validated")
         return checkpoints / step_directory_name(best)
     if which is not None and which.isascii() and which.isdigit() and int(which) < 10**12:
+        steps = [step for step, _ in step_directories(checkpoints)]
+        if int(which) not in steps:
+            there = f"there are {either(steps)}" if steps else "there is none at all"
+            raise UsageError(f"--checkpoint {which}: the run has no checkpoint of that step; {there}")
         return checkpoints / step_directory_name(int(which))
     raise UsageError(f"--checkpoint {which}: give best, latest or the number of a step")
+
+
+def _another(checkpoints: Path) -> str:
+    """Which checkpoint to take instead of a damaged one, where there is any."""
+    try:
+        whole, _ = newest_whole(checkpoints)
+    except UsageError:
+        return ""
+    return f"; the newest whole one: --checkpoint {step_of(whole.name)}"
 
 
 def write_text(
@@ -78,25 +94,22 @@ def write_text(
     if not encoded:
         raise UsageError("--prompt is empty: give the model at least one character to continue")
     sampler = Sampler(model.config.model, view_params(model.snapshot.params, model.config.model))
-    written, shown = list(encoded), model.tokenizer.decode(encoded)
+    pending: list[int] = []  # tokens whose last character may still be in the making
     for token in sampler.draw(encoded, tokens, temperature=temperature, seed=seed, top_k=top_k):
-        written.append(token)
-        text = model.tokenizer.decode(written)
-        whole = text.rstrip("\ufffd")  # the last character may still be in the making
-        yield whole[len(shown) :]
-        shown = whole
-    yield model.tokenizer.decode(written)[len(shown) :]
+        pending.append(token)
+        text = model.tokenizer.decode(pending)
+        if not text.endswith("\ufffd"):
+            yield text
+            pending.clear()
+    yield model.tokenizer.decode(pending)
 
 
-def evaluate_model(
-    model: TrainedModel, data_directory: Path | None, workers: int | None, cache_root: Path
-) -> Evaluation:
-    """Loss over the whole validation part of the run's data, or of the token data in data_directory.
+def evaluate_model(model: TrainedModel, data: TokenData, workers: int | None) -> Evaluation:
+    """Loss over the whole validation part of the data, which `evaluation_data` gives.
 
     The text is cut into sequences of block_size; what is left over, less than a shard's worth, is not read.
     """
     config = model.config
-    data = _evaluation_data(model, data_directory, cache_root)
     per_unit, block = config.train.sequences_per_shard, config.model.block_size
     sequences = (len(data.val) - 1) // block // per_unit * per_unit
     if sequences == 0:
@@ -113,7 +126,8 @@ def evaluate_model(
     return Evaluation(model.manifest.step, loss, perplexity(loss), bits_per_byte, sequences * block)
 
 
-def _evaluation_data(model: TrainedModel, directory: Path | None, cache_root: Path) -> TokenData:
+def evaluation_data(model: TrainedModel, directory: Path | None, cache_root: Path) -> TokenData:
+    """The run's own token data, or that in `directory`. Raises UsageError when the tokenizer is another."""
     config = model.config
     if directory is not None:
         data = open_token_data(directory, verify=True)

@@ -96,6 +96,9 @@ class Trainer:
             self._config.eval.patience, state.best_val_loss, state.best_step, state.evals_since_best
         )
 
+    def close(self) -> None:
+        self._optimizer.close()
+
     @property
     def step(self) -> int:
         return self._step

@@ -1,22 +1,16 @@
+import os
 import shutil
 import stat
-import tempfile
+import subprocess
+import sys
 from pathlib import Path
 
-import numba
 import pytest
 
 from feste_dp.kernels import compilation
-from feste_dp.kernels.compilation import FASTMATH, compiled_cache_directory, sources_digest
+from feste_dp.kernels.compilation import CACHE_DIRECTORY, FASTMATH, sources_digest
 from feste_dp.kernels.matmul import matmul
-
-
-@pytest.fixture
-def temporary(tmp_path, monkeypatch):
-    """The fallback goes below tmp_path as well."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
-    (tmp_path / "tmp").mkdir()
-    return tmp_path
+from feste_dp.model.gpt2 import micro_batch_gradient
 
 
 @pytest.fixture
@@ -29,49 +23,48 @@ def copied_package(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    ("environ", "root"),
-    [
-        ({"FESTE_DP_CACHE": "own", "XDG_CACHE_HOME": "xdg", "HOME": "home"}, "own"),
-        ({"XDG_CACHE_HOME": "xdg", "HOME": "home"}, "xdg/feste-dp"),
-        ({"HOME": "home"}, "home/.cache/feste-dp"),
-    ],
-)
-def test_the_cache_lies_where_the_environment_says(environ, root, temporary):
-    directory = compiled_cache_directory({key: str(temporary / value) for key, value in environ.items()})
-    assert directory == temporary / root / "compiled" / sources_digest()
-    assert directory.is_dir()
-
-
-def test_the_cache_is_private_even_where_it_was_open(temporary):
-    directory = compiled_cache_directory({"FESTE_DP_CACHE": str(temporary)})
-    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
-    directory.chmod(0o777)
-    assert compiled_cache_directory({"FESTE_DP_CACHE": str(temporary)}) == directory
-    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
-
-
-def test_a_cache_that_cannot_be_made_falls_back_to_the_temporary_directory(temporary):
-    (temporary / "file").write_text("in the way")
-    directory = compiled_cache_directory({"FESTE_DP_CACHE": str(temporary / "file" / "cache")})
-    assert directory.is_relative_to(temporary / "tmp")
-    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+def test_the_digest_is_that_of_one_state_of_the_sources_in_one_place(copied_package, monkeypatch):
+    copied = sources_digest()
+    assert sources_digest() == copied
+    assert len(copied) == 16 and set(copied) <= set("0123456789abcdef")
+    os.utime(copied_package / "kernels" / "linear.py", (1, 1))
+    assert sources_digest() != copied
+    monkeypatch.undo()
+    assert sources_digest() != copied
 
 
 @pytest.mark.parametrize("file", ["kernels/simd.py", "model/gpt2.py"])
-def test_a_change_in_any_kernel_moves_the_cache(copied_package, file):
+def test_a_change_in_any_kernel_gives_another_digest(copied_package, file):
     before = sources_digest()
-    assert before == sources_digest()
     path = copied_package / file
     path.write_text(path.read_text() + "\n# changed\n")
     assert sources_digest() != before
 
 
-def test_this_process_uses_the_cache_of_the_present_sources():
-    assert Path(numba.config.CACHE_DIR).name == sources_digest() or "feste-dp-" in numba.config.CACHE_DIR
+def test_a_new_or_renamed_kernel_file_gives_another_digest(copied_package):
+    digests = [sources_digest()]
+    (copied_package / "kernels" / "new.py").write_text("")
+    digests.append(sources_digest())
+    (copied_package / "kernels" / "new.py").rename(copied_package / "kernels" / "newer.py")
+    digests.append(sources_digest())
+    assert len(set(digests)) == 3
+
+
+def test_compiled_code_is_kept_in_a_private_directory():
+    assert stat.S_IMODE(CACHE_DIRECTORY.stat().st_mode) == 0o700
+    command = "import numba; from feste_dp.model import gpt2; print(gpt2.forward.stats.cache_path)"
+    printed = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert Path(printed.stdout.strip()).is_relative_to(CACHE_DIRECTORY)
 
 
 def test_compiled_code_may_not_assume_that_there_are_no_nans():
     assert not FASTMATH & {"fast", "nnan", "ninf", "afn"}
-    options = matmul.targetoptions
-    assert options["nogil"] and options["error_model"] == "numpy" and options["fastmath"] == FASTMATH
+    for function in (matmul, micro_batch_gradient):
+        assert function.targetoptions["fastmath"] == FASTMATH
+        assert function.targetoptions["error_model"] == "numpy"
+
+
+def test_compiled_code_releases_the_lock_of_the_interpreter():
+    assert matmul.targetoptions["nogil"] and micro_batch_gradient.targetoptions["nogil"]

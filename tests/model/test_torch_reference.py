@@ -35,6 +35,15 @@ FLOAT32_TOLERANCE = 1e-5
 CURVE_TOLERANCE = 1e-4
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """PyTorch's threads wait by spinning, which is slow where the cores are busy with other tests."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def assert_tensors_match(cfg, gradient, weights, tolerance):
     """Every gradient tensor, by name, against autograd's."""
     for tensor in layout(cfg):

@@ -1,0 +1,53 @@
+"""The types of arguments that several commands take, and what each refuses."""
+
+import contextlib
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+
+from feste_dp.config.schema import MAX_SHARDS
+
+
+class PathType(click.Path):
+    """A path; nothing in its place, as an unset shell variable gives, is refused, not taken as `.`."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("is empty; give a path", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class WholeNumber(click.IntRange):
+    """An int in a range; says which range where it is not."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            expected = f"a whole number from {self.min} to {self.max}"
+            self.fail(f"expected {expected}, got {str(value)[:40]!r}", param, ctx)
+
+
+class Number(click.FloatRange):
+    """A float in a range, `nan` in none; says which range where it is not."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        with contextlib.suppress(click.BadParameter):
+            number = super().convert(value, param, ctx)
+            if not math.isnan(number):
+                return number
+        words = "between {} and {}" if self.min_open else "from {} to {}"
+        expected = f"a number {words.format(self.min, self.max)}"
+        self.fail(f"expected {expected}, got {str(value)[:40]!r}", param, ctx)
+
+
+RUN = click.argument("run", type=PathType())
+CHECKPOINT = click.option(
+    "--checkpoint", "which", help="best, latest or a step; default: the best one, where there is one."
+)
+WORKERS = WholeNumber(1, MAX_SHARDS)

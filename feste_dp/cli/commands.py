@@ -1,0 +1,93 @@
+"""All subcommands under one name, and how an error becomes one line and an exit status."""
+
+import errno
+from typing import Any
+
+import click
+
+from feste_dp import __version__
+from feste_dp.cli.checkpoint import checkpoint
+from feste_dp.cli.prepare import prepare
+from feste_dp.cli.read_run import evaluate, generate
+from feste_dp.cli.train import launch, resume
+from feste_dp.errors import RunError, UsageError
+from feste_dp.train.progress import printable
+from feste_dp.train.signals import Interrupted
+
+DONE, FAILED, BAD_USAGE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
+
+
+class _Commands(click.Group):
+    """Lists its commands in the order in which people meet them, and leaves a closed pipe to `run`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # click would end with status 1
+            raise click.exceptions.Exit(BROKEN_PIPE) from None
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="feste-dp")
+def cli() -> None:
+    """Train GPT-2-class language models on CPUs, data-parallel over worker processes.
+
+    The worker count never changes the result: not one bit of it.
+
+    \b
+    Examples:
+      feste-dp launch --config configs/tiny.yaml --workers 2
+      feste-dp generate data/runs/NAME --prompt 'HAMLET.'
+
+    `feste-dp COMMAND --help` says more of each command.
+    """
+
+
+for command in (launch, resume, generate, evaluate, prepare, checkpoint):
+    cli.add_command(command)
+
+
+def run() -> int:
+    """Run the command line in sys.argv; prints what went wrong and returns the exit status."""
+    try:
+        status: int = cli.main(prog_name="feste-dp", standalone_mode=False)
+        return status
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return BAD_USAGE
+    except click.ClickException as error:
+        return _fail(_one_sentence(error), BAD_USAGE)
+    except UsageError as error:
+        return _fail(str(error), BAD_USAGE)
+    except RunError as error:
+        return _fail(str(error), FAILED)
+    except Interrupted as error:
+        click.echo("stopped", err=True)
+        return error.exit_status
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        return INTERRUPTED
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG):
+            raise
+        where = f": {error.filename}" if error.filename is not None else ""
+        return _fail(f"cannot write{where}: {error.strerror}", FAILED)
+
+
+def _fail(message: str, status: int) -> int:
+    line = printable(message).replace("\n", "\\n").replace("\t", "\\t")
+    click.echo(f"error: {line}", err=True)
+    return status
+
+
+def _one_sentence(error: click.ClickException) -> str:
+    """What click says of a bad command line in one line, and where to look."""
+    message = " ".join(error.format_message().split()).rstrip(".")
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"{message}; see {context.command_path} --help" if context is not None else message

@@ -1,0 +1,67 @@
+"""Calls every compiled function once, on a model of a few parameters, with the types of a real run.
+
+That fills the cache of compiled code when it is empty (warmup.py), and checks that a worker loads its
+code from there (worker.py).
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feste_dp.config.schema import ModelConfig, OptimConfig
+from feste_dp.data.order import train_offsets
+from feste_dp.data.tokens import TokenData
+from feste_dp.kernels.compilation import CACHE_DIRECTORY
+from feste_dp.kernels.matmul import make_pack_buffers, matmul
+from feste_dp.kernels.reduction import reduce_slots
+from feste_dp.model.gpt2 import micro_batch_gradient, micro_batch_loss
+from feste_dp.model.parameters import decayed_count, parameter_count, view_params
+from feste_dp.model.sampling import Sampler
+from feste_dp.optim.adamw import AdamW
+from feste_dp.runtime.arena import Arena, create_arena
+from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
+
+_MODEL = ModelConfig(vocab_size=256, block_size=8, n_layer=1, n_head=2, n_embd=8, dropout=0.1)
+_SPEC = ShardSpec(model=_MODEL, shards=2, sequences_per_shard=1, micro_batch=1, seed=1)
+_WORKER_KERNELS: tuple[Any, ...] = (micro_batch_gradient, micro_batch_loss, reduce_slots)
+
+
+def check_that_compiled_code_is_loaded() -> None:
+    """Rehearse what a worker calls. Raises RuntimeError when anything had to be compiled.
+
+    Code compiled in memory is optimised differently from the same code loaded from the cache: its sums differ
+    in their last bits, and workers must not differ.
+    """
+    arena = create_arena(parameter_count(_MODEL), _SPEC.shards)
+    _rehearse_worker(arena)
+    os.close(arena.fd)
+    if any(sum(kernel.stats.cache_misses.values()) for kernel in _WORKER_KERNELS):
+        raise RuntimeError(f"compiled code is missing from {CACHE_DIRECTORY}: delete it and start again")
+
+
+def rehearse_all() -> None:
+    """Rehearse what workers and the coordinator call."""
+    arena = create_arena(parameter_count(_MODEL), _SPEC.shards)
+    _rehearse_worker(arena)
+    train_offsets(1, 1, 1, 32, 8)
+    optimizer = AdamW(len(arena.params), decayed_count(_MODEL), OptimConfig(), threads=1)
+    optimizer.update(arena.params, arena.grad, 1, 1e-3, 1.0)
+    list(Sampler(_MODEL, view_params(arena.params, _MODEL)).draw([0], 1, temperature=1.0, seed=1))
+    c = np.zeros((1, 1), np.float32)
+    matmul(c, c, c, False, make_pack_buffers())  # train/estimate.py times it
+    os.close(arena.fd)
+
+
+def _rehearse_worker(arena: Arena) -> None:
+    computer = ShardComputer(_SPEC, arena, _tokens())
+    computer.shard(1, 0, (0,))
+    computer.validation_unit(1, 0, (0,))
+    computer.stripe(0, 1)
+
+
+def _tokens() -> TokenData:
+    tokens: NDArray[np.uint16] = np.arange(32, dtype=np.uint16)
+    return TokenData(Path(), tokens, tokens, 256, "", "", 0, 0)

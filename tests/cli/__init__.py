@@ -1,0 +1,1 @@
+"""Each kernel pair against its formula, finite differences and the other precision."""

@@ -1,0 +1,354 @@
+import gc
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zmq
+
+from feste_dp.data.order import train_offsets, validation_offsets
+from feste_dp.errors import RunError, UsageError
+from feste_dp.model.parameters import initial_params
+from feste_dp.runtime import coordinator as coordinator_module
+from feste_dp.runtime.coordinator import Coordinator, tree_sum
+from feste_dp.runtime.socket_directory import MAX_SOCKET_PATH, make_socket_directory
+
+MANY_THREADS = {
+    name: "8" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS")
+}
+WORKERS = 2
+
+
+@pytest.fixture(scope="module")
+def short_directory():
+    """A temporary directory whose name leaves room for a socket's."""
+    path = Path(tempfile.mkdtemp(prefix="fdp-"))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def temporary(short_directory, monkeypatch):
+    """Where coordinators put their sockets in this test."""
+    path = Path(tempfile.mkdtemp(dir=short_directory))
+    monkeypatch.setattr(tempfile, "tempdir", str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def shared(make_config, token_data, short_directory, compiled):
+    """Two workers for the tests that leave them alive, in an environment that asks for many threads."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(short_directory))
+        coordinator = Coordinator(make_config(), WORKERS, token_data.directory, os.environ | MANY_THREADS)
+    with coordinator:
+        coordinator.arena.params[:] = initial_params(make_config().model, 1)
+        coordinator.start()
+        yield coordinator
+
+
+@pytest.fixture
+def start(make_config, token_data, temporary, compiled):
+    """Starts a coordinator with `run` settings; ends it with the test if the test has not."""
+    coordinators = []
+
+    def started(workers=WORKERS, **run):
+        coordinators.append(Coordinator(make_config(**run), workers, token_data.directory, os.environ))
+        coordinators[-1].arena.params[:] = initial_params(make_config().model, 1)
+        coordinators[-1].start()
+        return coordinators[-1]
+
+    yield started
+    for coordinator in coordinators:
+        if coordinator.arena is not None:
+            coordinator.close(at_once=True)
+
+
+def offsets_of(step):
+    return train_offsets(3, step, 16, 5000, 16)
+
+
+def is_running(pid):
+    """Whether the process exists and is no zombie that init has yet to collect."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def stop_now_and_kill_soon(pid):
+    """The worker does nothing from here on, and is killed while the coordinator waits for it."""
+    os.kill(pid, signal.SIGSTOP)
+    threading.Timer(0.2, os.kill, (pid, signal.SIGKILL)).start()
+
+
+def socket_inodes(pid):
+    links = [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()]
+    return {link[8:-1] for link in links if link.startswith("socket:[")}
+
+
+def test_the_loss_and_the_gradient_do_not_depend_on_the_worker_count(shared, start):
+    alone = start(workers=1)
+    for step in (1, 2):
+        results = [c.gradient(step, offsets_of(step)) for c in (shared, alone)]
+        assert results[0].loss == results[1].loss
+        assert results[0].shard_losses == results[1].shard_losses
+        assert shared.arena.grad.tobytes() == alone.arena.grad.tobytes()
+        assert shared.arena.norms.tobytes() == alone.arena.norms.tobytes()
+        assert [len(result.worker_seconds) for result in results] == [2, 1]
+    validation = validation_offsets(48, 800, 16)
+    assert shared.validation_loss(2, validation) == alone.validation_loss(2, validation)
+
+
+def test_a_loss_at_the_start_is_that_of_a_uniform_guess(shared):
+    assert shared.gradient(1, offsets_of(1)).loss == pytest.approx(np.log(256), abs=0.05)
+    assert shared.validation_loss(1, validation_offsets(16, 800, 16)) == pytest.approx(np.log(256), abs=0.05)
+
+
+def test_validation_of_fewer_units_than_workers_completes(start):
+    coordinator = start(workers=3)
+    assert coordinator.validation_loss(1, validation_offsets(4, 800, 16)) > 0
+    assert coordinator.gradient(1, offsets_of(1)).loss > 0
+
+
+@pytest.fixture(scope="module")
+def ajar(make_config, token_data, compiled):
+    """A coordinator whose socket stays where strangers can find it."""
+    with Coordinator(make_config(), 2, token_data.directory, os.environ) as coordinator:
+        coordinator.arena.params[:] = initial_params(make_config().model, 1)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Coordinator, "_remove_socket_directory", lambda self: None)
+            coordinator.start()
+        yield coordinator
+
+
+def test_frames_of_a_stranger_are_dropped_and_counted_and_the_step_completes(ajar, rng):
+    shared = ajar
+    expected = shared.gradient(5, offsets_of(5)).loss
+    frames = [
+        [b""],
+        [b"x"],
+        [b"x" * 32, b"\x91\x00"],
+        [b"x" * 32, b"\x91\x00", b"one more"],
+        [shared._token],
+        [shared._token, b"\xc1"],
+        [
+            shared._token,
+            b"\x95\x02\x05\x00\xcb?\xf0\x00\x00\x00\x00\x00\x00\xcb?\xf0\x00\x00\x00\x00\x00\x00",
+        ],
+        *([rng.bytes(32), rng.bytes(int(rng.integers(0, 300)))] for _ in range(100)),
+    ]
+    before = shared.dropped_frames
+    with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
+        stranger.setsockopt(zmq.LINGER, 0)
+        stranger.connect(f"ipc://{shared._directory}/s")
+        for frame in frames:
+            stranger.send_multipart(frame)
+        deadline = time.monotonic() + 20
+        while shared.dropped_frames < before + len(frames) and time.monotonic() < deadline:
+            assert shared.gradient(5, offsets_of(5)).loss == expected
+    assert shared.dropped_frames == before + len(frames)
+
+
+def test_a_stranger_cannot_take_the_place_of_a_worker(ajar):
+    shared = ajar
+    with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
+        stranger.setsockopt(zmq.LINGER, 0)
+        stranger.setsockopt(zmq.IDENTITY, (1).to_bytes(2, "big"))
+        stranger.connect(f"ipc://{shared._directory}/s")
+        stranger.send_multipart([b"x" * 32, b"\x90"])
+        assert shared.gradient(6, offsets_of(6)).loss > 0
+        assert not stranger.poll(50)
+
+
+def test_a_worker_has_one_thread_beside_those_of_zeromq_whatever_the_environment_says(shared):
+    shared.gradient(1, offsets_of(1))
+    for pid in shared.worker_pids():
+        names = [(task / "comm").read_text().strip() for task in Path(f"/proc/{pid}/task").iterdir()]
+        assert sorted(name for name in names if name.startswith("ZMQbg")) == ["ZMQbg/IO/0", "ZMQbg/Reaper"]
+        assert len(names) == 3
+
+
+def test_the_sockets_lie_in_a_private_directory(ajar):
+    assert Path(ajar._directory).stat().st_mode & 0o777 == 0o700
+
+
+def test_once_all_workers_are_connected_no_socket_can_be_found(shared):
+    assert shared._directory is not None and not Path(shared._directory).exists()
+
+
+def test_nobody_listens_on_the_network(shared):
+    inodes = set().union(*(socket_inodes(pid) for pid in (os.getpid(), *shared.worker_pids())))
+    assert inodes
+    for table in ("tcp", "tcp6", "udp", "udp6"):
+        path = Path("/proc/net") / table
+        lines = path.read_text().splitlines()[1:] if path.exists() else []
+        assert not inodes & {line.split()[9] for line in lines}
+
+
+def test_no_descriptor_of_the_coordinator_reaches_a_worker_but_the_arena(shared):
+    ours = socket_inodes(os.getpid())
+    for pid in shared.worker_pids():
+        assert not ours & socket_inodes(pid)
+        names = [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+        assert sum(name.startswith("/memfd:feste-dp") for name in names) == 2  # passed, and mapped
+        assert not any("pidfd" in name for name in names)
+
+
+def test_workers_that_are_asked_to_stop_exit_with_status_zero_and_leave_nothing(
+    start, temporary, monkeypatch, open_files
+):
+    gc.collect()
+    files, started = open_files(), []
+    original = coordinator_module.start_worker
+
+    def recorded(spec, environ):
+        started.append(original(spec, environ))
+        return started[-1]
+
+    monkeypatch.setattr(coordinator_module, "start_worker", recorded)
+    coordinator = start(workers=3)
+    pids = coordinator.worker_pids()
+    coordinator.gradient(1, offsets_of(1))
+    coordinator.close(at_once=False)
+    assert [worker.process.returncode for worker in started] == [0, 0, 0]
+    assert not any(map(is_running, pids)) and list(temporary.iterdir()) == []
+    coordinator.arena = None
+    gc.collect()
+    assert open_files() == files
+
+
+@pytest.mark.parametrize(
+    ("phase", "unfinished"),
+    [
+        ("compute", "; unfinished: 4, 5, 6, 7"),
+        ("reduce", "; unfinished: (1, 2)"),
+        ("validation", "; unfinished: 4, 5, 6, 7"),
+    ],
+)
+def test_a_killed_worker_ends_the_run_with_what_it_left_undone(
+    start, temporary, open_files, phase, unfinished
+):
+    gc.collect()
+    files = open_files()
+    coordinator = start()
+    coordinator.gradient(2, offsets_of(2))
+    pids = coordinator.worker_pids()
+    with pytest.raises(RunError) as caught, coordinator:
+        if phase == "reduce":
+            reduce = coordinator._reduce
+
+            def lose_and_reduce(step):
+                stop_now_and_kill_soon(pids[1])
+                reduce(step)
+
+            coordinator._reduce = lose_and_reduce
+        else:
+            stop_now_and_kill_soon(pids[1])
+        if phase == "validation":
+            coordinator.validation_loss(3, validation_offsets(16, 800, 16))
+        else:
+            coordinator.gradient(3, offsets_of(3))
+    assert str(caught.value) == (
+        f"worker 1 (pid {pids[1]}) was killed by SIGKILL during {phase} of step 3{unfinished}"
+    )
+    assert not any(map(is_running, pids))
+    assert list(temporary.iterdir()) == []
+    coordinator.arena = coordinator._reduce = None
+    del caught
+    gc.collect()
+    assert open_files() == files
+
+
+def test_a_worker_that_is_silent_too_long_ends_the_run_and_is_killed(start, temporary):
+    coordinator = start(step_timeout_s=0.5)
+    pids = coordinator.worker_pids()
+    os.kill(pids[1], signal.SIGSTOP)
+    started = time.monotonic()
+    with pytest.raises(RunError, match=rf"worker 1 \(pid {pids[1]}\) during compute of step 1"), coordinator:
+        coordinator.gradient(1, offsets_of(1))
+    assert 0.5 <= time.monotonic() - started < 5
+    assert not any(map(is_running, pids)) and list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_cannot_start_ends_the_run_with_its_reason(make_config, temporary, capfd, workers):
+    missing = temporary / "missing"
+    with (
+        pytest.raises(
+            RunError, match=r"worker \d .* exited with status 1 during start-up: UsageError: .*missing"
+        ),
+        Coordinator(make_config(), workers, missing, os.environ) as coordinator,
+    ):
+        coordinator.start()
+    assert list(temporary.iterdir()) == []
+
+
+def test_workers_do_not_outlive_a_coordinator_that_is_killed(make_config, token_data, temporary, compiled):
+    program = """
+import os
+import sys
+from pathlib import Path
+from feste_dp.config.schema import Config
+from feste_dp.data.order import train_offsets
+from feste_dp.runtime.coordinator import Coordinator
+with Coordinator(Config.model_validate_json(sys.argv[1]), 3, Path(sys.argv[2]), os.environ) as coordinator:
+    coordinator.start()
+    print(*coordinator.worker_pids(), flush=True)
+    step = 0
+    while True:
+        step += 1
+        coordinator.gradient(step, train_offsets(3, step, 16, 5000, 16))
+"""
+    arguments = [make_config().model_dump_json(), str(token_data.directory)]
+    before = set(Path("/dev/shm").iterdir())
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(temporary)},
+    ) as process:
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        assert len(pids) == 3 and all(map(is_running, pids))
+        process.kill()
+        deadline = time.monotonic() + 2
+        while any(map(is_running, pids)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not any(map(is_running, pids))
+    assert set(Path("/dev/shm").iterdir()) == before
+
+
+def test_a_coordinator_that_never_started_leaves_nothing(make_config, token_data, temporary):
+    with Coordinator(make_config(), 2, token_data.directory, os.environ):
+        pass
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_long_temporary_directory_is_passed_over_for_a_shorter_one(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp/" + "x" * 100)
+    directory = make_socket_directory()
+    assert directory.startswith("/tmp/feste-dp-") and len(f"{directory}/s") <= MAX_SOCKET_PATH
+    Path(directory).rmdir()
+
+
+def test_a_temporary_directory_that_cannot_be_written_is_one_line(make_config, token_data, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/proc")
+    with (
+        Coordinator(make_config(), 1, token_data.directory, os.environ) as coordinator,
+        pytest.raises(UsageError, match="TMPDIR"),
+    ):
+        coordinator.start()
+
+
+def test_losses_are_summed_in_the_tree_of_the_gradient_slots():
+    assert tree_sum([1e16, 1.0, -1e16, 1.0]) == (1e16 + 1.0) + (-1e16 + 1.0)
+    assert tree_sum([0.1, 0.2, 0.3]) == (0.1 + 0.2) + 0.3
+    assert tree_sum([0.1, 0.2, 0.3, 0.4, 0.5]) == ((0.1 + 0.2) + (0.3 + 0.4)) + 0.5
+    assert tree_sum([7.0]) == 7.0

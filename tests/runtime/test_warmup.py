@@ -1,0 +1,194 @@
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from feste_dp.errors import RunError
+from feste_dp.runtime import warmup
+from feste_dp.runtime.warmup import compile_kernels
+
+# What a run calls, with arrays as a run has them: mapped read-only tokens, views of the arena, a pinned seed.
+REAL_CALLS = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from feste_dp.config.schema import ModelConfig, OptimConfig
+from feste_dp.data.order import train_offsets
+from feste_dp.data.tokens import open_token_data
+from feste_dp.kernels.adamw import adamw
+from feste_dp.kernels.data_order import fill_offsets
+from feste_dp.kernels.matmul import matmul
+from feste_dp.kernels.philox import uniform
+from feste_dp.kernels.reduction import reduce_slots
+from feste_dp.model.gpt2 import forward, micro_batch_gradient, micro_batch_loss
+from feste_dp.model.parameters import decayed_count, initial_params, parameter_count, view_params
+from feste_dp.model.sampling import Sampler
+from feste_dp.optim.adamw import AdamW
+from feste_dp.runtime.arena import create_arena
+from feste_dp.runtime.rehearsal import rehearse_all
+from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
+from feste_dp.train.estimate import matmul_flops_per_second
+
+entries = [fill_offsets, matmul, adamw, uniform, reduce_slots]
+entries += [forward, micro_batch_gradient, micro_batch_loss]
+rehearse_all()
+warmed = [set(entry.signatures) for entry in entries]
+
+tied = len(sys.argv) > 2
+cfg = ModelConfig(vocab_size=256, block_size=16, n_layer=2, n_head=4, n_embd=32, tie_embeddings=tied)
+arena = create_arena(parameter_count(cfg), 4)
+arena.params[:] = initial_params(cfg, 1)
+spec = ShardSpec(model=cfg, shards=4, sequences_per_shard=2, micro_batch=2, seed=2**63 - 1)
+data = open_token_data(Path(sys.argv[1]))
+offsets = train_offsets(2**63 - 1, 3, 8, len(data.train), 16)
+computer = ShardComputer(spec, arena, data)
+computer.shard(3, 1, tuple(offsets[:2].tolist()))
+computer.validation_unit(3, 1, (5, 6))
+computer.stripe(0, len(arena.norms))
+AdamW(len(arena.params), decayed_count(cfg), OptimConfig(), 1).update(arena.params, arena.grad, 3, 0.1, 0.5)
+list(Sampler(cfg, view_params(arena.params, cfg)).draw([1], 2, temperature=0.5, seed=5, step=9, top_k=3))
+matmul_flops_per_second(32)
+
+for entry, before in zip(entries, warmed, strict=True):
+    assert len(before) >= 1, entry
+    assert set(entry.signatures) == before, (entry, set(entry.signatures) - before)
+print("nothing new")
+"""
+
+
+def test_a_run_calls_nothing_that_the_warm_up_has_not_compiled(token_data, compiled):
+    for tied in ([], ["tied"]):
+        done = subprocess.run(
+            [sys.executable, "-c", REAL_CALLS, str(token_data.directory), *tied],
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "nothing new\n", "")
+
+
+def no_process(*arguments, **options):
+    raise AssertionError("a process was started")
+
+
+def test_compiled_kernels_are_not_compiled_again(compiled, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", no_process)
+    compile_kernels(os.environ, lambda seconds: None)
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "delete", "add"])
+def test_a_cache_that_is_not_as_it_was_written_is_made_anew(empty_cache, monkeypatch, damage):
+    (empty_cache / "feste_dp").mkdir()
+    code = empty_cache / "feste_dp" / "code.nbc"
+    with monkeypatch.context() as context:
+        stand_in(WRITE_CODE, context)
+        compile_kernels(os.environ, lambda seconds: None)
+    assert code.read_bytes() == b"machine code"
+    with monkeypatch.context() as context:
+        context.setattr(subprocess, "Popen", no_process)
+        compile_kernels(os.environ, lambda seconds: None)
+    match damage:
+        case "flip":
+            code.write_bytes(b"machine kode")
+        case "cut":
+            code.write_bytes(b"machine")
+        case "delete":
+            code.unlink()
+        case "add":
+            code.with_name("foreign.nbc").write_bytes(b"x")
+    stand_in(WRITE_CODE, monkeypatch)
+    compile_kernels(os.environ, lambda seconds: None)
+    assert [path.name for path in (empty_cache / "feste_dp").iterdir()] == ["code.nbc"]
+    assert code.read_bytes() == b"machine code"
+
+
+def test_two_runs_that_start_at_once_compile_once(empty_cache, monkeypatch):
+    stand_in(WRITE_CODE.replace("import", "import time; time.sleep(0.5); import", 1), monkeypatch)
+    starts = []
+    start = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: starts.append(1) or start(*a, **k))
+    both = [threading.Thread(target=compile_kernels, args=(os.environ, lambda s: None)) for _ in range(2)]
+    for each in both:
+        each.start()
+    for each in both:
+        each.join()
+    assert len(starts) == 1
+
+
+# Stands in for the warm-up: writes one file of code, then the mark.
+WRITE_CODE = """
+import os
+from pathlib import Path
+from feste_dp.runtime import warmup
+warmup.CACHE_DIRECTORY = Path(os.environ["STAND_IN_CACHE"])
+(warmup.CACHE_DIRECTORY / "feste_dp").mkdir(exist_ok=True)
+(warmup.CACHE_DIRECTORY / "feste_dp" / "code.nbc").write_bytes(b"machine code")
+warmup._write_mark()
+"""
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(warmup, "CACHE_DIRECTORY", tmp_path / "cache")
+    monkeypatch.setenv("STAND_IN_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    return tmp_path / "cache"
+
+
+def stand_in(program, monkeypatch):
+    """Lets another program run in the place of the warm-up."""
+    original = subprocess.Popen
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda command, **options: original([sys.executable, "-c", program], **options)
+    )
+
+
+def test_waiting_for_the_compiler_is_reported(empty_cache, monkeypatch):
+    stand_in("import time; time.sleep(0.3)", monkeypatch)
+    waits = []
+    compile_kernels(os.environ, waits.append)
+    assert len(waits) >= 2 and waits == sorted(waits)
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("raise OSError('disk full')", "OSError: disk full"),
+        ("import os; os._exit(3)", "3"),
+        ("import os; os.kill(os.getpid(), 9)", "-9"),
+    ],
+)
+def test_a_compiler_that_fails_is_one_line(empty_cache, monkeypatch, program, reason):
+    stand_in(program, monkeypatch)
+    with pytest.raises(RunError) as caught:
+        compile_kernels(os.environ, lambda seconds: None)
+    assert str(caught.value) == f"the kernels could not be compiled: {reason}"
+
+
+def test_a_stop_while_compiling_ends_the_compiler_too(empty_cache, monkeypatch):
+    stand_in("import time; time.sleep(60)", monkeypatch)
+    started = []
+    start = subprocess.Popen
+
+    def recorded(*arguments, **options):
+        started.append(start(*arguments, **options))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", recorded)
+
+    def stop(seconds):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compile_kernels(os.environ, stop)
+    assert started[0].returncode == -9
+
+
+def test_the_compiler_runs_with_one_thread_and_the_environment_of_the_run(empty_cache, monkeypatch):
+    program = (
+        "import os; assert os.environ['OMP_NUM_THREADS'] == '1' and os.environ['MARK'] == 'x', os.environ"
+    )
+    stand_in(program, monkeypatch)
+    compile_kernels(os.environ | {"OMP_NUM_THREADS": "8", "MARK": "x"}, lambda seconds: None)

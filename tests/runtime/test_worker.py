@@ -1,0 +1,147 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from feste_dp.kernels.reduction import NORM_CHUNK
+from feste_dp.model.gpt2 import micro_batch_gradient, micro_batch_loss
+from feste_dp.model.parameters import initial_params, parameter_count, view_params
+from feste_dp.model.workspace import make_workspace
+from feste_dp.runtime.arena import create_arena
+from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
+from feste_dp.runtime.worker import WorkerSpec
+
+STEP, SHARD = 4, 5
+OFFSETS = (100, 2000)
+
+
+@pytest.fixture(scope="module")
+def spec(make_config):
+    config = make_config()
+    return ShardSpec(
+        model=config.model, shards=8, sequences_per_shard=2, micro_batch=1, seed=config.train.seed
+    )
+
+
+@pytest.fixture
+def arena(spec):
+    arena = create_arena(parameter_count(spec.model), spec.shards)
+    arena.params[:] = initial_params(spec.model, 1)
+    yield arena
+    os.close(arena.fd)
+
+
+def rows(tokens, offset, block):
+    return (
+        tokens[None, offset : offset + block].astype(np.int32),
+        tokens[None, offset + 1 : offset + block + 1].astype(np.int32),
+    )
+
+
+@pytest.fixture
+def told(spec):
+    return WorkerSpec(
+        worker=0,
+        coordinator_pid=1,
+        endpoint="ipc:///nowhere",
+        token=b"0123456789abcdef",
+        arena_fd=3,
+        shard=spec,
+        data_directory="/nowhere",
+        cpu=None,
+    )
+
+
+def test_what_a_worker_is_told_survives_the_way_to_it(told):
+    assert WorkerSpec.model_validate_json(told.model_dump_json()) == told
+
+
+def test_a_slot_is_the_gradient_of_its_sequences_over_the_token_count_of_the_batch(spec, arena, token_data):
+    loss = ShardComputer(spec, arena, token_data).shard(STEP, SHARD, OFFSETS)
+    expected, workspace = np.zeros_like(arena.params), make_workspace(spec.model, 1, spec.model.block_size)
+    total = 0.0
+    for place, offset in enumerate(OFFSETS, SHARD * spec.sequences_per_shard):
+        total += micro_batch_gradient(
+            view_params(expected, spec.model),
+            workspace,
+            view_params(arena.params, spec.model),
+            *rows(token_data.train, offset, spec.model.block_size),
+            1 / (8 * 2 * spec.model.block_size),
+            spec.model.n_head,
+            spec.model.dropout,
+            (np.uint64(spec.seed), STEP, np.array([place])),
+        )
+    assert loss == total
+    assert arena.slots[SHARD].tobytes() == expected.tobytes()
+    others = np.delete(arena.slots, SHARD, axis=0)
+    assert not others.any()
+
+
+def test_a_shard_computed_twice_overwrites_its_slot_with_the_same_bits(spec, arena, token_data):
+    first, second = (ShardComputer(spec, arena, token_data) for _ in range(2))
+    loss = first.shard(STEP, SHARD, OFFSETS)
+    once = arena.slots[SHARD].tobytes()
+    first.shard(STEP, 0, (7, 8))  # other work between leaves no trace
+    assert second.shard(STEP, SHARD, OFFSETS) == first.shard(STEP, SHARD, OFFSETS) == loss
+    assert arena.slots[SHARD].tobytes() == once
+
+
+def test_step_and_place_decide_the_dropout_masks(spec, arena, token_data):
+    computer = ShardComputer(spec, arena, token_data)
+    losses = {
+        computer.shard(STEP, SHARD, OFFSETS),
+        computer.shard(STEP + 1, SHARD, OFFSETS),
+        computer.shard(STEP, SHARD + 1, OFFSETS),
+    }
+    assert len(losses) == 3
+
+
+def test_micro_batches_of_two_give_the_same_loss_as_of_one_but_for_rounding(spec, arena, token_data):
+    one = ShardComputer(spec, arena, token_data).shard(STEP, SHARD, OFFSETS)
+    gradient = arena.slots[SHARD].copy()
+    two = ShardComputer(spec.model_copy(update={"micro_batch": 2}), arena, token_data)
+    assert two.shard(STEP, SHARD, OFFSETS) == pytest.approx(one, rel=1e-6)
+    np.testing.assert_allclose(arena.slots[SHARD], gradient, rtol=1e-4, atol=1e-7)
+
+
+def test_validation_reads_the_held_out_tokens_without_dropout_and_writes_nothing(spec, arena, token_data):
+    computer = ShardComputer(spec, arena, token_data)
+    loss = computer.validation_unit(STEP, 17, (3, 700))
+    workspace = make_workspace(spec.model, 1, spec.model.block_size)
+    params = view_params(arena.params, spec.model)
+    expected = 0.0
+    for offset in (3, 700):
+        row = rows(token_data.val, offset, spec.model.block_size)
+        expected += micro_batch_loss(
+            workspace, params, *row, spec.model.n_head, (np.uint64(0), 0, np.zeros(1, np.int64))
+        )
+    assert loss == expected
+    assert not arena.slots.any() and not arena.grad.any()
+
+
+def test_stripes_that_several_workers_sum_are_the_sum_of_one(spec, arena, token_data, rng):
+    computer = ShardComputer(spec, arena, token_data)
+    arena.slots[:] = rng.standard_normal(arena.slots.shape, dtype=np.float32)
+    chunks = len(arena.norms)
+    assert chunks == -(-len(arena.params) // NORM_CHUNK) > 1
+    computer.stripe(0, chunks)
+    grad, norms = arena.grad.tobytes(), arena.norms.tobytes()
+    arena.grad[:], arena.norms[:] = np.nan, np.nan
+    for chunk in reversed(range(chunks)):
+        computer.stripe(chunk, chunk + 1)
+    assert (arena.grad.tobytes(), arena.norms.tobytes()) == (grad, norms)
+    pairs = arena.slots[0::2] + arena.slots[1::2]
+    tree = (pairs[0] + pairs[1]) + (pairs[2] + pairs[3])
+    assert arena.grad.tobytes() == tree.tobytes()
+
+
+def test_a_worker_whose_coordinator_is_not_its_parent_ends_at_once(told):
+    done = subprocess.run(
+        [sys.executable, "-m", "feste_dp.runtime.worker"],
+        input=told.model_dump_json().encode(),
+        capture_output=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")

@@ -1,0 +1,41 @@
+"""Where caches live."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from feste_dp.cache import private_directory
+from feste_dp.runtime.warmup import remove_old_caches
+
+
+def test_a_private_directory_is_for_its_owner_alone(tmp_path: Path) -> None:
+    directory = private_directory(tmp_path / "a" / "b")
+    assert directory == tmp_path / "a" / "b"
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+def test_a_directory_open_to_others_is_closed_to_them(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir(mode=0o777)
+    (tmp_path / "open").chmod(0o777)
+    assert stat.S_IMODE(private_directory(tmp_path / "open").stat().st_mode) == 0o700
+
+
+def test_a_file_in_the_way_leads_to_a_fresh_private_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    directory = private_directory(tmp_path / "file" / "below")
+    assert directory.parent == tmp_path and directory.name.startswith("feste-dp-")
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_only_the_newest_caches_of_other_sources_are_kept(tmp_path: Path) -> None:
+    for age in range(8):
+        (tmp_path / f"digest{age}").mkdir()
+        os.utime(tmp_path / f"digest{age}", (1000 - age, 1000 - age))
+    remove_old_caches(tmp_path / "digest7")
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["digest0", "digest1", "digest2", "digest3", "digest7"]

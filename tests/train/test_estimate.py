@@ -1,0 +1,41 @@
+import pytest
+
+from feste_dp.config.schema import Config, ModelConfig
+from feste_dp.train import estimate
+from feste_dp.train.estimate import estimated_seconds, flops_per_token, matmul_flops_per_second, run_flops
+
+SMALL = {"vocab_size": 256, "block_size": 8, "n_layer": 2, "n_head": 2, "n_embd": 4}
+# A block has 48 + 16 + 64 + 64 weights, 12 + 4 + 16 + 4 biases and 4 x 4 of its layer norms, in all 244;
+# the head 256 x 4, the last layer norm 8. Each takes 6 operations a token, attention 6 x 2 x 4 x 8 more.
+SMALL_FLOPS = 6 * (2 * 244 + 1024 + 8) + 384
+
+
+def config(**sections) -> Config:
+    return Config.model_validate(
+        {"model": SMALL, "train": {"steps": 100, "batch_size": 8, "shards": 4}} | sections
+    )
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_token_costs_the_same_with_a_tied_and_an_untied_head(tied):
+    assert flops_per_token(ModelConfig(**SMALL, tie_embeddings=tied)) == SMALL_FLOPS == 9504
+
+
+def test_a_run_costs_its_tokens_and_a_third_of_those_it_validates_on():
+    tokens = 100 * 8 * 8
+    assert run_flops(config(eval={"every": 0})) == tokens * SMALL_FLOPS
+    # after steps 30, 60, 90 and 100, each 2 batches of 64 tokens
+    with_validation = run_flops(config(eval={"every": 30, "batches": 2}))
+    assert with_validation == pytest.approx((tokens + 4 * 2 * 64 / 3) * SMALL_FLOPS)
+
+
+def test_more_workers_than_cores_do_not_shorten_the_estimate(monkeypatch):
+    monkeypatch.setattr(estimate, "usable_cpus", lambda: 2)
+    monkeypatch.setattr(estimate, "matmul_flops_per_second", lambda channels: 1e6)
+    one, two, four = (estimated_seconds(config(), workers) for workers in (1, 2, 4))
+    assert one == pytest.approx(2 * two) and two == four
+    assert one == pytest.approx(run_flops(config()) / 0.7e6)
+
+
+def test_the_measured_speed_of_a_core_is_that_of_a_processor():
+    assert 1e8 < matmul_flops_per_second(64) < 1e13

@@ -1,0 +1,61 @@
+import math
+
+import pytest
+
+from feste_dp.data.tokens import open_token_data
+from feste_dp.errors import UsageError
+from feste_dp.train.metrics import read_metrics
+from feste_dp.train.trained_model import evaluate_model, load_trained_model, write_text
+
+
+@pytest.fixture(scope="module")
+def model(straight):
+    return load_trained_model(straight.run, None)
+
+
+def test_the_best_checkpoint_is_read_unless_another_is_named(straight):
+    rows = [row for row in read_metrics(straight.run / "metrics.csv") if row.val_loss is not None]
+    best = min(rows, key=lambda row: row.val_loss).step
+    assert load_trained_model(straight.run, None).manifest.step == best
+    assert load_trained_model(straight.run, "best").manifest.step == best
+    assert load_trained_model(straight.run, "latest").manifest.step == 40
+    assert load_trained_model(straight.run, "20").manifest.step == 20
+
+
+@pytest.mark.parametrize("which", ["newest", "-1", "", "9999999999999", "7"])
+def test_a_checkpoint_that_is_not_there_is_refused(straight, which):
+    with pytest.raises(UsageError):
+        load_trained_model(straight.run, which)
+
+
+def test_the_pieces_of_a_text_are_the_same_each_time_and_follow_the_seed(model):
+    def text(seed, **changes):
+        arguments = {"temperature": 1.0, "top_k": None} | changes
+        return "".join(write_text(model, "KING.\n", 60, seed=seed, **arguments))
+
+    assert text(1) == text(1) != text(2)
+    assert text(1, temperature=0.0) == text(2, temperature=0.0) == text(3, top_k=1)
+    assert text(1) != text(1, top_k=2)
+    assert text(1).isprintable() or "\n" in text(1)
+
+
+def test_an_empty_prompt_is_refused(model):
+    with pytest.raises(UsageError, match="--prompt is empty"):
+        list(write_text(model, "", 5, temperature=1.0, top_k=None, seed=1))
+
+
+def test_the_loss_over_all_held_out_text_does_not_depend_on_the_worker_count(model, runs, straight):
+    first, second = (evaluate_model(model, None, workers, runs.cache) for workers in (1, 3))
+    assert first == second
+    validated = [row.val_loss for row in read_metrics(straight.run / "metrics.csv") if row.val_loss]
+    assert first.loss == pytest.approx(min(validated), rel=0.1)  # other sequences of the same text
+    assert first.perplexity == pytest.approx(math.exp(first.loss))
+    (directory,) = {path.parent for path in (runs.cache / "corpora").glob("*/meta.json") if fits(path, model)}
+    data = open_token_data(directory)
+    assert first.tokens == (len(data.val) - 1) // 32 // 2 * 2 * 32
+    bits = first.loss / math.log(2) * len(data.val) / data.val_bytes
+    assert first.bits_per_byte == pytest.approx(bits)
+
+
+def fits(meta, model):
+    return open_token_data(meta.parent).fingerprint == model.manifest.data_sha256

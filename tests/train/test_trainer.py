@@ -1,0 +1,344 @@
+import errno
+import functools
+import io
+import math
+import os
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from feste_dp.checkpoint.background import BackgroundWriter
+from feste_dp.checkpoint.filesystem import Filesystem
+from feste_dp.checkpoint.listing import step_directories
+from feste_dp.checkpoint.loading import load_checkpoint, read_manifest
+from feste_dp.config.schema import Config
+from feste_dp.data.order import train_offsets
+from feste_dp.data.preparation import prepare_for_run
+from feste_dp.data.tokenizer import load_tokenizer
+from feste_dp.errors import RunError
+from feste_dp.model.parameters import initial_params, layout, parameter_count, view_params
+from feste_dp.runtime.coordinator import Coordinator, Gradient
+from feste_dp.runtime.warmup import compile_kernels
+from feste_dp.train import launch as launching
+from feste_dp.train.metrics import MetricsWriter, read_metrics
+from feste_dp.train.progress import Progress
+from feste_dp.train.run_directory import RunLog
+from feste_dp.train.signals import StopSignals
+from feste_dp.train.trainer import Outlets, Trainer
+
+SHARDS = 8
+
+
+class FakeCoordinator:
+    """Gradients and validation losses of our choice, by step; no processes."""
+
+    def __init__(self, parameters, gradients=None, validation=()):
+        self.arena = SimpleNamespace(
+            params=np.zeros(parameters, np.float32),
+            slots=np.zeros((SHARDS, parameters), np.float32),
+            grad=np.zeros(parameters, np.float32),
+            norms=np.zeros(1),
+        )
+        self._gradients, self._validation = gradients or {}, iter(validation)
+        self.losses = {}
+
+    def gradient(self, step, offsets):
+        time.sleep(0.02)  # as long as a small step takes: a save in flight ends meanwhile
+        self.arena.slots[:] = self._gradients.get(step, np.float32(0.001 * step))
+        self.arena.grad[:] = self.arena.slots.sum(axis=0)
+        self.arena.norms[:] = np.sum(self.arena.grad.astype(np.float64) ** 2)
+        losses = self.losses.get(step, [4.0] * SHARDS)
+        return Gradient(sum(losses) / SHARDS, losses, 0.0, 0.0, [0.0])
+
+    def validation_loss(self, step, offsets):
+        return next(self._validation)
+
+
+class Recorder(Progress):
+    """Everything that is shown, in order."""
+
+    def __init__(self):
+        super().__init__(io.StringIO(), io.StringIO())
+        self.events = []
+
+    def step(self, row, total_steps, best=False):
+        self.events.append(f"step {row.step}")
+
+    def message(self, text):
+        self.events.append(text)
+
+    def warning(self, text):
+        self.events.append(f"warning: {text}")
+
+    @property
+    def warnings(self):
+        return [event for event in self.events if event.startswith("warning")]
+
+
+class FullDisk(Filesystem):
+    """Refuses every new file while `is_full`."""
+
+    is_full = True
+
+    def create(self, path):
+        if self.is_full:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return super().create(path)
+
+
+class FullMetrics(MetricsWriter):
+    def append(self, row):
+        if 2 <= row.step <= 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().append(row)
+
+
+@pytest.fixture(scope="module")
+def prepared(runs):
+    config = runs.config(model__vocab_size=256, model__tie_embeddings=False)
+    data = prepare_for_run(
+        config.data.corpus, 256, config.data.val_fraction, config.model.block_size, runs.cache
+    )
+    return config, data, load_tokenizer(data.tokenizer_path)
+
+
+@pytest.fixture
+def make_trainer(prepared, tmp_path):
+    """A trainer with its outlets in tmp_path; settings are written optim__lr=0.1."""
+    base, data, tokenizer = prepared
+    (tmp_path / "checkpoints").mkdir()
+    opened = []
+
+    def make(coordinator=None, *, filesystem=None, metrics=MetricsWriter, **settings):
+        changes = {"eval__every": 0, "sample__every": 0, "checkpoint__every": 0} | settings
+        content = base.model_dump()
+        for key, value in changes.items():
+            section, name = key.split("__")
+            content[section][name] = value
+        config = Config.model_validate(content)
+        writer = BackgroundWriter(
+            tmp_path / "checkpoints", parameter_count(config.model), keep=9, filesystem=filesystem
+        )
+        outlets = Outlets(
+            Recorder(), RunLog(tmp_path / "log.txt"), metrics(tmp_path / "metrics.csv"), writer, StopSignals()
+        )
+        opened.extend([outlets.metrics, writer])
+        coordinator = coordinator or FakeCoordinator(parameter_count(config.model))
+        trainer = Trainer(config, data, tokenizer, coordinator, outlets)
+        trainer.start_from(initial_params(config.model, 1))
+        return trainer, outlets
+
+    yield make
+    for each in opened:
+        each.close()
+
+
+@pytest.fixture(scope="module")
+def parameters(prepared):
+    return parameter_count(prepared[0].model)
+
+
+def assert_equal_states(first, second):
+    for name in ("params", "m", "v"):
+        assert getattr(first, name).tobytes() == getattr(second, name).tobytes(), name
+
+
+def tensor_of(config, name):
+    return next(tensor for tensor in layout(config.model) if tensor.name == name)
+
+
+def test_a_nan_weight_stops_a_real_run_with_step_shard_and_tensor(prepared, make_trainer):
+    config, data, _ = prepared
+    compile_kernels(os.environ, lambda seconds: None)
+    block = config.model.block_size
+    offsets = train_offsets(config.train.seed, 1, 16, len(data.train), block)
+    seen = [set(data.train[o : o + block].tolist()) for o in offsets]
+    shards = [seen[2 * shard] | seen[2 * shard + 1] for shard in range(SHARDS)]
+    shard, token = next(
+        (shard, token)
+        for shard in range(1, SHARDS)
+        for token in sorted(shards[shard])
+        if not any(token in other for other in shards[:shard])
+    )
+    with Coordinator(config, 2, data.directory, os.environ) as coordinator:
+        trainer, _ = make_trainer(coordinator)
+        coordinator.start()
+        view_params(coordinator.arena.params, config.model).wte[token] = np.nan
+        before = coordinator.arena.params.tobytes()
+        with pytest.raises(RunError) as caught:
+            trainer.train_step(1)
+        assert coordinator.arena.params.tobytes() == before
+    assert str(caught.value) == (
+        f"step 1: shard {shard} has a NaN or infinity in the gradient of wte; the weights are those of "
+        "step 0; lower optim.lr, or set run.on_nonfinite to skip such steps"
+    )
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_the_first_bad_tensor_of_the_first_bad_shard_is_named(prepared, make_trainer, parameters, bad):
+    gradient = np.zeros((SHARDS, parameters), np.float32)
+    gradient[6] = bad
+    gradient[3, tensor_of(prepared[0], "mlp_fc_b").start] = bad
+    gradient[3, tensor_of(prepared[0], "ln_f_w").start] = bad
+    trainer, _ = make_trainer(FakeCoordinator(parameters, {3: gradient}))
+    with pytest.raises(
+        RunError, match=r"^step 3: shard 3 has a NaN or infinity in the gradient of mlp_fc_b;"
+    ):
+        trainer.run()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_too(make_trainer, parameters):
+    coordinator = FakeCoordinator(parameters)
+    coordinator.losses[2] = [4.0] * 5 + [math.inf] + [4.0] * 2
+    trainer, _ = make_trainer(coordinator)
+    with pytest.raises(RunError, match=r"^step 2: shard 5 has the loss inf; the weights are those of step 1"):
+        trainer.run()
+
+
+def test_a_sum_that_overflows_is_told_from_a_bad_shard(make_trainer, parameters):
+    gradient = np.zeros((SHARDS, parameters), np.float32)
+    gradient[:, 7] = 3e38
+    trainer, _ = make_trainer(FakeCoordinator(parameters, {1: gradient}))
+    with (
+        np.errstate(over="ignore"),
+        pytest.raises(RunError, match="overflows, though every shard's is finite"),
+    ):
+        trainer.run()
+
+
+def test_a_skipped_step_is_counted_and_leaves_no_trace_in_the_weights(make_trainer, parameters, tmp_path):
+    plain = {"optim__schedule": "constant", "optim__warmup_steps": 0}
+    good, later = np.float32(0.01), np.float32(-0.02)
+    skipping = FakeCoordinator(parameters, {1: good, 2: np.float32(math.nan), 3: later})
+    trainer, outlets = make_trainer(skipping, train__steps=3, run__on_nonfinite="skip", **plain)
+    trainer.run()
+    manifest, snapshot = load_checkpoint(tmp_path / "checkpoints/step-00000003")
+    assert manifest.train.skipped_steps == 1
+    assert outlets.progress.warnings == [
+        "warning: step 2 skipped (1 so far): shard 0 has a NaN or infinity in the gradient of wte"
+    ]
+    assert [math.isnan(row.grad_norm) for row in read_metrics(tmp_path / "metrics.csv")] == [
+        False,
+        True,
+        False,
+    ]
+    without, _ = make_trainer(FakeCoordinator(parameters, {1: good, 2: later}), train__steps=2, **plain)
+    without.train_step(1)
+    without.train_step(2)
+    assert_equal_states(snapshot, without.restore_into())
+    assert np.isfinite(snapshot.params).all()
+
+
+def test_a_resumed_trainer_goes_on_counting_skipped_steps(make_trainer, parameters, tmp_path):
+    bad = {2: np.float32(math.nan), 4: np.float32(math.nan)}
+    settings = {"run__on_nonfinite": "skip", "train__steps": 5, "checkpoint__every": 3}
+    first, _ = make_trainer(FakeCoordinator(parameters, bad), **settings)
+    first.run()
+    resumed, outlets = make_trainer(FakeCoordinator(parameters, bad), **settings)
+    manifest, _ = load_checkpoint(tmp_path / "checkpoints/step-00000003", out=resumed.restore_into())
+    resumed.restore(manifest)
+    resumed.run()
+    assert "skipped (2 so far)" in outlets.progress.warnings[0]
+    assert_equal_states(resumed.restore_into(), first.restore_into())
+
+
+def test_training_stops_when_validation_no_longer_improves(make_trainer, parameters, tmp_path):
+    coordinator = FakeCoordinator(parameters, validation=[5.0, 4.0, 4.0, math.nan, 4.5, 1.0])
+    trainer, outlets = make_trainer(coordinator, eval__every=2, eval__patience=3)
+    trainer.run()
+    assert trainer.step == 10 and trainer.finished and not trainer.degraded
+    told = "early stop: no better validation loss in 3 evaluations; best 4.0000 at step 4"
+    assert told in outlets.progress.events and told in (tmp_path / "log.txt").read_text()
+    assert [step for step, _ in step_directories(tmp_path / "checkpoints")] == [2, 4, 10]
+    assert (tmp_path / "checkpoints/best").readlink().name == "step-00000004"
+    manifest = read_manifest(tmp_path / "checkpoints/step-00000010")
+    assert (manifest.train.best_step, manifest.train.evals_since_best) == (4, 3)
+
+
+def test_without_patience_all_steps_are_done(make_trainer, parameters):
+    coordinator = FakeCoordinator(parameters, validation=[4.0] * 20)
+    trainer, _ = make_trainer(coordinator, eval__every=2, eval__patience=0)
+    trainer.run()
+    assert trainer.step == 40
+
+
+def test_the_last_step_is_validated_sampled_and_saved_at_any_pace(make_trainer, parameters, tmp_path):
+    coordinator = FakeCoordinator(parameters, validation=[4.0, 3.0, 2.0])
+    trainer, _ = make_trainer(
+        coordinator, train__steps=7, eval__every=3, sample__every=5, checkpoint__every=4, sample__tokens=2
+    )
+    trainer.run()
+    rows = read_metrics(tmp_path / "metrics.csv")
+    assert [row.step for row in rows if row.val_loss is not None] == [3, 6, 7]
+    assert [row.step for row in rows if row.sample] == [5, 7]
+    assert all(row.sample.startswith("KING.") for row in rows if row.sample)
+    # best after 3, 6 and 7, periodic after 4
+    assert [step for step, _ in step_directories(tmp_path / "checkpoints")] == [3, 4, 6, 7]
+
+
+def test_a_request_to_save_is_served_once_and_training_goes_on(make_trainer, tmp_path):
+    trainer, outlets = make_trainer(train__steps=5)
+    outlets.signals.save_requested = True
+    trainer.run()
+    assert [step for step, _ in step_directories(tmp_path / "checkpoints")] == [1, 5]
+
+
+def test_a_failed_save_is_reported_within_a_step_and_training_goes_on(make_trainer, tmp_path):
+    trainer, outlets = make_trainer(filesystem=FullDisk(), train__steps=8, checkpoint__every=4)
+    trainer.run()
+    assert trainer.step == 8 and trainer.degraded
+    events = outlets.progress.events
+    first, last = (events.index(warning) for warning in outlets.progress.warnings)
+    assert events.index("step 4") < first <= events.index("step 5") + 1 and last == len(events) - 1
+    assert "step-00000004 was not saved: No space left on device" in events[first]
+    assert "step-00000004 was not saved" in (tmp_path / "log.txt").read_text()
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+    assert len(read_metrics(tmp_path / "metrics.csv")) == 8
+
+
+def test_saves_work_again_once_the_disk_has_room(make_trainer, tmp_path):
+    disk = FullDisk()
+    trainer, outlets = make_trainer(filesystem=disk, train__steps=6, checkpoint__every=2)
+    outlets.progress.warning = lambda text: setattr(disk, "is_full", False)
+    trainer.run()
+    assert [step for step, _ in step_directories(tmp_path / "checkpoints")] == [4, 6]
+    assert trainer.degraded
+
+
+def test_a_metrics_row_that_cannot_be_written_is_reported_once_and_training_goes_on(make_trainer, tmp_path):
+    trainer, outlets = make_trainer(metrics=FullMetrics, train__steps=6)
+    trainer.run()
+    assert trainer.step == 6 and trainer.degraded
+    assert outlets.progress.warnings == ["warning: step 2: metrics row not written: No space left on device"]
+    assert [row.step for row in read_metrics(tmp_path / "metrics.csv")] == [1, 5, 6]
+
+
+@pytest.mark.parametrize("broken", ["checkpoints", "metrics"])
+def test_a_run_that_could_not_save_all_exits_with_status_one_and_says_so(runs, monkeypatch, broken):
+    if broken == "checkpoints":
+        full = functools.partial(BackgroundWriter, filesystem=FullDisk())
+        monkeypatch.setattr(launching, "BackgroundWriter", full)
+    else:
+        monkeypatch.setattr(launching, "MetricsWriter", FullMetrics)
+    outcome = runs.launch(runs.config(run__workers=1, train__steps=6))
+    assert outcome.status == 1
+    assert "finished after step 6" in outcome.result and "could not be saved" in outcome.result
+    assert "No space left on device" in outcome.warnings
+    assert (outcome.run / "checkpoints/latest").exists() == (broken == "metrics")
+
+
+def test_a_run_with_a_nan_ends_with_the_way_to_go_on(runs, monkeypatch):
+    def broken(cfg, seed):
+        params = initial_params(cfg, seed)
+        params[-1] = np.nan
+        return params
+
+    monkeypatch.setattr(launching, "initial_params", broken)
+    config = runs.config(run__workers=1)
+    with pytest.raises(RunError) as caught:
+        runs.launch(config)
+    message = str(caught.value)
+    assert message.startswith("step 1: shard 0 has a NaN") and "feste-dp resume" in message
+    assert "\n" not in message

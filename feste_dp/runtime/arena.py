@@ -62,13 +62,8 @@ class Arena:
 
 def create_arena(parameters: int, shards: int) -> Arena:
     """Reserve and map the arena. Raises UsageError when the memory is not there."""
+    check_memory(parameters, shards)
     total = arena_sizes(parameters, shards).total
-    available = available_memory()
-    if total > available:
-        raise UsageError(
-            f"the weights and {shards} gradient slots need {total / 2**20:,.0f} MiB of memory, "
-            f"{available / 2**20:,.0f} MiB are available: set train.shards or the model smaller"
-        )
     fd = os.memfd_create("feste-dp", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.posix_fallocate(fd, 0, total)
@@ -80,6 +75,16 @@ def create_arena(parameters: int, shards: int) -> Arena:
             f"cannot reserve {total / 2**20:,.0f} MiB of memory for the weights and {shards} gradient slots "
             f"({error.strerror}): set train.shards or the model smaller"
         ) from None
+
+
+def check_memory(parameters: int, shards: int) -> None:
+    """Raises UsageError when the arena does not fit into the memory that is left now."""
+    total, available = arena_sizes(parameters, shards).total, available_memory()
+    if total > available:
+        raise UsageError(
+            f"the weights and {shards} gradient slots need {total / 2**20:,.0f} MiB of memory, "
+            f"{available / 2**20:,.0f} MiB are available: set train.shards or the model smaller"
+        )
 
 
 def available_memory(root: Path = Path("/")) -> int:

@@ -2,7 +2,7 @@
 input, and hands it to the trainer."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from feste_dp.data.tokenizer import load_tokenizer
 from feste_dp.data.tokens import TokenData
 from feste_dp.errors import RunError, UsageError
 from feste_dp.model.parameters import initial_params, layout, parameter_count
+from feste_dp.runtime.arena import check_memory
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.runtime.cpus import default_workers, pin_plan, usable_cpus
 from feste_dp.runtime.warmup import compile_kernels
@@ -61,9 +62,10 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
         check_can_create(Path(config.run.dir))
     config = _with_absolute_corpus(config)
     workers = config.run.workers or default_workers(config.train.shards)
-    pin_plan(config.run.pin, workers)  # refuses bad CPUs before the slow parts
+    _check_machine(config, workers)
     data = _prepare(config, around)
     with Coordinator(config, workers, data.directory, around.environ) as coordinator:
+        _start(coordinator, workers, around)
         text, tokenizer = dump_config(config), data.tokenizer_path
         if out is not None:
             run = create_run_directory_at(out, config=text, tokenizer=tokenizer)
@@ -74,7 +76,7 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
         with RunLock(run, datetime.now(UTC)):
             log = RunLog(run.log)
             log.info(f"new run, {workers} workers, seed {config.train.seed}")
-            return _train(run, config, data, coordinator, workers, log, around, resume_from=None)
+            return _train(run, config, data, coordinator, workers, log, around)
 
 
 def resume(path: Path, workers: int | None, overrides: Sequence[str], around: Surroundings) -> int:
@@ -85,6 +87,7 @@ def resume(path: Path, workers: int | None, overrides: Sequence[str], around: Su
     run = open_run_directory(path)
     with RunLock(run, datetime.now(UTC)):
         log = RunLog(run.log)
+        to_store = load_config(run.config, overrides)
         worker_override = [] if workers is None else [f"run.workers={workers}"]
         config = load_config(run.config, [*overrides, *worker_override])
         checkpoint, damages = _find_checkpoint(run)
@@ -94,14 +97,19 @@ def resume(path: Path, workers: int | None, overrides: Sequence[str], around: Su
             around.progress.warning(line)
             log.warning(line)
         count = config.run.workers or default_workers(config.train.shards)
-        pin_plan(config.run.pin, count)
+        _check_machine(config, count)
         data = _prepare(config, around)
         with Coordinator(config, count, data.directory, around.environ) as coordinator:
-            log.info(f"resumed from {checkpoint.name if checkpoint else 'the start'}, {count} workers")
-            for line in changes:
-                around.progress.message(f"changed: {line}")
-                log.info(f"changed: {line}")
-            return _train(run, config, data, coordinator, count, log, around, resume_from=checkpoint)
+
+            def begin() -> None:
+                _start(coordinator, count, around)
+                run.write_config(dump_config(to_store))
+                log.info(f"resumed from {checkpoint.name if checkpoint else 'the start'}, {count} workers")
+                for line in changes:
+                    around.progress.message(f"changed: {line}")
+                    log.info(f"changed: {line}")
+
+            return _train(run, config, data, coordinator, count, log, around, checkpoint, begin)
 
 
 def _train(
@@ -112,9 +120,10 @@ def _train(
     workers: int,
     log: RunLog,
     around: Surroundings,
-    *,
-    resume_from: Path | None,
+    resume_from: Path | None = None,
+    begin: Callable[[], None] = lambda: None,
 ) -> int:
+    """Train from `resume_from` or the start; calls begin() once it is clear that there are steps to do."""
     first_step = 0
     if resume_from is not None:
         saved = read_manifest(resume_from)
@@ -137,9 +146,7 @@ def _train(
         if trainer.finished:
             around.progress.finish(_already_finished(run, trainer, config))
             return 0
-        run.write_config(dump_config(config))  # not before: a resume that finds nothing to do changes nothing
-        around.progress.phase(f"starting {workers} workers" if workers > 1 else "starting 1 worker")
-        coordinator.start()
+        begin()
         around.progress.announce(_announcement(run, config, data, workers, trainer.step))
         around.signals.defer()
         try:
@@ -175,6 +182,17 @@ def _finish(run: RunDirectory, trainer: Trainer, config: Config, log: RunLog, ar
     around.progress.finish("\n".join(lines))
     log.info(f"{'stopped' if stopped else 'finished'} after step {trainer.step}")
     return stopped or (1 if trainer.degraded else 0)
+
+
+def _check_machine(config: Config, workers: int) -> None:
+    """What can be refused before the slow parts."""
+    pin_plan(config.run.pin, workers)
+    check_memory(parameter_count(config.model), config.train.shards)
+
+
+def _start(coordinator: Coordinator, workers: int, around: Surroundings) -> None:
+    around.progress.phase(f"starting {_count(workers, 'worker')}")
+    coordinator.start()
 
 
 def _prepare(config: Config, around: Surroundings) -> TokenData:
@@ -260,7 +278,7 @@ def _announcement(
         f"data         {len(data.train):,} training tokens, {len(data.val):,} for validation, "
         f"vocabulary {model.vocab_size}",
         f"step         {config.tokens_per_step:,} tokens ({train.batch_size} sequences of "
-        f"{model.block_size}) in {train.shards} shards on {workers} worker{'s' if workers > 1 else ''}",
+        f"{model.block_size}) in {train.shards} shards on {_count(workers, 'worker')}",
         f"run          {train.steps:,} steps, {config.total_tokens:,} tokens, "
         f"about {format_duration(seconds)} on this machine",
         f"directory    {run.path}",

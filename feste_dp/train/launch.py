@@ -25,7 +25,7 @@ from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.runtime.cpus import default_workers, pin_plan, usable_cpus
 from feste_dp.runtime.warmup import compile_kernels
 from feste_dp.train.estimate import estimated_seconds
-from feste_dp.train.metrics import MetricsWriter, truncate_after
+from feste_dp.train.metrics import MetricsWriter, truncate_after, with_perplexity
 from feste_dp.train.progress import Progress, format_duration
 from feste_dp.train.run_directory import (
     RunDirectory,
@@ -170,7 +170,7 @@ def _finish(run: RunDirectory, trainer: Trainer, config: Config, log: RunLog, ar
     best = trainer.early_stop
     lines = []
     if best.best_loss is not None:
-        lines.append(f"best validation loss {best.best_loss:.4f} at step {best.best_step}")
+        lines.append(f"best validation loss {with_perplexity(best.best_loss)} at step {best.best_step}")
     if stopped:
         lines.append(f"stopped after step {trainer.step} of {config.train.steps}, saved in {run.path}")
         lines.append(f"to go on:    feste-dp resume {run.path}")

@@ -64,6 +64,11 @@ def perplexity(loss: float) -> float:
         return math.inf
 
 
+def with_perplexity(loss: float) -> str:
+    """A loss as people read it: 3.7136 (perplexity 41.0)."""
+    return f"{loss:.4f} (perplexity {perplexity(loss):.1f})"
+
+
 class Pace:
     """How fast the run goes: moving medians, which a step that also validated cannot disturb. The time of
     validation and samples is counted apart and spread over the steps to come."""

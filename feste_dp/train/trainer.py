@@ -25,7 +25,7 @@ from feste_dp.optim.schedule import learning_rate
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.runtime.cpus import usable_cpus
 from feste_dp.train.early_stop import EarlyStop
-from feste_dp.train.metrics import MetricsRow, MetricsWriter
+from feste_dp.train.metrics import MetricsRow, MetricsWriter, with_perplexity
 from feste_dp.train.progress import Progress
 from feste_dp.train.run_directory import RunLog
 from feste_dp.train.signals import StopSignals
@@ -181,11 +181,14 @@ class Trainer:
         """Measure the validation loss; True when it is the best so far."""
         self._val_loss = self.validation_loss()
         self._early_stop, is_best, stops = self._early_stop.update(self._step, self._val_loss)
-        if stops:
+        best = self._early_stop
+        if stops and best.best_loss is not None:
             self._tell(
-                f"early stop: no better validation loss in {self._early_stop.evals_since_best} evaluations; "
-                f"best {self._early_stop.best_loss:.4f} at step {self._early_stop.best_step}"
+                f"early stop: no better validation loss in {best.evals_since_best} evaluations; "
+                f"best {with_perplexity(best.best_loss)} at step {best.best_step}"
             )
+        elif stops:
+            self._tell(f"early stop: no finite validation loss in {best.evals_since_best} evaluations")
         return is_best
 
     def _draw_sample(self) -> str:
@@ -206,7 +209,8 @@ class Trainer:
         if row.val_loss is not None:
             best = " (best)" if is_best else ""
             self._out.log.info(
-                f"step {row.step}: train loss {row.train_loss:.4f}, validation loss {row.val_loss:.4f}{best}"
+                f"step {row.step}: train loss {with_perplexity(row.train_loss)}, "
+                f"validation loss {with_perplexity(row.val_loss)}{best}"
             )
         if row.sample:
             self._out.progress.sample(row.step, row.sample)

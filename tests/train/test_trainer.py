@@ -249,7 +249,7 @@ def test_training_stops_when_validation_no_longer_improves(make_trainer, paramet
     trainer, outlets = make_trainer(coordinator, eval__every=2, eval__patience=3)
     trainer.run()
     assert trainer.step == 10 and trainer.finished and not trainer.degraded
-    told = "early stop: no better validation loss in 3 evaluations; best 4.0000 at step 4"
+    told = "early stop: no better validation loss in 3 evaluations; best 4.0000 (perplexity 54.6) at step 4"
     assert told in outlets.progress.events and told in (tmp_path / "log.txt").read_text()
     assert [step for step, _ in step_directories(tmp_path / "checkpoints")] == [2, 4, 10]
     assert (tmp_path / "checkpoints/best").readlink().name == "step-00000004"

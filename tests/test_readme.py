@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from feste_dp.cli.main import cli
+from feste_dp.cli.commands import cli
 from feste_dp.config.schema import known_keys
 
 ROOT = Path(__file__).parents[1]
@@ -44,3 +44,12 @@ def test_every_config_the_pages_name_is_there() -> None:
     for page in PAGES:
         for name in re.findall(r"configs/[\w.]+\.yaml", page.read_text()):
             assert name == "configs/NAME.yaml" or (ROOT / name).exists(), f"{page.name} names {name}"
+
+
+def test_the_python_of_the_readme_runs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    exec(compile(block, "README.md", "exec"), {})
+    assert capsys.readouterr().out.endswith("(512, 64)\n")

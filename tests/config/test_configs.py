@@ -1,5 +1,6 @@
 """The configs that are shipped: they load, and have the sizes and batches they are named for."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,18 @@ from feste_dp.config.dumping import dump_config
 from feste_dp.config.loading import load_config
 from feste_dp.config.schema import Config, ModelConfig
 
+README = Path(__file__).parents[2] / "README.md"
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 # Parameters by name; tiny and gpt2_87m are fixed figures of the design.
 PARAMETERS = {"tiny": 169_728, "gpt2_87m": 87_022_080}
-TOKENS_PER_STEP = {"tiny": 8 * 64, "small": 16 * 128, "medium": 16 * 256, "gpt2_87m": 4 * 1024}
+TOKENS_PER_STEP = {
+    "quick": 16 * 128,
+    "tiny": 8 * 64,
+    "small": 16 * 128,
+    "medium": 4 * 256,
+    "gpt2_87m": 8 * 1024,
+}
 
 
 def parameter_count(model: ModelConfig) -> int:
@@ -76,8 +84,13 @@ def test_a_model_has_its_fixed_sizes(name: str, sizes: tuple[int, int, int, int,
 
 
 @pytest.mark.parametrize(("name", "tokens"), TOKENS_PER_STEP.items())
-def test_a_step_has_the_tokens_that_speeds_are_compared_at(name: str, tokens: int):
+def test_a_step_has_the_tokens_that_the_readme_says(name: str, tokens: int):
     assert load(name).tokens_per_step == tokens
+    assert re.search(rf"configs/{name}\.yaml` \| [^|]* \| {tokens:,} \|", README.read_text())
+
+
+def test_the_largest_model_can_use_eight_workers():
+    assert load_config(CONFIGS / "gpt2_87m.yaml", ["run.workers=8"]).run.workers == 8
 
 
 def test_medium_trains_on_four_million_tokens():

@@ -8,6 +8,7 @@ from feste_dp.model.parameters import (
     Parameters,
     decayed_count,
     initial_params,
+    initial_std,
     layout,
     param_shapes,
     parameter_count,
@@ -86,17 +87,32 @@ def test_initial_weights_are_the_same_in_every_run():
     assert (flat != initial_params(TINY, 2))[: decayed_count(TINY)].mean() > 0.99
 
 
-def test_initial_weights_have_the_documented_spread():
-    cfg = model_config(1536, 256, 4, 4, 256, False)
+LINEAR = 0.02 * math.sqrt(768 / 256)
+RESIDUAL = LINEAR / math.sqrt(2 * 4)
+LAYERS = {"attn_qkv_w": LINEAR, "mlp_fc_w": LINEAR, "attn_proj_w": RESIDUAL, "mlp_proj_w": RESIDUAL}
+
+
+@pytest.mark.parametrize(
+    ("tied", "spread"),
+    [
+        (False, LAYERS | {"wte": 1.0, "wpe": 0.2, "lm_head_w": 0.02}),
+        (True, LAYERS | {"wte": 0.02, "wpe": 0.02, "lm_head_w": 0.02}),
+    ],
+)
+def test_initial_weights_have_the_documented_spread(tied, spread):
+    cfg = model_config(1536, 256, 4, 4, 256, tied)
     views = view_params(initial_params(cfg, 3), cfg)
     for name, view in zip(Parameters._fields, views, strict=True):
         if name in DECAYED:
-            std = 0.02 / math.sqrt(2 * 4) if name in ("attn_proj_w", "mlp_proj_w") else 0.02
             # five standard errors of a standard deviation and of a mean
-            assert abs(view.std() / std - 1) < 5 / math.sqrt(2 * view.size)
-            assert abs(view.mean(dtype=np.float64)) < 5 * std / math.sqrt(view.size)
+            assert abs(view.std() / spread[name] - 1) < 5 / math.sqrt(2 * view.size)
+            assert abs(view.mean(dtype=np.float64)) < 5 * spread[name] / math.sqrt(view.size)
         else:
             assert (view == (1 if name.startswith("ln_") and name.endswith("_w") else 0)).all()
+
+
+def test_gpt2s_own_spread_is_kept_at_its_own_width():
+    assert initial_std("attn_qkv_w", model_config(1536, 1024, 12, 12, 768, True)) == pytest.approx(0.02)
 
 
 def test_no_two_tensors_start_from_the_same_numbers():

@@ -10,9 +10,8 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 import zmq
@@ -26,6 +25,7 @@ from feste_dp.runtime.arena import create_arena
 from feste_dp.runtime.cpus import pin_plan
 from feste_dp.runtime.ledger import Ledger, split_evenly
 from feste_dp.runtime.protocol import Phase, next_phase
+from feste_dp.runtime.results import Gradient, Report, read_report, tree_sum
 from feste_dp.runtime.shard_computer import ShardSpec
 from feste_dp.runtime.socket_directory import make_socket_directory
 from feste_dp.runtime.worker import WorkerSpec
@@ -35,30 +35,6 @@ _START_TIMEOUT_S = 300.0
 _STOP_TIMEOUT_S = 5.0
 
 Item = TypeVar("Item", bound=Hashable)
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a worker said of one item of work."""
-
-    value: float
-    worker: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Gradient:
-    """A step's summed gradient lies in the arena; this is what else the step gave.
-
-    loss is the mean over the positions of the global batch; times are seconds of the phases as the
-    coordinator saw them, worker_seconds the workers' own compute times in the order of the workers.
-    """
-
-    loss: float
-    shard_losses: list[float]
-    compute_seconds: float
-    reduce_seconds: float
-    worker_seconds: list[float]
 
 
 class Coordinator:
@@ -202,7 +178,7 @@ class Coordinator:
         while not ledger.complete:
             where = f"{phase} of step {step}"
             worker, message = self._receive(deadline, where, ledger)
-            reported_step, item, report = _read_report(worker, message)
+            reported_step, item, report = read_report(worker, message)
             if reported_step == step and ledger.done(item, report):
                 deadline = time.monotonic() + timeout
 
@@ -284,23 +260,3 @@ class Coordinator:
             data_directory=str(self._data_directory),
             cpu=self._cpus[worker],
         )
-
-
-def tree_sum(values: list[float]) -> float:
-    """((v0 + v1) + (v2 + v3)) + ...: the tree of the gradient slots; an odd one out moves up a level."""
-    while len(values) > 1:
-        pairs = [values[i] + values[i + 1] for i in range(0, len(values) - 1, 2)]
-        values = pairs + ([values[-1]] if len(values) % 2 else [])
-    return values[0]
-
-
-def _read_report(worker: int, message: m.Message) -> tuple[int, Any, Report]:
-    """(step, item, what was said of it); step -1 for a message that reports no work."""
-    match message:
-        case m.ShardDone(step, shard, loss_sum, seconds):
-            return step, shard, Report(loss_sum, worker, seconds)
-        case m.UnitDone(step, unit, loss_sum, seconds):
-            return step, unit, Report(loss_sum, worker, seconds)
-        case m.StripeDone(step, first, last, seconds):
-            return step, (first, last), Report(0.0, worker, seconds)
-    return -1, None, Report(0.0, worker, 0.0)

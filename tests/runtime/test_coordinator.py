@@ -17,7 +17,8 @@ from feste_dp.data.order import train_offsets, validation_offsets
 from feste_dp.errors import RunError, UsageError
 from feste_dp.model.parameters import initial_params
 from feste_dp.runtime import coordinator as coordinator_module
-from feste_dp.runtime.coordinator import Coordinator, tree_sum
+from feste_dp.runtime.coordinator import Coordinator
+from feste_dp.runtime.results import tree_sum
 from feste_dp.runtime.socket_directory import MAX_SOCKET_PATH, make_socket_directory
 
 MANY_THREADS = {

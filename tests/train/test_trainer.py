@@ -19,7 +19,8 @@ from feste_dp.data.preparation import prepare_for_run
 from feste_dp.data.tokenizer import load_tokenizer
 from feste_dp.errors import RunError
 from feste_dp.model.parameters import initial_params, layout, parameter_count, view_params
-from feste_dp.runtime.coordinator import Coordinator, Gradient
+from feste_dp.runtime.coordinator import Coordinator
+from feste_dp.runtime.results import Gradient
 from feste_dp.runtime.warmup import compile_kernels
 from feste_dp.train import launch as launching
 from feste_dp.train.metrics import MetricsWriter, read_metrics

@@ -39,12 +39,13 @@ def _open_missing_streams() -> None:
 
 
 def _flushed(status: int) -> int:
-    """The status once all output is written; a failure to write it must not surface at the very end."""
+    """The status once all output is written. A failure to write it is one line, unless the command has
+    already failed and said why: what it left in the buffer cannot be written either."""
     try:
         sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        if not isinstance(error, BrokenPipeError):
-            sys.stderr.write(f"error: cannot write the output: {error.strerror}\n")
-            return status or FAILED
+        if status == 0 and not isinstance(error, BrokenPipeError):
+            sys.stderr.write(f"error: cannot write: {error.strerror}\n")
+            return FAILED
     return status

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,4 +123,11 @@ def _progress(quiet: bool) -> Progress:
 
 
 def _surroundings(progress: Progress, signals: StopSignals) -> runs.Surroundings:
-    return runs.Surroundings(os.environ, cache_root(os.environ), progress, signals)
+    return runs.Surroundings(os.environ, cache_root(os.environ), progress, signals, _program())
+
+
+def _program() -> str:
+    """What to type for this program: its name where the shell finds it, else the way it was called now."""
+    if shutil.which("feste-dp") or Path(sys.argv[0]).name != "feste-dp":
+        return "feste-dp"
+    return sys.argv[0]

@@ -49,6 +49,8 @@ class Surroundings:
     cache_root: Path
     progress: Progress
     signals: StopSignals
+    program: str = "feste-dp"
+    """How the user calls it, for the commands that a run suggests."""
 
 
 def launch(config: Config, out: Path | None, around: Surroundings) -> int:
@@ -144,7 +146,7 @@ def _train(
             manifest, _ = load_checkpoint(resume_from, out=trainer.restore_into())
             trainer.restore(manifest)
         if trainer.finished:
-            around.progress.finish(_already_finished(run, trainer, config))
+            around.progress.finish(_already_finished(run, trainer, config, around))
             return 0
         begin()
         around.progress.announce(_announcement(run, config, data, workers, trainer.step))
@@ -156,11 +158,11 @@ def _train(
             for note in getattr(error, "__notes__", []):
                 log.warning(note)
             raise RunError(
-                f"{error}; to go on from the last checkpoint: feste-dp resume {run.path}"
+                f"{error}; to go on from the last checkpoint: {around.program} resume {run.path}"
             ) from None
         except Interrupted:
             log.warning("stopped at once, by a second signal")
-            around.progress.finish(f"to go on from what is saved:    feste-dp resume {run.path}")
+            around.progress.finish(f"to go on from what is saved:    {around.program} resume {run.path}")
             raise
         return _finish(run, trainer, config, log, around)
 
@@ -173,10 +175,10 @@ def _finish(run: RunDirectory, trainer: Trainer, config: Config, log: RunLog, ar
         lines.append(f"best validation loss {with_perplexity(best.best_loss)} at step {best.best_step}")
     if stopped:
         lines.append(f"stopped after step {trainer.step} of {config.train.steps}, saved in {run.path}")
-        lines.append(f"to go on:    feste-dp resume {run.path}")
+        lines.append(f"to go on:    {around.program} resume {run.path}")
     else:
         lines.append(f"finished after step {trainer.step}, saved in {run.path}")
-        lines.append(f"to write:    feste-dp generate {run.path} --prompt 'HAMLET.'")
+        lines.append(f"to write:    {around.program} generate {run.path} --prompt 'HAMLET.'")
     if trainer.degraded:
         lines.append(f"something could not be saved: see the warnings in {run.log}")
     around.progress.finish("\n".join(lines))
@@ -252,15 +254,15 @@ def _check_fingerprints(manifest: Manifest, config: Config, data: TokenData) -> 
         )
 
 
-def _already_finished(run: RunDirectory, trainer: Trainer, config: Config) -> str:
+def _already_finished(run: RunDirectory, trainer: Trainer, config: Config, around: Surroundings) -> str:
     if trainer.step >= config.train.steps:
         return (
             f"nothing to do: {run.path} has done all its {trainer.step} steps; "
-            f"for more: feste-dp resume {run.path} --set train.steps={2 * trainer.step}"
+            f"for more: {around.program} resume {run.path} --set train.steps={2 * trainer.step}"
         )
     return (
         f"nothing to do: {run.path} stopped early at step {trainer.step}; "
-        f"to go on all the same: feste-dp resume {run.path} --set eval.patience=0"
+        f"to go on all the same: {around.program} resume {run.path} --set eval.patience=0"
     )
 
 

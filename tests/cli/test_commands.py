@@ -4,10 +4,12 @@ import csv
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from feste_dp.cli import train
 from tests.cli.conftest import COMMAND, Feste, Place
 from tests.cli.terminal import Terminal
 
@@ -70,10 +72,12 @@ def test_generate_into_a_closed_pipe_is_silent(place: Place) -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-def test_generate_into_a_full_disk_says_so(place: Place) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_generate_into_a_full_disk_says_so(place: Place, unbuffered: str) -> None:
+    environ = dict(os.environ) | {"PYTHONUNBUFFERED": unbuffered}
     command = [*COMMAND, "generate", str(place.run), "--prompt", "x", "--tokens", "3"]
     with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=environ)
     assert (done.returncode, done.stderr) == (1, b"error: cannot write: No space left on device\n")
 
 
@@ -164,3 +168,11 @@ def test_two_launches_at_once_do_not_meet(place: Place, tmp_path: Path) -> None:
         for run in runs
     ]
     assert figures[0] == figures[1]
+
+
+def test_a_command_outside_the_path_is_suggested_as_it_was_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [".venv/bin/feste-dp", "launch"])
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert train._program() == ".venv/bin/feste-dp"
+    monkeypatch.setattr(sys, "argv", ["/somewhere/pytest"])
+    assert train._program() == "feste-dp"

@@ -5,7 +5,7 @@ import pytest
 from feste_dp.data.tokens import open_token_data
 from feste_dp.errors import UsageError
 from feste_dp.train.metrics import read_metrics
-from feste_dp.train.trained_model import evaluate_model, load_trained_model, write_text
+from feste_dp.train.trained_model import evaluate_model, evaluation_data, load_trained_model, write_text
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,8 @@ def test_an_empty_prompt_is_refused(model):
 
 
 def test_the_loss_over_all_held_out_text_does_not_depend_on_the_worker_count(model, runs, straight):
-    first, second = (evaluate_model(model, None, workers, runs.cache) for workers in (1, 3))
+    own = evaluation_data(model, None, runs.cache)
+    first, second = (evaluate_model(model, own, workers) for workers in (1, 3))
     assert first == second
     validated = [row.val_loss for row in read_metrics(straight.run / "metrics.csv") if row.val_loss]
     assert first.loss == pytest.approx(min(validated), rel=0.1)  # other sequences of the same text

@@ -91,7 +91,7 @@ class Coordinator:
         started = time.perf_counter()
         train = self._config.train
         ledger: Ledger[int, Report] = Ledger(range(train.shards))
-        self._order(ledger, lambda worker, shards: m.Compute(step, shards, self._slice(offsets, shards)))
+        self._order(ledger, lambda shards: m.Compute(step, shards, self._slice(offsets, shards)))
         self._gather(ledger, step, "compute")
         computed = time.perf_counter()
         self._reduce(step)
@@ -112,7 +112,7 @@ class Coordinator:
         """Mean loss over the sequences at offsets, a multiple of sequences_per_shard of them."""
         units = len(offsets) // self._config.train.sequences_per_shard
         ledger: Ledger[int, Report] = Ledger(range(units))
-        self._order(ledger, lambda worker, units: m.Evaluate(step, units, self._slice(offsets, units)))
+        self._order(ledger, lambda units: m.Evaluate(step, units, self._slice(offsets, units)))
         self._gather(ledger, step, "validation")
         total = tree_sum([report.value for report in ledger.results()])
         return total / (len(offsets) * self._config.model.block_size)
@@ -158,14 +158,12 @@ class Coordinator:
             self._send(worker, m.Reduce(step, *stripe))
         self._gather(ledger, step, "reduce")
 
-    def _order(
-        self, ledger: Ledger[int, Report], message: Callable[[int, tuple[int, ...]], m.Message]
-    ) -> None:
+    def _order(self, ledger: Ledger[int, Report], message: Callable[[tuple[int, ...]], m.Message]) -> None:
         parts = split_evenly(ledger.unfinished(), sorted(self._workers))
         ledger.assign(parts)
         for worker, items in parts.items():
             if items:
-                self._send(worker, message(worker, tuple(items)))
+                self._send(worker, message(tuple(items)))
 
     def _slice(self, offsets: NDArray[np.int64], items: Sequence[int]) -> tuple[int, ...]:
         size = self._config.train.sequences_per_shard

@@ -53,3 +53,15 @@ def test_the_python_of_the_readme_runs(
     (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     exec(compile(block, "README.md", "exec"), {})
     assert capsys.readouterr().out.endswith("(512, 64)\n")
+
+
+def test_every_file_and_function_that_the_architecture_page_points_at_is_there() -> None:
+    page = (ROOT / "ARCHITECTURE.md").read_text()
+    pointed = re.findall(r"`(\w+/\w+\.py)(?::(\w+))?", page)
+    assert len(pointed) > 10
+    for file, name in pointed:
+        path = ROOT / file if file.startswith("tests/") else ROOT / "feste_dp" / file
+        assert path.exists(), file
+        assert not name or re.search(
+            rf"^\s*(?:def|class) {name}\b|^{name}\b", path.read_text(), re.MULTILINE
+        ), name

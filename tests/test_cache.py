@@ -33,9 +33,23 @@ def test_a_file_in_the_way_leads_to_a_fresh_private_directory(
 
 
 def test_only_the_newest_caches_of_other_sources_are_kept(tmp_path: Path) -> None:
-    for age in range(8):
-        (tmp_path / f"digest{age}").mkdir()
-        os.utime(tmp_path / f"digest{age}", (1000 - age, 1000 - age))
-    remove_old_caches(tmp_path / "digest7")
-    left = sorted(path.name for path in tmp_path.iterdir())
-    assert left == ["digest0", "digest1", "digest2", "digest3", "digest7"]
+    caches = [tmp_path / "compiled" / f"{age:016x}" for age in range(8)]
+    for age, cache in enumerate(caches):
+        cache.mkdir(parents=True)
+        os.utime(cache, (1000 - age, 1000 - age))
+    remove_old_caches(caches[7])
+    assert sorted((tmp_path / "compiled").iterdir()) == [*caches[:4], caches[7]]
+
+
+def test_what_is_no_cache_of_ours_is_never_removed(tmp_path: Path) -> None:
+    def fill(parent: Path, name: str) -> set[Path]:
+        for number in range(8):
+            (parent / name.format(number)).mkdir(parents=True)
+        return set(parent.iterdir())
+
+    compiled = fill(tmp_path / "compiled", "somebody-else-{}")
+    remove_old_caches(tmp_path / "compiled" / f"{0:016x}")
+    assert set((tmp_path / "compiled").iterdir()) == compiled
+    temporary = fill(tmp_path / "tmp", "{:016x}")
+    remove_old_caches(tmp_path / "tmp" / "feste-dp-abcdefgh")  # the cache of a run that had nowhere else
+    assert set((tmp_path / "tmp").iterdir()) == temporary

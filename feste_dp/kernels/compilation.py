@@ -22,6 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 # off: a NaN must survive until the check before the update.
 FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 
+COMPILED_FOLDER = "compiled"
 COMPILED_PACKAGES = ("kernels", "model")
 
 
@@ -55,6 +56,6 @@ CACHE_VARIABLE = "FESTE_DP_COMPILED"
 CACHE_DIRECTORY = (
     Path(os.environ[CACHE_VARIABLE])
     if CACHE_VARIABLE in os.environ
-    else private_directory(cache_root(os.environ) / "compiled" / sources_digest())
+    else private_directory(cache_root(os.environ) / COMPILED_FOLDER / sources_digest())
 )
 numba.config.CACHE_DIR = str(CACHE_DIRECTORY)

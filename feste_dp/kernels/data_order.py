@@ -14,7 +14,8 @@ _FEISTEL_ROUNDS = 6
 def fill_offsets(offsets: Any, seed: Any, first_sequence: int, token_count: int, block_size: int) -> None:
     """Overwrites offsets (n,) with the first token of sequences first_sequence, first_sequence + 1, ...
 
-    windows = token_count // block_size - 1 or so, each visited once an epoch, from a start drawn per epoch
+    An epoch has (token_count - block_size) // block_size windows, at least one, each visited once; the first
+    of them begins at a place drawn anew for each epoch.
     """
     windows = max(1, (token_count - block_size) // block_size)
     starts = min(block_size, token_count - windows * block_size)

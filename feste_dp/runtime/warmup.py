@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,13 +18,14 @@ from pathlib import Path
 
 from feste_dp.cache import private_directory
 from feste_dp.errors import RunError
-from feste_dp.kernels.compilation import CACHE_DIRECTORY
+from feste_dp.kernels.compilation import CACHE_DIRECTORY, COMPILED_FOLDER
 from feste_dp.runtime.rehearsal import rehearse_all
 from feste_dp.runtime.worker_process import worker_environment
 
 _MARK = "complete"
 _POLL_S = 0.05
 _OLD_CACHES_KEPT = 4
+_CACHE_NAME = re.compile(r"[0-9a-f]{16}(-tests)?")
 
 
 def compile_kernels(environ: Mapping[str, str], on_wait: Callable[[float], None]) -> None:
@@ -101,8 +103,18 @@ def _hashes() -> bytes:
 
 
 def remove_old_caches(current: Path) -> None:
-    """Delete the code of other sources, a folder each, but for the newest few, which may be in use."""
-    others = [path for path in current.parent.iterdir() if path.is_dir() and path != current]
+    """Delete the code of other sources, a folder each, but for the newest few, which may be in use.
+
+    Touches only folders that are named as caches are, in a folder that is named as theirs is: where the cache
+    had to go into the temporary directory, its neighbours are somebody else's.
+    """
+    if current.parent.name != COMPILED_FOLDER:
+        return
+    others = [
+        path
+        for path in current.parent.iterdir()
+        if _CACHE_NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink() and path != current
+    ]
     for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[_OLD_CACHES_KEPT:]:
         shutil.rmtree(path, ignore_errors=True)
 

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from feste_dp.cache import private_directory
 from feste_dp.errors import RunError
 from feste_dp.kernels.compilation import CACHE_DIRECTORY, COMPILED_FOLDER
 from feste_dp.runtime.rehearsal import rehearse_all
@@ -41,8 +40,7 @@ def compile_kernels(environ: Mapping[str, str], on_wait: Callable[[float], None]
 
     with _lock(wait):
         if not _is_complete():
-            shutil.rmtree(CACHE_DIRECTORY, ignore_errors=True)
-            private_directory(CACHE_DIRECTORY)
+            _empty_cache()
             _compile(environ, wait)
 
 
@@ -87,6 +85,17 @@ def _is_complete() -> bool:
     return mark.exists() and mark.read_bytes() == _hashes()
 
 
+def _empty_cache() -> None:
+    """Remove compiled code and its mark, and nothing else that may lie in a folder that the user named."""
+    (CACHE_DIRECTORY / _MARK).unlink(missing_ok=True)
+    for path in _compiled_files():
+        path.unlink(missing_ok=True)
+
+
+def _compiled_files() -> list[Path]:
+    return sorted(CACHE_DIRECTORY.glob("*/*.nb[ci]"))
+
+
 def _write_mark() -> None:
     beside = CACHE_DIRECTORY / f"{_MARK}.{os.getpid()}"
     beside.write_bytes(_hashes())
@@ -97,7 +106,7 @@ def _hashes() -> bytes:
     """A line per file of the cache: its SHA-256 and its name. About 10 ms."""
     lines = [
         f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.relative_to(CACHE_DIRECTORY)}\n"
-        for path in sorted(CACHE_DIRECTORY.glob("*/*"))
+        for path in _compiled_files()
     ]
     return "".join(lines).encode(errors="surrogateescape")
 

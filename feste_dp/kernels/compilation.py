@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import llvmlite
 import numba
 import numpy as np
+from numba import types
 
 from feste_dp.cache import cache_root, private_directory
 
@@ -27,9 +28,33 @@ COMPILED_PACKAGES = ("kernels", "model")
 
 
 def kernel(function: F) -> F:
-    """Compile `function` with Numba: cached on disk, without the GIL, division by zero gives inf or nan."""
-    compiled: F = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)(function)
-    return compiled
+    """Compile `function` with Numba: cached on disk, without the GIL, division by zero gives inf or nan.
+
+    One version serves all callers that pass the same types: Numba by itself makes one more for every constant
+    that a caller writes, which doubled the time of the first start.
+    """
+    compiled: Any = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)(function)
+    template_for = compiled.get_call_template
+
+    def get_call_template(args: Any, kws: Any) -> Any:
+        return template_for(
+            tuple(map(types.unliteral, args)), {k: types.unliteral(v) for k, v in kws.items()}
+        )
+
+    compiled.get_call_template = get_call_template
+    return compiled  # type: ignore[no-any-return]
+
+
+def inlined_kernel(function: F) -> F:
+    """A kernel that does little but pass its arguments on: its callers compile it as a part of themselves.
+
+    Each kernel of its own is optimised and translated with all that it calls, so a wrapper costs as much of
+    the first start as what it wraps: a dozen of them were a quarter of it.
+    """
+    inlined: F = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH, inline="always")(
+        function
+    )
+    return inlined
 
 
 def sources_digest() -> str:

@@ -3,7 +3,7 @@
 import math
 
 from feste_dp.kernels.compilation import kernel
-from feste_dp.kernels.simd import exp
+from feste_dp.kernels.simd import exp, maximum
 
 
 @kernel
@@ -14,28 +14,30 @@ def cross_entropy_forward(losses, lse, logits, targets):
     logits        (B, T, V)
     targets       (B, T)
     """
-    vocabulary = logits.shape[2]
     for b in range(logits.shape[0]):
         for t in range(logits.shape[1]):
-            highest = logits[b, t, 0]
-            for v in range(1, vocabulary):
-                highest = max(highest, logits[b, t, v])
+            row = logits[b, t]
+            highest = row[0]
+            for v in range(row.size):
+                highest = maximum(highest, row[v])  # the built-in max does not vectorise: 0.9 of 1.2 ms
             total = logits.dtype.type(0)
-            for v in range(vocabulary):
-                total += exp(logits[b, t, v] - highest)
+            for v in range(row.size):
+                total += exp(row[v] - highest)
             lse[b, t] = highest + logits.dtype.type(math.log(total))
-            losses[b, t] = lse[b, t] - logits[b, t, targets[b, t]]
+            losses[b, t] = lse[b, t] - row[targets[b, t]]
 
 
 @kernel
 def cross_entropy_backward(dlogits, logits, targets, lse, dloss):
-    """Adds to dlogits; dloss is the gradient of each position's loss, one number for all.
+    """Overwrites dlogits, which may be the logits themselves; dloss is the gradient of each position's loss,
+    one number for all.
 
-    dlogits += (softmax(logits) - onehot(target)) * dloss
+    dlogits = (softmax(logits) - onehot(target)) * dloss
     """
     dloss = logits.dtype.type(dloss)
     for b in range(logits.shape[0]):
         for t in range(logits.shape[1]):
-            for v in range(logits.shape[2]):
-                dlogits[b, t, v] += exp(logits[b, t, v] - lse[b, t]) * dloss
-            dlogits[b, t, targets[b, t]] -= dloss
+            drow, row, log_total = dlogits[b, t], logits[b, t], lse[b, t]
+            for v in range(row.size):
+                drow[v] = exp(row[v] - log_total) * dloss
+            drow[targets[b, t]] -= dloss

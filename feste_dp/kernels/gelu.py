@@ -1,39 +1,77 @@
 """GELU, tanh form: D. Hendrycks and K. Gimpel, "Gaussian Error Linear Units" (2016).
 
-x/2 (1 + tanh(u)) is x * sigmoid(2u), which needs one exp and loses no digits near zero.
+x/2 (1 + tanh(u)) is x * sigmoid(2u), which needs one exp and loses no digits near zero. The matrix product
+calls both on blocks of its result (matmul.py).
 """
 
 from feste_dp.kernels.compilation import kernel
-from feste_dp.kernels.simd import exp
+from feste_dp.kernels.simd import (
+    FLOAT_BYTES,
+    LANES,
+    address_of,
+    constant_like,
+    exp,
+    load_vector,
+    store_vector,
+)
 
 TWICE_ROOT_2_OVER_PI = 1.5957691216057308
 CUBIC = 0.044715
 
 
 @kernel
-def gelu_forward(out, x):
-    """out = x * s,  s = sigmoid(2u),  u = sqrt(2 / pi) * (x + 0.044715 x^3)
-
-    out, x   (B, T, F)
-    """
-    kind = x.dtype.type
-    one, scale, cubic = kind(1), kind(TWICE_ROOT_2_OVER_PI), kind(CUBIC)
-    flat_out, flat_x = out.reshape(out.size), x.reshape(x.size)
-    for i in range(flat_x.size):
-        v = flat_x[i]
-        flat_out[i] = v / (one + exp(-scale * (v + cubic * v * v * v)))
+def _gelu(x):
+    """x * s,  s = sigmoid(2u),  u = sqrt(2 / pi) * (x + 0.044715 x^3)"""
+    one, scale, cubic = (
+        constant_like(x, 1.0),
+        constant_like(x, -TWICE_ROOT_2_OVER_PI),
+        constant_like(x, CUBIC),
+    )
+    return x / (one + exp(scale * (x + cubic * x * x * x)))
 
 
 @kernel
-def gelu_backward(dx, dout, x):
-    """Adds to dx.
+def _gelu_derivative(x):
+    """s + x * s * (1 - s) * d(2u)/dx,  d(2u)/dx = 2 sqrt(2 / pi) * (1 + 3 * 0.044715 x^2)"""
+    one, scale, cubic = constant_like(x, 1.0), constant_like(x, TWICE_ROOT_2_OVER_PI), constant_like(x, CUBIC)
+    triple = constant_like(x, 3 * CUBIC)
+    square = x * x
+    s = one / (one + exp(constant_like(x, -TWICE_ROOT_2_OVER_PI) * (x + cubic * square * x)))
+    return s + x * s * (one - s) * scale * (one + triple * square)
 
-    dx += dout * (s + x * s * (1 - s) * d(2u)/dx),  d(2u)/dx = 2 sqrt(2 / pi) * (1 + 3 * 0.044715 x^2)
+
+@kernel
+def gelu_forward_block(out, x, i0, i1, j0, j1):
+    """out = gelu(x)
+
+    out, x   (M, F), unit stride along F; only rows i0 .. i1 - 1, columns j0 .. j1 - 1
     """
-    kind = x.dtype.type
-    one, scale, cubic, triple = kind(1), kind(TWICE_ROOT_2_OVER_PI), kind(CUBIC), kind(3 * CUBIC)
-    flat_dx, flat_dout, flat_x = dx.reshape(dx.size), dout.reshape(dout.size), x.reshape(x.size)
-    for i in range(flat_x.size):
-        v = flat_x[i]
-        s = one / (one + exp(-scale * (v + cubic * v * v * v)))
-        flat_dx[i] += flat_dout[i] * (s + v * s * (one - s) * scale * (one + triple * v * v))
+    for i in range(i0, i1):
+        whole = j0
+        if x.itemsize == 4:
+            whole = j1 - (j1 - j0) % LANES
+            source, target = address_of(x[i]), address_of(out[i])
+            for j in range(j0, whole, LANES):
+                at = FLOAT_BYTES * j
+                store_vector(target + at, _gelu(load_vector(source + at)))
+        for j in range(whole, j1):
+            out[i, j] = _gelu(x[i, j])
+
+
+@kernel
+def gelu_backward_block(dx, x, i0, i1, j0, j1):
+    """Turns the gradient of gelu(x) into that of x, in place: dx *= gelu'(x)
+
+    dx, x   (M, F), unit stride along F; only rows i0 .. i1 - 1, columns j0 .. j1 - 1
+    """
+    for i in range(i0, i1):
+        whole = j0
+        if x.itemsize == 4:
+            whole = j1 - (j1 - j0) % LANES
+            source, target = address_of(x[i]), address_of(dx[i])
+            for j in range(j0, whole, LANES):
+                at = FLOAT_BYTES * j
+                derivative = _gelu_derivative(load_vector(source + at))
+                store_vector(target + at, load_vector(target + at) * derivative)
+        for j in range(whole, j1):
+            dx[i, j] *= _gelu_derivative(x[i, j])

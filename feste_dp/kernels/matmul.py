@@ -1,67 +1,120 @@
-"""C = A @ B and C += A @ B for any strides: the one seam behind which the matrix product stands.
+"""C = A @ B for any strides, with what surrounds it in a linear layer: the one seam behind which the matrix
+product stands.
 
 Blocked as in K. Goto and R. van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (ACM TOMS 34,
-2008): panels of B stay in the L1 cache, a block of A in L2; both are packed so that the register tile of
-simd.py reads them in one stream.
+2008): panels of B stay in the L1 cache, a block of A in L2; both are packed (packing.py) so that the register
+tile of simd.py reads them in one stream.
 """
 
-from typing import NamedTuple
-
-import numpy as np
-
-from feste_dp.kernels.compilation import kernel
+from feste_dp.kernels.compilation import inlined_kernel, kernel
+from feste_dp.kernels.gelu import gelu_backward_block, gelu_forward_block
+from feste_dp.kernels.packing import (
+    BLOCK_COLUMNS,
+    BLOCK_DEPTH,
+    BLOCK_ROWS,
+    pack_columns,
+    pack_rows,
+    panel_depth,
+)
 from feste_dp.kernels.simd import (
+    ADD_ROW,
+    ADD_TILE,
     FLOAT_BYTES,
-    LANES,
-    ROW_REST,
-    ROW_TILE,
+    ROW_STEP,
     TILE_COLUMNS,
     TILE_ROWS,
+    address_of,
     copy_float,
-    copy_vector,
+    keep_out_of_line,
+    load_float,
+    multiply_third,
+    multiply_third_bf16,
     multiply_tile,
-    store_zero,
-    transpose_rest,
-    transpose_rows,
-    transpose_square,
+    multiply_tile_bf16,
+    multiply_two_thirds,
+    multiply_two_thirds_bf16,
 )
 
-BLOCK_ROWS = 14 * TILE_ROWS  # of A; with BLOCK_DEPTH 172 KiB, in L2
-BLOCK_DEPTH = 256
-BLOCK_COLUMNS = 1536 // TILE_COLUMNS * TILE_COLUMNS  # of B; with BLOCK_DEPTH 1.5 MiB, in L2 or L3
+NOTHING = 0
+GELU_FORWARD = 1
+GELU_BACKWARD = 2
 
 
-class PackBuffers(NamedTuple):
-    """Room for one packed block of A, one of B, and one register tile at the ragged edge of C."""
-
-    a: np.ndarray
-    b: np.ndarray
-    tile: np.ndarray
-
-
-def make_pack_buffers() -> PackBuffers:
-    return PackBuffers(
-        np.zeros(BLOCK_ROWS * BLOCK_DEPTH + LANES, np.float32),
-        np.zeros(BLOCK_COLUMNS * BLOCK_DEPTH + LANES, np.float32),
-        np.zeros(TILE_ROWS * TILE_COLUMNS, np.float32),
-    )
-
-
-@kernel
+@inlined_kernel
 def matmul(c, a, b, accumulate, pack):
     """c = a @ b, or c += a @ b when `accumulate`.
 
-    c (M, N), unit stride along N; a (M, K) and b (K, N), either of them a transposed view.
+    c (M, N), unit stride along N; a (M, K) and b (K, N), either of them a transposed view. float32, with
+    operands rounded to bfloat16 if pack.bf16; float64 by the plain definition.
     The bits of an element depend on K, on nothing else of the shape.
     """
     if c.itemsize == 4:
-        _matmul_float32(c, a, b, accumulate, pack)
+        added = ADD_TILE if accumulate else 0
+        _product(c, _view(a), _view(b), a.shape[1], added, _view(c), 0, 0, NOTHING, c, pack)
     else:
-        _matmul_plain(c, a, b, accumulate)
+        _plain_product(c, a, b, accumulate)
+
+
+@inlined_kernel
+def matmul_bias(c, a, b, bias, pack):
+    """c = a @ b + bias, bias (N,)"""
+    if c.itemsize == 4:
+        row = address_of(bias)
+        _product(c, _view(a), _view(b), a.shape[1], ADD_ROW, _view(c), row, 0, NOTHING, c, pack)
+    else:
+        c[:] = bias
+        _plain_product(c, a, b, True)
+
+
+@inlined_kernel
+def matmul_bias_residual(c, a, b, bias, residual, pack):
+    """c = residual + (a @ b + bias), residual (M, N)"""
+    if c.itemsize == 4:
+        row, tile = address_of(bias), _view(residual)
+        _product(c, _view(a), _view(b), a.shape[1], ADD_ROW | ADD_TILE, tile, row, 0, NOTHING, c, pack)
+    else:
+        for i in range(c.shape[0]):
+            for j in range(c.shape[1]):
+                c[i, j] = residual[i, j] + bias[j]
+        _plain_product(c, a, b, True)
+
+
+@inlined_kernel
+def matmul_bias_gelu(c, gelu_c, a, b, bias, pack):
+    """c = a @ b + bias, gelu_c = gelu(c) while a block of c is still in the cache"""
+    if c.itemsize == 4:
+        row = address_of(bias)
+        _product(c, _view(a), _view(b), a.shape[1], ADD_ROW, _view(c), row, 0, GELU_FORWARD, gelu_c, pack)
+    else:
+        matmul_bias(c, a, b, bias, pack)
+        gelu_forward_block(gelu_c, c, 0, c.shape[0], 0, c.shape[1])
+
+
+@inlined_kernel
+def matmul_gelu_backward(c, a, b, x, pack):
+    """c = (a @ b) * gelu'(x), x (M, N)"""
+    if c.itemsize == 4:
+        _product(c, _view(a), _view(b), a.shape[1], 0, _view(c), 0, 0, GELU_BACKWARD, x, pack)
+    else:
+        _plain_product(c, a, b, False)
+        gelu_backward_block(c, x, 0, c.shape[0], 0, c.shape[1])
+
+
+@inlined_kernel
+def matmul_column_sums(c, sums, a, b, accumulate, pack):
+    """c = or += a @ b, sums += sum_K(b), taken along while b is packed; sums (N,)"""
+    if c.itemsize == 4:
+        added, totals = ADD_TILE if accumulate else 0, address_of(sums)
+        _product(c, _view(a), _view(b), a.shape[1], added, _view(c), 0, totals, NOTHING, c, pack)
+    else:
+        _plain_product(c, a, b, accumulate)
+        for k in range(b.shape[0]):
+            for j in range(b.shape[1]):
+                sums[j] += b[k, j]
 
 
 @kernel
-def _matmul_plain(c, a, b, accumulate):
+def _plain_product(c, a, b, accumulate):
     """The definition, for the float64 gradient checks."""
     for i in range(c.shape[0]):
         for j in range(c.shape[1]):
@@ -71,132 +124,110 @@ def _matmul_plain(c, a, b, accumulate):
             c[i, j] = total
 
 
+@inlined_kernel
+def _view(x):
+    """Address and strides in floats: one compiled product serves matrices of every layout."""
+    return address_of(x), x.strides[0] // FLOAT_BYTES, x.strides[1] // FLOAT_BYTES
+
+
+@inlined_kernel
+def _at(view, i, j):
+    return view[0] + FLOAT_BYTES * (i * view[1] + j * view[2])
+
+
 @kernel
-def _matmul_float32(c, a, b, accumulate, pack):
-    rows, columns, depth = c.shape[0], c.shape[1], a.shape[1]
-    ldc = c.strides[0] // FLOAT_BYTES
-    c_address, a_address, b_address = c.ctypes.data, a.ctypes.data, b.ctypes.data
-    a_row, a_k = a.strides[0] // FLOAT_BYTES, a.strides[1] // FLOAT_BYTES
-    b_k, b_column = b.strides[0] // FLOAT_BYTES, b.strides[1] // FLOAT_BYTES
-    a_panels, b_panels = pack.a.ctypes.data, pack.b.ctypes.data
+def _product(c, a, b, depth, added, tile, row, sums, epilogue, other, pack):
+    """c = a @ b [+ row] [+ tile], then the epilogue, which works with `other`.
+
+    a, b, tile are views, row and sums addresses; `added` holds ADD_ROW and ADD_TILE; sums 0: none wanted.
+    """
+    keep_out_of_line()
+    rows, columns = c.shape
+    target, bf16 = _view(c), pack.bf16
+    a_panels, b_panels = address_of(pack.a), address_of(pack.b)
+    block_depth = 2 * BLOCK_DEPTH if bf16 else BLOCK_DEPTH
     for j0 in range(0, columns, BLOCK_COLUMNS):
         n = min(BLOCK_COLUMNS, columns - j0)
-        for k0 in range(0, depth, BLOCK_DEPTH):
-            k = min(BLOCK_DEPTH, depth - k0)
-            _pack_b(b_panels, b_address + FLOAT_BYTES * (k0 * b_k + j0 * b_column), n, k, b_column, b_k)
+        for k0 in range(0, depth, block_depth):
+            k = min(block_depth, depth - k0)
+            first, last = k0 == 0, k0 + k == depth
+            block_sums = sums + FLOAT_BYTES * j0 if sums else 0
+            pack_columns(b_panels, _at(b, k0, j0), n, k, b[2], b[1], block_sums, bf16)
             for i0 in range(0, rows, BLOCK_ROWS):
                 m = min(BLOCK_ROWS, rows - i0)
-                _pack_a(a_panels, a_address + FLOAT_BYTES * (i0 * a_row + k0 * a_k), m, k, a_row, a_k)
-                _multiply_block(
-                    c_address + FLOAT_BYTES * (i0 * ldc + j0),
-                    ldc,
+                pack_rows(a_panels, _at(a, i0, k0), m, k, a[1], a[2], bf16)
+                multiply_panels(
+                    _at(target, i0, j0),
+                    target[1],
                     a_panels,
+                    panel_depth(k, bf16),
                     b_panels,
                     m,
                     n,
-                    k,
-                    accumulate or k0 > 0,
+                    panel_depth(k, bf16),
+                    added if first else ADD_TILE,
+                    _at(tile, i0, j0) if first else _at(target, i0, j0),
+                    tile[1] if first else target[1],
+                    row + FLOAT_BYTES * j0,
+                    bf16,
                     pack.tile,
                 )
+                if last and epilogue == GELU_FORWARD:
+                    gelu_forward_block(other, c, i0, i0 + m, j0, j0 + n)
+                elif last and epilogue == GELU_BACKWARD:
+                    gelu_backward_block(c, other, i0, i0 + m, j0, j0 + n)
 
 
 @kernel
-def _multiply_block(c, ldc, a_panels, b_panels, m, n, k, accumulate, tile):
-    tile_address = tile.ctypes.data
+def multiply_panels(c, ldc, a_panels, a_depth, b_panels, m, n, k, added, tile, ldt, row, bf16, edge):
+    """C block (m, n) = packed A block @ packed B block [+ row] [+ tile]; k panel rows.
+
+    Addresses and strides in floats, but for `edge`, a PackBuffers.tile. A panel of A has a_depth >= k rows.
+    """
+    keep_out_of_line()
+    edge_address = address_of(edge)
     for j in range(0, n, TILE_COLUMNS):
         b_panel = b_panels + FLOAT_BYTES * j * k
+        row_j = row + FLOAT_BYTES * j
         for i in range(0, m, TILE_ROWS):
-            a_panel = a_panels + FLOAT_BYTES * i * k
+            a_panel = a_panels + FLOAT_BYTES * i * a_depth
             c_tile = c + FLOAT_BYTES * (i * ldc + j)
-            if i + TILE_ROWS <= m and j + TILE_COLUMNS <= n:
-                multiply_tile(c_tile, ldc, a_panel, b_panel, k, accumulate)
+            tile_ij = tile + FLOAT_BYTES * (i * ldt + j)
+            height, width = min(TILE_ROWS, m - i), min(TILE_COLUMNS, n - j)
+            if width == TILE_COLUMNS and height % ROW_STEP == 0:
+                _multiply_rows(height, c_tile, ldc, a_panel, b_panel, k, added, tile_ij, ldt, row_j, bf16)
             else:
-                tile_rows, tile_columns = min(TILE_ROWS, m - i), min(TILE_COLUMNS, n - j)
-                if accumulate:
-                    _copy_rows(tile_address, TILE_COLUMNS, c_tile, ldc, tile_rows, tile_columns)
-                multiply_tile(tile_address, TILE_COLUMNS, a_panel, b_panel, k, accumulate)
-                _copy_rows(c_tile, ldc, tile_address, TILE_COLUMNS, tile_rows, tile_columns)
+                _multiply_rows(
+                    height, edge_address, TILE_COLUMNS, a_panel, b_panel, k, 0, edge_address, 0, row_j, bf16
+                )
+                for x in range(height):
+                    for y in range(width):
+                        value = edge[x * TILE_COLUMNS + y]
+                        if added & ADD_ROW:
+                            value += load_float(row_j + FLOAT_BYTES * y)
+                        if added & ADD_TILE:
+                            value += load_float(tile_ij + FLOAT_BYTES * (x * ldt + y))
+                        edge[x * TILE_COLUMNS + y] = value
+                        copy_float(
+                            c_tile + FLOAT_BYTES * (x * ldc + y),
+                            edge_address + FLOAT_BYTES * (x * TILE_COLUMNS + y),
+                        )
 
 
 @kernel
-def _copy_rows(target, target_stride, source, source_stride, rows, columns):
-    for i in range(rows):
-        for j in range(columns):
-            copy_float(
-                target + FLOAT_BYTES * (i * target_stride + j), source + FLOAT_BYTES * (i * source_stride + j)
-            )
-
-
-@kernel
-def _pack_a(panels, source, m, k, row, step):
-    """A block (m, k) into panels (m / TILE_ROWS, k, TILE_ROWS); missing rows are zero."""
-    for i in range(0, m, TILE_ROWS):
-        panel = panels + FLOAT_BYTES * i * k
-        start = source + FLOAT_BYTES * i * row
-        if row == 1 and i + _rounded_up_to_lanes(TILE_ROWS) <= m:
-            for kk in range(k):
-                # whole vectors: what spills over the panel's row is overwritten by the next one
-                for lane in range(0, TILE_ROWS, LANES):
-                    copy_vector(
-                        panel + FLOAT_BYTES * (kk * TILE_ROWS + lane),
-                        start + FLOAT_BYTES * (kk * step + lane),
-                    )
-        elif step == 1 and i + TILE_ROWS <= m:
-            whole = k // LANES * LANES
-            for kk in range(0, whole, LANES):
-                transpose_rows(panel + FLOAT_BYTES * kk * TILE_ROWS, TILE_ROWS, start + FLOAT_BYTES * kk, row)
-                if ROW_REST:
-                    transpose_rest(
-                        panel + FLOAT_BYTES * (kk * TILE_ROWS + ROW_TILE),
-                        TILE_ROWS,
-                        start + FLOAT_BYTES * (ROW_TILE * row + kk),
-                        row,
-                    )
-            _pack_edge(panel, start, whole, k, TILE_ROWS, TILE_ROWS, row, step)
+def _multiply_rows(height, c, ldc, a_panel, b_panel, k, added, tile, ldt, row, bf16):
+    """The smallest register tile that covers `height` rows."""
+    keep_out_of_line()
+    if bf16:
+        if height > 2 * ROW_STEP:
+            multiply_tile_bf16(c, ldc, a_panel, b_panel, k, added, tile, ldt, row)
+        elif height > ROW_STEP:
+            multiply_two_thirds_bf16(c, ldc, a_panel, b_panel, k, added, tile, ldt, row)
         else:
-            _pack_edge(panel, start, 0, k, min(TILE_ROWS, m - i), TILE_ROWS, row, step)
-
-
-@kernel
-def _pack_b(panels, source, n, k, column, step):
-    """B block (k, n) into panels (n / TILE_COLUMNS, k, TILE_COLUMNS); missing columns are zero."""
-    for j in range(0, n, TILE_COLUMNS):
-        panel = panels + FLOAT_BYTES * j * k
-        start = source + FLOAT_BYTES * j * column
-        if column == 1 and j + TILE_COLUMNS <= n:
-            for kk in range(k):
-                for lane in range(0, TILE_COLUMNS, LANES):
-                    copy_vector(
-                        panel + FLOAT_BYTES * (kk * TILE_COLUMNS + lane),
-                        start + FLOAT_BYTES * (kk * step + lane),
-                    )
-        elif step == 1 and j + TILE_COLUMNS <= n:
-            whole = k // LANES * LANES
-            for lane in range(0, TILE_COLUMNS, LANES):
-                for kk in range(0, whole, LANES):
-                    transpose_square(
-                        panel + FLOAT_BYTES * (kk * TILE_COLUMNS + lane),
-                        TILE_COLUMNS,
-                        start + FLOAT_BYTES * (lane * column + kk),
-                        column,
-                    )
-            _pack_edge(panel, start, whole, k, TILE_COLUMNS, TILE_COLUMNS, column, step)
-        else:
-            _pack_edge(panel, start, 0, k, min(TILE_COLUMNS, n - j), TILE_COLUMNS, column, step)
-
-
-@kernel
-def _pack_edge(panel, start, k_from, k_to, present, width, stride, step):
-    """Rows k_from..k_to of one panel, float by float."""
-    for kk in range(k_from, k_to):
-        for i in range(width):
-            target = panel + FLOAT_BYTES * (kk * width + i)
-            if i < present:
-                copy_float(target, start + FLOAT_BYTES * (i * stride + kk * step))
-            else:
-                store_zero(target)
-
-
-@kernel
-def _rounded_up_to_lanes(count):
-    return (count + LANES - 1) // LANES * LANES
+            multiply_third_bf16(c, ldc, a_panel, b_panel, k, added, tile, ldt, row)
+    elif height > 2 * ROW_STEP:
+        multiply_tile(c, ldc, a_panel, b_panel, k, added, tile, ldt, row)
+    elif height > ROW_STEP:
+        multiply_two_thirds(c, ldc, a_panel, b_panel, k, added, tile, ldt, row)
+    else:
+        multiply_third(c, ldc, a_panel, b_panel, k, added, tile, ldt, row)

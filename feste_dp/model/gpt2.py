@@ -7,13 +7,20 @@ positions, GELU MLP of width 4C, final layer norm, output head tied to the token
 from typing import Any
 
 from feste_dp.kernels.attention import attention_backward, attention_forward
-from feste_dp.kernels.compilation import kernel
+from feste_dp.kernels.compilation import inlined_kernel, kernel
 from feste_dp.kernels.cross_entropy import cross_entropy_backward, cross_entropy_forward
 from feste_dp.kernels.dropout import dropout_residual_backward, dropout_residual_forward
 from feste_dp.kernels.embedding import embedding_backward, embedding_forward
-from feste_dp.kernels.gelu import gelu_backward, gelu_forward
 from feste_dp.kernels.layernorm import layernorm_backward, layernorm_forward
-from feste_dp.kernels.linear import head_backward, head_forward, linear_backward, linear_forward
+from feste_dp.kernels.linear import (
+    gelu_linear_backward,
+    head_backward,
+    head_forward,
+    linear_backward,
+    linear_forward,
+    linear_gelu_forward,
+    linear_residual_forward,
+)
 from feste_dp.model.parameters import Parameters
 from feste_dp.model.workspace import ActivationGradients, Activations, Scratch, Workspace
 
@@ -21,30 +28,26 @@ from feste_dp.model.workspace import ActivationGradients, Activations, Scratch, 
 # fmt: off
 
 
-@kernel
+@inlined_kernel
 def forward(
     a: Activations, p: Parameters, s: Scratch, tokens: Any, n_head: int, dropout: float, draw: Any
 ) -> None:
     """Fill `a` up to the logits. tokens (B, T); draw = (seed, step, places in the global batch (B,))."""
-    seed, step, sequences = draw
     embedding_forward(a.x[0], tokens, p.wte, p.wpe)
     for layer in range(p.ln_1_w.shape[0]):
         x, x_mid, x_out = a.x[layer], a.x_mid[layer], a.x[layer + 1]
         layernorm_forward(a.ln_1[layer], a.ln_1_mean[layer], a.ln_1_rstd[layer], x, p.ln_1_w[layer], p.ln_1_b[layer])
         linear_forward(a.qkv[layer], a.ln_1[layer], p.attn_qkv_w[layer], p.attn_qkv_b[layer], s.pack)
-        attention_forward(a.attn[layer], a.attn_lse[layer], a.qkv[layer], s.scores, n_head, s.pack)
-        linear_forward(s.branch, a.attn[layer], p.attn_proj_w[layer], p.attn_proj_b[layer], s.pack)
-        dropout_residual_forward(x_mid, x, s.branch, s.mask, dropout, seed, step, sequences, 2 * layer)
+        attention_forward(a.attn[layer], a.attn_lse[layer], a.qkv[layer], s.attention, n_head, s.pack)
+        _join_residual(x_mid, a.attn[layer], p.attn_proj_w[layer], p.attn_proj_b[layer], x, s, dropout, draw, 2 * layer)
         layernorm_forward(a.ln_2[layer], a.ln_2_mean[layer], a.ln_2_rstd[layer], x_mid, p.ln_2_w[layer], p.ln_2_b[layer])
-        linear_forward(a.fc[layer], a.ln_2[layer], p.mlp_fc_w[layer], p.mlp_fc_b[layer], s.pack)
-        gelu_forward(a.fc_gelu[layer], a.fc[layer])
-        linear_forward(s.branch, a.fc_gelu[layer], p.mlp_proj_w[layer], p.mlp_proj_b[layer], s.pack)
-        dropout_residual_forward(x_out, x_mid, s.branch, s.mask, dropout, seed, step, sequences, 2 * layer + 1)
+        linear_gelu_forward(a.fc[layer], a.fc_gelu[layer], a.ln_2[layer], p.mlp_fc_w[layer], p.mlp_fc_b[layer], s.pack)
+        _join_residual(x_out, a.fc_gelu[layer], p.mlp_proj_w[layer], p.mlp_proj_b[layer], x_mid, s, dropout, draw, 2 * layer + 1)
     layernorm_forward(a.ln_f, a.ln_f_mean, a.ln_f_rstd, a.x[p.ln_1_w.shape[0]], p.ln_f_w, p.ln_f_b)
     head_forward(a.logits, a.ln_f, p.lm_head_w, s.pack)
 
 
-@kernel
+@inlined_kernel
 def backward(
     d: Parameters,
     da: ActivationGradients,
@@ -57,35 +60,26 @@ def backward(
     n_head: int,
     dropout: float,
     draw: Any,
+    accumulate: bool,
 ) -> None:
-    """Add to `d` the gradient of dloss * (sum of all positions' losses). Needs `a` as forward and
-    cross_entropy_forward left it."""
-    seed, step, sequences = draw
-    da.logits[:] = 0
-    cross_entropy_backward(da.logits, a.logits, targets, a.logits_lse, dloss)
-    da.ln[:] = 0
-    head_backward(da.ln, d.lm_head_w, da.logits, a.ln_f, p.lm_head_w, s.pack)
+    """Overwrite `d`, or add to it when `accumulate`, with the gradient of dloss * (sum of all positions' losses).
+    Needs `a` as forward and cross_entropy_forward left it; the logits become their gradient."""
+    if not accumulate:
+        _zero_what_is_added_to(d)
+    cross_entropy_backward(a.logits, a.logits, targets, a.logits_lse, dloss)
+    head_backward(da.ln, d.lm_head_w, a.logits, a.ln_f, p.lm_head_w, accumulate, s.pack)
     da.x[:] = 0
     layernorm_backward(da.x, d.ln_f_w, d.ln_f_b, da.ln, a.x[p.ln_1_w.shape[0]], p.ln_f_w, a.ln_f_mean, a.ln_f_rstd)
     for layer in range(p.ln_1_w.shape[0] - 1, -1, -1):
         x, x_mid = a.x[layer], a.x_mid[layer]
-        da.branch[:] = 0
-        dropout_residual_backward(da.branch, da.x, s.mask, dropout, seed, step, sequences, 2 * layer + 1)
-        da.fc_gelu[:] = 0
-        linear_backward(da.fc_gelu, d.mlp_proj_w[layer], d.mlp_proj_b[layer], da.branch, a.fc_gelu[layer], p.mlp_proj_w[layer], s.pack)
-        da.fc[:] = 0
-        gelu_backward(da.fc, da.fc_gelu, a.fc[layer])
-        da.ln[:] = 0
-        linear_backward(da.ln, d.mlp_fc_w[layer], d.mlp_fc_b[layer], da.fc, a.ln_2[layer], p.mlp_fc_w[layer], s.pack)
+        dbranch = dropout_residual_backward(da.branch, da.x, s.mask, dropout, draw[0], draw[1], draw[2], 2 * layer + 1)
+        gelu_linear_backward(da.fc, d.mlp_proj_w[layer], d.mlp_proj_b[layer], dbranch, a.fc[layer], a.fc_gelu[layer], p.mlp_proj_w[layer], accumulate, s.pack)
+        linear_backward(da.ln, d.mlp_fc_w[layer], d.mlp_fc_b[layer], da.fc, a.ln_2[layer], p.mlp_fc_w[layer], accumulate, s.pack)
         layernorm_backward(da.x, d.ln_2_w[layer], d.ln_2_b[layer], da.ln, x_mid, p.ln_2_w[layer], a.ln_2_mean[layer], a.ln_2_rstd[layer])
-        da.branch[:] = 0
-        dropout_residual_backward(da.branch, da.x, s.mask, dropout, seed, step, sequences, 2 * layer)
-        da.attn[:] = 0
-        linear_backward(da.attn, d.attn_proj_w[layer], d.attn_proj_b[layer], da.branch, a.attn[layer], p.attn_proj_w[layer], s.pack)
-        da.qkv[:] = 0
-        attention_backward(da.qkv, da.attn, a.attn[layer], a.attn_lse[layer], a.qkv[layer], s.scores, s.dscores, n_head, s.pack)
-        da.ln[:] = 0
-        linear_backward(da.ln, d.attn_qkv_w[layer], d.attn_qkv_b[layer], da.qkv, a.ln_1[layer], p.attn_qkv_w[layer], s.pack)
+        dbranch = dropout_residual_backward(da.branch, da.x, s.mask, dropout, draw[0], draw[1], draw[2], 2 * layer)
+        linear_backward(da.attn, d.attn_proj_w[layer], d.attn_proj_b[layer], dbranch, a.attn[layer], p.attn_proj_w[layer], accumulate, s.pack)
+        attention_backward(da.qkv, da.attn, a.attn[layer], a.attn_lse[layer], a.qkv[layer], s.attention, n_head, s.pack)
+        linear_backward(da.ln, d.attn_qkv_w[layer], d.attn_qkv_b[layer], da.qkv, a.ln_1[layer], p.attn_qkv_w[layer], accumulate, s.pack)
         layernorm_backward(da.x, d.ln_1_w[layer], d.ln_1_b[layer], da.ln, x, p.ln_1_w[layer], a.ln_1_mean[layer], a.ln_1_rstd[layer])
     embedding_backward(d.wte, d.wpe, da.x, tokens)
 
@@ -93,15 +87,41 @@ def backward(
 # fmt: on
 
 
+@inlined_kernel
+def _join_residual(
+    out: Any,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    residual: Any,
+    s: Scratch,
+    dropout: float,
+    draw: Any,
+    site: int,
+) -> None:
+    """out = residual + dropout(x @ weight + bias); without dropout the product adds to the residual itself."""
+    if dropout == 0:
+        linear_residual_forward(out, x, weight, bias, residual, s.pack)
+    else:
+        seed, step, sequences = draw
+        linear_forward(s.branch, x, weight, bias, s.pack)
+        dropout_residual_forward(out, residual, s.branch, s.mask, dropout, seed, step, sequences, site)
+
+
 @kernel
+def _zero_what_is_added_to(d: Parameters) -> None:
+    """All gradients but those of the linear layers' weights, whose first product overwrites them."""
+    d.wte[:], d.wpe[:] = 0, 0
+    d.ln_1_w[:], d.ln_1_b[:], d.ln_2_w[:], d.ln_2_b[:], d.ln_f_w[:], d.ln_f_b[:] = 0, 0, 0, 0, 0, 0
+    d.attn_qkv_b[:], d.attn_proj_b[:], d.mlp_fc_b[:], d.mlp_proj_b[:] = 0, 0, 0, 0
+
+
 def micro_batch_loss(w: Workspace, p: Parameters, tokens: Any, targets: Any, n_head: int, draw: Any) -> float:
     """Sum of the losses of all positions, dropout off: validation. float64, in the order of positions."""
-    forward(w.a, p, w.s, tokens, n_head, 0.0, draw)
-    cross_entropy_forward(w.a.losses, w.a.logits_lse, w.a.logits, targets)
-    return _sum_of_losses(w.a.losses)
+    loss_sum: float = micro_batch(p, w, p, tokens, targets, 0.0, n_head, 0.0, draw, False, False)
+    return loss_sum
 
 
-@kernel
 def micro_batch_gradient(
     d: Parameters,
     w: Workspace,
@@ -112,11 +132,34 @@ def micro_batch_gradient(
     n_head: int,
     dropout: float,
     draw: Any,
+    accumulate: bool,
 ) -> float:
-    """Add one micro-batch's gradient to `d`; returns the sum of the losses of all positions, float64."""
+    """Overwrite `d` with one micro-batch's gradient, or add to it when `accumulate`; returns the sum of the
+    losses of all positions, float64."""
+    loss_sum: float = micro_batch(d, w, p, tokens, targets, dloss, n_head, dropout, draw, accumulate, True)
+    return loss_sum
+
+
+@kernel
+def micro_batch(
+    d: Parameters,
+    w: Workspace,
+    p: Parameters,
+    tokens: Any,
+    targets: Any,
+    dloss: float,
+    n_head: int,
+    dropout: float,
+    draw: Any,
+    accumulate: bool,
+    with_gradient: bool,
+) -> float:
+    """The one compiled call of a micro-batch, for training and validation: two would double the first
+    start's compilation. Returns the sum of losses; writes `d` only `with_gradient`."""
     forward(w.a, p, w.s, tokens, n_head, dropout, draw)
     cross_entropy_forward(w.a.losses, w.a.logits_lse, w.a.logits, targets)
-    backward(d, w.da, w.a, p, w.s, tokens, targets, dloss, n_head, dropout, draw)
+    if with_gradient:
+        backward(d, w.da, w.a, p, w.s, tokens, targets, dloss, n_head, dropout, draw, accumulate)
     return _sum_of_losses(w.a.losses)
 
 

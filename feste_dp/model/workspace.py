@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from feste_dp.config.schema import ModelConfig
-from feste_dp.kernels import attention
-from feste_dp.kernels.matmul import PackBuffers, make_pack_buffers
+from feste_dp.kernels.attention import AttentionScratch, make_attention_scratch
+from feste_dp.kernels.packing import PackBuffers, make_pack_buffers
 
 
 class Activations(NamedTuple):
@@ -31,7 +31,7 @@ class Activations(NamedTuple):
     ln_f: Any  # (B, T, C)
     ln_f_mean: Any
     ln_f_rstd: Any
-    logits: Any  # (B, T, V)
+    logits: Any  # (B, T, V)  backward leaves their gradient here
     logits_lse: Any  # (B, T)
     losses: Any  # (B, T)
 
@@ -45,14 +45,11 @@ class ActivationGradients(NamedTuple):
     attn: Any
     qkv: Any  # (B, T, 3C)
     fc: Any  # (B, T, 4C)
-    fc_gelu: Any
-    logits: Any  # (B, T, V)
 
 
 class Scratch(NamedTuple):
     branch: Any  # (B, T, C)  output of a projection before it joins the residual stream
-    scores: Any  # see kernels/attention.py
-    dscores: Any
+    attention: AttentionScratch
     mask: Any  # see kernels/dropout.py
     pack: PackBuffers
 
@@ -109,29 +106,34 @@ def make_activation_gradients(
         attn=zeros(channels),
         qkv=zeros(3 * channels),
         fc=zeros(4 * channels),
-        fc_gelu=zeros(4 * channels),
-        logits=zeros(cfg.vocab_size),
     )
 
 
 def make_scratch(
-    cfg: ModelConfig, sequences: int, positions: int, dtype: type[np.floating[Any]] = np.float32
+    cfg: ModelConfig,
+    sequences: int,
+    positions: int,
+    dtype: type[np.floating[Any]] = np.float32,
+    bf16: bool = False,
 ) -> Scratch:
     return Scratch(
         branch=np.zeros((sequences, positions, cfg.n_embd), dtype),
-        scores=attention.make_scratch(positions, dtype),
-        dscores=attention.make_scratch(positions, dtype),
+        attention=make_attention_scratch(positions, cfg.n_embd // cfg.n_head),
         mask=np.zeros(cfg.n_embd + 3, dtype),
-        pack=make_pack_buffers(),
+        pack=make_pack_buffers(bf16),
     )
 
 
 def make_workspace(
-    cfg: ModelConfig, sequences: int, positions: int, dtype: type[np.floating[Any]] = np.float32
+    cfg: ModelConfig,
+    sequences: int,
+    positions: int,
+    dtype: type[np.floating[Any]] = np.float32,
+    bf16: bool = False,
 ) -> Workspace:
-    """Room for micro-batches of `sequences` by `positions`."""
+    """Room for micro-batches of `sequences` by `positions`; bf16: products round their operands."""
     return Workspace(
         make_activations(cfg, sequences, positions, dtype),
         make_activation_gradients(cfg, sequences, positions, dtype),
-        make_scratch(cfg, sequences, positions, dtype),
+        make_scratch(cfg, sequences, positions, dtype, bf16),
     )

@@ -3,6 +3,10 @@
 One memfd without a name: nothing can be left in /dev/shm, and /dev/shm's size does not matter. All of it is
 reserved before the run starts, so running out is an error message and not a SIGBUS. The phase decides who
 may write (ARCHITECTURE.md has the table), so there are no locks.
+
+The reservation zeroes the pages: 0.23 s a GiB on a Zen 4 core, and the same with two threads. (To touch them
+through a mapping takes 0.5 to 0.7 s, with MADV_POPULATE_WRITE or two threads too.) They come from the memory
+of the coordinator's NUMA node, unless it was started under `numactl --interleave=all`.
 """
 
 import fcntl

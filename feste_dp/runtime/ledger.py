@@ -5,6 +5,7 @@ place with the same bits, so the first report counts and later ones are ignored.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
+from itertools import pairwise
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item", bound=Hashable)
@@ -18,6 +19,12 @@ def split_evenly(items: Sequence[Item], workers: Sequence[int]) -> dict[int, lis
         worker: list(items[len(items) * i // count : len(items) * (i + 1) // count])
         for i, worker in enumerate(workers)
     }
+
+
+def split_range(count: int, parts: int) -> list[tuple[int, int]]:
+    """(first, last + 1) of contiguous parts of 0 .. count - 1, as equal as can be; none is empty."""
+    cuts = [count * part // parts for part in range(parts + 1)]
+    return [(first, stop) for first, stop in pairwise(cuts) if first < stop]
 
 
 class Ledger(Generic[Item, Result]):

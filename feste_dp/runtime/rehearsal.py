@@ -15,9 +15,11 @@ from feste_dp.config.schema import ModelConfig, OptimConfig
 from feste_dp.data.order import train_offsets
 from feste_dp.data.tokens import TokenData
 from feste_dp.kernels.compilation import CACHE_DIRECTORY
-from feste_dp.kernels.matmul import make_pack_buffers, matmul
+from feste_dp.kernels.matmul import matmul
+from feste_dp.kernels.packing import make_pack_buffers
+from feste_dp.kernels.peak import make_register_loop, make_triad_operands, triad
 from feste_dp.kernels.reduction import reduce_slots
-from feste_dp.model.gpt2 import micro_batch_gradient, micro_batch_loss
+from feste_dp.model.gpt2 import micro_batch
 from feste_dp.model.parameters import decayed_count, parameter_count, view_params
 from feste_dp.model.sampling import Sampler
 from feste_dp.optim.adamw import AdamW
@@ -25,8 +27,8 @@ from feste_dp.runtime.arena import Arena, create_arena
 from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
 
 _MODEL = ModelConfig(vocab_size=256, block_size=8, n_layer=1, n_head=2, n_embd=8, dropout=0.1)
-_SPEC = ShardSpec(model=_MODEL, shards=2, sequences_per_shard=1, micro_batch=1, seed=1)
-_WORKER_KERNELS: tuple[Any, ...] = (micro_batch_gradient, micro_batch_loss, reduce_slots)
+_SPEC = ShardSpec(model=_MODEL, shards=2, sequences_per_shard=1, micro_batch=1, seed=1, precision="fp32")
+_WORKER_KERNELS: tuple[Any, ...] = (micro_batch, reduce_slots)
 
 
 def check_that_compiled_code_is_loaded() -> None:
@@ -43,7 +45,7 @@ def check_that_compiled_code_is_loaded() -> None:
 
 
 def rehearse_all() -> None:
-    """Rehearse what workers and the coordinator call."""
+    """Rehearse what workers, the coordinator and its benchmark call."""
     arena = create_arena(parameter_count(_MODEL), _SPEC.shards)
     _rehearse_worker(arena)
     train_offsets(1, 1, 1, 32, 8)
@@ -52,7 +54,16 @@ def rehearse_all() -> None:
     list(Sampler(_MODEL, view_params(arena.params, _MODEL)).draw([0], 1, temperature=1.0, seed=1))
     c = np.zeros((1, 1), np.float32)
     matmul(c, c, c, False, make_pack_buffers())  # train/estimate.py times it
+    _rehearse_yardsticks()
     os.close(arena.fd)
+
+
+def _rehearse_yardsticks() -> None:
+    for precision in ("fp32", "bf16"):
+        loop = make_register_loop(precision)
+        if loop is not None:
+            loop.run(*loop.operands, 1)
+    triad(*make_triad_operands(8), 1)
 
 
 def _rehearse_worker(arena: Arena) -> None:

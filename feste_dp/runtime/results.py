@@ -20,7 +20,8 @@ class Gradient:
     """A step's summed gradient lies in the arena; this is what else the step gave.
 
     loss is the mean over the positions of the global batch; times are seconds of the phases as the
-    coordinator saw them, worker_seconds the workers' own compute times in the order of the workers.
+    coordinator saw them, worker_seconds and worker_reduce_seconds the workers' own times in the order of
+    the workers.
     """
 
     loss: float
@@ -28,6 +29,7 @@ class Gradient:
     compute_seconds: float
     reduce_seconds: float
     worker_seconds: list[float]
+    worker_reduce_seconds: list[float]
 
 
 def tree_sum(values: list[float]) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from feste_dp.config.schema import ModelConfig
+from feste_dp.config.schema import ModelConfig, Precision
 from feste_dp.data.tokens import TokenData
 from feste_dp.kernels.reduction import make_tree, reduce_slots
 from feste_dp.model.gpt2 import micro_batch_gradient, micro_batch_loss
@@ -25,6 +25,7 @@ class ShardSpec(BaseModel):
     sequences_per_shard: int
     micro_batch: int
     seed: int
+    precision: Precision
 
 
 class ShardComputer:
@@ -35,7 +36,7 @@ class ShardComputer:
         shape = (spec.micro_batch, spec.model.block_size)
         self._params = view_params(arena.params, spec.model)
         self._slots = [view_params(slot, spec.model) for slot in arena.slots]
-        self._workspace = make_workspace(spec.model, *shape)
+        self._workspace = make_workspace(spec.model, *shape, bf16=spec.precision == "bf16")
         self._tokens, self._targets = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
         self._tree = make_tree(spec.shards)
         # every shard divides by the token count of the global batch, so the all-reduce is a plain sum
@@ -43,10 +44,10 @@ class ShardComputer:
 
     def shard(self, step: int, shard: int, offsets: Sequence[int]) -> float:
         """Overwrite the shard's slot with its gradient; returns its sum of losses."""
-        self._arena.slots[shard].fill(0)
         loss_sum = 0.0
         first_place = shard * self._spec.sequences_per_shard
-        for draw in self._micro_batches(self._data.train, step, first_place, offsets):
+        draws = self._micro_batches(self._data.train, step, first_place, offsets)
+        for micro_batch, draw in enumerate(draws):
             loss_sum += micro_batch_gradient(
                 self._slots[shard],
                 self._workspace,
@@ -57,6 +58,7 @@ class ShardComputer:
                 self._spec.model.n_head,
                 self._spec.model.dropout,
                 draw,
+                micro_batch > 0,
             )
         return loss_sum
 

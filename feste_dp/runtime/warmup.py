@@ -24,7 +24,7 @@ from feste_dp.runtime.worker_process import worker_environment
 _MARK = "complete"
 _POLL_S = 0.05
 _OLD_CACHES_KEPT = 4
-_CACHE_NAME = re.compile(r"[0-9a-f]{16}(-tests)?")
+_CACHE_NAME = re.compile(r"[0-9a-f]{16}(-tests|-kernels)?")
 
 
 def compile_kernels(environ: Mapping[str, str], on_wait: Callable[[float], None]) -> None:

@@ -52,6 +52,7 @@ class Connection:
         self._socket.setsockopt(zmq.IDENTITY, spec.worker.to_bytes(2, "big"))
         self._socket.setsockopt(zmq.MAXMSGSIZE, m.MAX_FRAME_BYTES)
         self._socket.setsockopt(zmq.RECONNECT_IVL, 5)
+        self._socket.setsockopt(zmq.RCVTIMEO, _PARENT_CHECK_MS)
         self._socket.connect(spec.endpoint)
 
     def send(self, message: m.Message) -> None:
@@ -61,9 +62,11 @@ class Connection:
     def receive(self) -> m.Message:
         """The next order. Exits when the coordinator is gone."""
         while True:
-            while not self._socket.poll(_PARENT_CHECK_MS):
+            try:
+                frames = self._socket.recv_multipart()
+            except zmq.Again:  # silence: is there still somebody to speak?
                 exit_if_orphaned(self._spec.coordinator_pid)
-            frames = self._socket.recv_multipart()
+                continue
             if len(frames) != 2 or frames[0] != self._spec.token:
                 continue
             message = m.decode(frames[1])

@@ -5,7 +5,8 @@ import time
 import numpy as np
 
 from feste_dp.config.schema import Config, ModelConfig
-from feste_dp.kernels.matmul import make_pack_buffers, matmul
+from feste_dp.kernels.matmul import matmul
+from feste_dp.kernels.packing import make_pack_buffers
 from feste_dp.model.parameters import layout, parameter_count
 from feste_dp.runtime.cpus import usable_cpus
 
@@ -20,11 +21,27 @@ def flops_per_token(cfg: ModelConfig) -> float:
     Source: J. Kaplan et al., "Scaling Laws for Neural Language Models" (2020), with half of the attention
     matrix left out as the mask does.
     """
+    return 6.0 * multiplied_parameters(cfg) + 6.0 * cfg.n_layer * cfg.n_embd * cfg.block_size
+
+
+def multiplied_parameters(cfg: ModelConfig) -> int:
+    """Parameters that every token is multiplied with: all but the embeddings that are only looked up."""
     positions = next(tensor for tensor in layout(cfg) if tensor.name == "wpe")
-    dense = parameter_count(cfg) - (positions.stop - positions.start)
+    looked_up = positions.stop - positions.start
     if not cfg.tie_embeddings:
-        dense -= cfg.vocab_size * cfg.n_embd  # looking a token up is no arithmetic
-    return 6.0 * dense + 6.0 * cfg.n_layer * cfg.n_embd * cfg.block_size
+        looked_up += cfg.vocab_size * cfg.n_embd
+    return parameter_count(cfg) - looked_up
+
+
+def flops_formula(cfg: ModelConfig) -> str:
+    """flops_per_token with its numbers in it, to be printed beside every figure that rests on it."""
+    used, all_of_them = multiplied_parameters(cfg), parameter_count(cfg)
+    tables = "position embeddings" if cfg.tie_embeddings else "position and input embeddings"
+    return (
+        f"6 x {used:,} parameters ({all_of_them:,} without the {all_of_them - used:,} of the {tables}) "
+        f"+ 6 L C T = 6 x {cfg.n_layer} x {cfg.n_embd} x {cfg.block_size} for causal attention "
+        f"= {flops_per_token(cfg):,.0f}"
+    )
 
 
 def run_flops(config: Config) -> float:

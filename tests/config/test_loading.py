@@ -148,7 +148,6 @@ BAD_TEXTS = [
         "optim: {min_lr: 1}",
         "1:17: optim.min_lr: 1.0 is above optim.lr 0.001; lower one, raise the other",
     ),
-    ("train: {precision: bf16}", "1:20: train.precision: bf16 is not available in this version; use fp32"),
     # the shape of the file
     ("train: {steps: 1, steps: 2}", "1:19: train.steps: given twice; the first is on line 1"),
     ("train: {steps: 1}\ntrain: {seed: 2}", "2:1: train: given twice; the first is on line 1"),

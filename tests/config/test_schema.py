@@ -156,10 +156,6 @@ def test_powers_of_two_are_shard_counts(shards: int):
             {"optim": {"lr": 1e-4, "min_lr": 1e-3}},
             "optim.min_lr: 0.001 is above optim.lr 0.0001; lower one, raise the other",
         ),
-        (
-            {"train": {"precision": "bf16"}},
-            "train.precision: bf16 is not available in this version; use fp32",
-        ),
     ],
 )
 def test_keys_that_do_not_fit_together_are_named_with_what_would_fit(values: dict[str, object], message: str):
@@ -169,6 +165,12 @@ def test_keys_that_do_not_fit_together_are_named_with_what_would_fit(values: dic
 def test_values_at_the_edge_of_a_rule_are_taken():
     Config.model_validate({"optim": {"warmup_steps": 8, "lr": 1e-4, "min_lr": 1e-4}, "train": {"steps": 8}})
     Config.model_validate({"run": {"workers": 8}})
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_both_precisions_are_taken_whatever_this_machine_can_do(precision: str):
+    assert Config.model_validate({"train": {"precision": precision}}).train.precision == precision
+    assert Config().train.precision == "fp32"
 
 
 def test_a_run_may_end_inside_its_warm_up():

@@ -1,44 +1,80 @@
 import numpy as np
 import pytest
 
-from feste_dp.kernels.attention import QUERY_TILE, attention_backward, attention_forward, make_scratch
-from feste_dp.kernels.matmul import make_pack_buffers
-from tests.kernels.finite_differences import assert_gradients_match, gradients_added
+from feste_dp.kernels.attention import (
+    KEY_BLOCK,
+    KEYS,
+    QUERIES,
+    QUERY_BLOCK,
+    attention_backward,
+    attention_forward,
+    make_attention_scratch,
+)
+from feste_dp.kernels.packing import make_pack_buffers
+from feste_dp.kernels.simd import LANES, TILE_ROWS
+from tests.kernels.finite_differences import assert_gradients_match
+from tests.kernels.operands import PRECISIONS, Guarded, GuardedBuffers, both_precisions
 
-# (B, T, heads, D); a tile holds 64 query rows
+# (B, T, heads, D)
 SMALL_SHAPES = [(1, 1, 1, 1), (2, 5, 2, 3), (1, 6, 3, 4)]
 LARGE_SHAPES = [
-    (1, QUERY_TILE, 2, 8),
-    (2, QUERY_TILE + 1, 1, 16),
-    (1, 2 * QUERY_TILE + 13, 3, 10),
-    (2, 3 * QUERY_TILE - 1, 4, 5),
+    (1, QUERY_BLOCK, 2, 8),
+    (2, KEY_BLOCK + 1, 1, 16),
+    (1, 2 * QUERY_BLOCK + 13, 3, 10),
+    (2, 3 * KEYS - 1, 4, 5),
 ]
 
-# Rows of softmax sum up to 200 terms and weigh up to 200 values of order one; scores of order ten, with
-# roundings of 2^-24 each, go through exp.
+# Around every boundary of the tiles, forward's and backward's.
+TILES = sorted({TILE_ROWS, LANES, QUERIES, 2 * QUERIES, KEYS, KEY_BLOCK, QUERY_BLOCK, 2 * KEY_BLOCK})
+POSITIONS = sorted({1, 2, 3} | {tile + more for tile in TILES for more in (-1, 0, 1)})
+HEADS = [1, 2, 3, 7, 15, 16, 17, 32, 33, 48, 64, 65, 80, 128, 131]
+
+# Of the largest element. Rows of softmax sum up to 250 terms and weigh up to 250 values of order one; scores
+# of order ten, with roundings of 2^-24 each, go through exp.
 FLOAT32_TOLERANCE = 1e-5
+
+# Operands of all products, probabilities and their gradients among them, are known to 2^-8.
+BF16_TOLERANCE = 2e-2
 
 
 class Attention:
-    """One call of the pair with buffers of its own; scratch starts as NaN, for it must not be read."""
+    """One call of the pair with buffers of its own, all of them guarded; results, scratch and pack buffers
+    start as NaN, for they must not be read."""
 
-    def __init__(self, shape, qkv):
+    def __init__(self, shape, qkv, bf16=False):
         sequences, positions, self.n_head, head = shape
-        self.qkv, self.pack = qkv, make_pack_buffers()
-        self.out = np.full((sequences, positions, self.n_head * head), np.nan, qkv.dtype)
-        self.lse = np.full((sequences, self.n_head, positions), np.nan, qkv.dtype)
-        self.scores, self.dscores = (make_scratch(positions, qkv.dtype) for _ in range(2))
-        self.scores[:], self.dscores[:] = np.nan, np.nan
+        channels = self.n_head * head
+        self._qkv = Guarded(sequences, positions, 3 * channels, dtype=qkv.dtype)
+        self._out = Guarded(sequences, positions, channels, dtype=qkv.dtype)
+        self._lse = Guarded(sequences, self.n_head, positions, dtype=qkv.dtype)
+        self.qkv, self.out, self.lse = self._qkv.view, self._out.view, self._lse.view
+        self.qkv[:] = qkv
+        self._scratch = GuardedBuffers(make_attention_scratch(positions, head))
+        self._pack = GuardedBuffers(make_pack_buffers(bf16))
+        self.scratch, self.pack = self._scratch.buffers, self._pack.buffers
 
     def forward(self):
-        attention_forward(self.out, self.lse, self.qkv, self.scores, self.n_head, self.pack)
+        attention_forward(self.out, self.lse, self.qkv, self.scratch, self.n_head, self.pack)
+        for guarded in (self._qkv, self._out, self._lse, self._scratch, self._pack):
+            guarded.assert_nothing_written_around()
         return self.out
 
-    def backward(self, dqkv, dout):
+    def backward(self, dout):
+        dqkv, guarded_dout = (Guarded(*x.shape, dtype=x.dtype) for x in (self.qkv, self.out))
+        guarded_dout.view[:] = dout
         attention_backward(
-            dqkv, dout, self.out, self.lse, self.qkv, self.scores, self.dscores, self.n_head, self.pack
+            dqkv.view,
+            guarded_dout.view,
+            self.out,
+            self.lse,
+            self.qkv,
+            self.scratch,
+            self.n_head,
+            self.pack,
         )
-        return dqkv
+        for guarded in (dqkv, self._scratch, self._pack):
+            guarded.assert_nothing_written_around()
+        return dqkv.view
 
 
 def random_qkv(shape, rng, dtype=np.float64):
@@ -78,7 +114,7 @@ def plain_attention_backward(dout, qkv, n_head):
 
 
 @pytest.mark.parametrize("shape", SMALL_SHAPES)
-def test_backward_adds_the_gradient_of_finite_differences(shape, rng):
+def test_backward_writes_the_gradient_of_finite_differences(shape, rng):
     attention = Attention(shape, random_qkv(shape, rng))
     dout = rng.standard_normal(attention.out.shape)
 
@@ -86,53 +122,120 @@ def test_backward_adds_the_gradient_of_finite_differences(shape, rng):
         return float((attention.forward() * dout).sum())
 
     loss()
-    gradients = gradients_added(lambda dqkv: attention.backward(dqkv, dout), [attention.qkv], rng)
-    assert_gradients_match(loss, [attention.qkv], gradients)
+    assert_gradients_match(loss, [attention.qkv], [attention.backward(dout)])
+
+
+def errors(shape, dtype, bf16, rng):
+    """Name and error, a share of the largest element, of out, lse and each third of dqkv."""
+    qkv = random_qkv(shape, rng, np.float32)
+    attention = Attention(shape, qkv.astype(dtype), bf16)
+    dout = rng.standard_normal(attention.out.shape).astype(np.float32)
+    out, dqkv = attention.forward(), attention.backward(dout)
+
+    wide = qkv.astype(np.float64)
+    expected, lse, _ = plain_attention(wide, attention.n_head)
+    expected_dqkv = plain_attention_backward(dout.astype(np.float64), wide, attention.n_head)
+    pairs = {"out": (out, expected), "lse": (attention.lse, lse)}
+    thirds = zip(np.split(dqkv, 3, 2), np.split(expected_dqkv, 3, 2), strict=True)
+    pairs |= dict(zip(("dq", "dk", "dv"), thirds, strict=True))
+    return {name: np.abs(got - want).max() / (1 + np.abs(want).max()) for name, (got, want) in pairs.items()}
 
 
 @pytest.mark.parametrize("shape", SMALL_SHAPES + LARGE_SHAPES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, FLOAT32_TOLERANCE), (np.float64, 1e-12)])
 def test_the_pair_equals_the_plain_softmax_over_all_positions(shape, dtype, tolerance, rng):
-    qkv = random_qkv(shape, rng, np.float32)
-    attention = Attention(shape, qkv.astype(dtype))
-    dout = rng.standard_normal(attention.out.shape).astype(np.float32)
-    out = attention.forward()
-    dqkv = attention.backward(np.zeros_like(attention.qkv), dout.astype(dtype))
+    for name, error in errors(shape, dtype, False, rng).items():
+        assert error <= tolerance, name
 
-    wide = qkv.astype(np.float64)
-    expected, lse, _ = plain_attention(wide, attention.n_head)
-    dqkv_expected = plain_attention_backward(dout.astype(np.float64), wide, attention.n_head)
-    for got, reference in ((out, expected), (attention.lse, lse), (dqkv, dqkv_expected)):
-        np.testing.assert_allclose(got, reference, rtol=0, atol=tolerance * (1 + np.abs(reference).max()))
+
+@both_precisions
+@pytest.mark.parametrize("head", HEADS)
+def test_any_head_dimension_is_right_around_the_boundaries_of_the_tiles(head, bf16, rng):
+    tolerance = BF16_TOLERANCE if bf16 else FLOAT32_TOLERANCE
+    for positions in POSITIONS:
+        for name, error in errors((1, positions, 2, head), np.float32, bf16, rng).items():
+            assert error <= tolerance, (positions, name)
+
+
+@both_precisions
+def test_any_number_of_positions_is_right(bf16, rng):
+    tolerance = BF16_TOLERANCE if bf16 else FLOAT32_TOLERANCE
+    for positions in range(1, 2 * KEY_BLOCK + QUERIES + 2):
+        for name, error in errors((1, positions, 1, 16), np.float32, bf16, rng).items():
+            assert error <= tolerance, (positions, name)
+
+
+@both_precisions
+@pytest.mark.parametrize("positions", [1, KEYS + 1, QUERY_BLOCK + TILE_ROWS + 1, KEY_BLOCK + QUERIES + 5])
+def test_neither_scratch_nor_what_was_computed_before_leaves_a_trace(positions, bf16, rng):
+    shape = (2, positions, 3, 20)
+    qkv, other = random_qkv(shape, rng, np.float32), 3 * random_qkv(shape, rng, np.float32)
+    dout = rng.standard_normal((*shape[:2], 60)).astype(np.float32)
+    fresh, used = Attention(shape, qkv, bf16), Attention(shape, other, bf16)
+    used.forward(), used.backward(5 * dout)
+    used.qkv[:] = qkv
+    np.testing.assert_array_equal(used.forward(), fresh.forward())
+    np.testing.assert_array_equal(used.lse, fresh.lse)
+    np.testing.assert_array_equal(used.backward(dout), fresh.backward(dout))
+
+
+@both_precisions
+def test_the_bits_of_a_head_do_not_depend_on_the_sequences_and_heads_beside_it(bf16, rng):
+    sequences, positions, n_head, head = shape = (3, KEY_BLOCK + 9, 4, 18)
+    qkv = random_qkv(shape, rng, np.float32)
+    dout = rng.standard_normal((sequences, positions, n_head * head)).astype(np.float32)
+    together = Attention(shape, qkv, bf16)
+    out, dqkv = together.forward(), together.backward(dout)
+    for b, h in ((0, 0), (1, 2), (2, 3)):
+        channels = slice(h * head, (h + 1) * head)
+        own = np.concatenate([part[b : b + 1, :, channels] for part in np.split(qkv, 3, axis=2)], axis=2)
+        alone = Attention((1, positions, 1, head), own, bf16)
+        np.testing.assert_array_equal(alone.forward()[0], out[b, :, channels])
+        own_dqkv = np.concatenate([part[b, :, channels] for part in np.split(dqkv, 3, axis=2)], axis=1)
+        np.testing.assert_array_equal(alone.backward(dout[b : b + 1, :, channels])[0], own_dqkv)
+
+
+SEEN = [1, QUERIES - 1, QUERIES, 40, QUERY_BLOCK + 1, KEY_BLOCK, KEY_BLOCK + 11]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_position_sees_none_after_it(dtype, rng):
-    shape = (1, QUERY_TILE + 30, 2, 4)
+@pytest.mark.parametrize("seen", SEEN)
+@both_precisions
+def test_a_position_sees_none_after_it(seen, dtype, bf16, rng):
+    shape = (1, KEY_BLOCK + 30, 2, 4)
     qkv = random_qkv(shape, rng, dtype)
-    before = Attention(shape, qkv).forward()
+    before = Attention(shape, qkv, bf16)
+    before.forward()
     changed = qkv.copy()
-    changed[:, 40:] += 5
-    after = Attention(shape, changed).forward()
-    np.testing.assert_array_equal(after[:, :40], before[:, :40])
-    assert (after[:, 40:] != before[:, 40:]).all()
+    changed[:, seen:] += 5
+    after = Attention(shape, changed, bf16)
+    after.forward()
+    np.testing.assert_array_equal(after.out[:, :seen], before.out[:, :seen])
+    np.testing.assert_array_equal(after.lse[:, :, :seen], before.lse[:, :, :seen])
+    assert (after.out[:, seen:] != before.out[:, seen:]).all()
 
 
-def test_a_position_sends_no_gradient_to_those_after_it(rng):
-    shape = (1, QUERY_TILE + 30, 2, 4)
-    attention = Attention(shape, random_qkv(shape, rng, np.float32))
-    dout = rng.standard_normal(attention.forward().shape).astype(np.float32)
-    dout[:, 40:] = 0
-    dqkv = attention.backward(np.zeros_like(attention.qkv), dout)
-    assert (dqkv[:, 40:] == 0).all()
-    assert (dqkv[:, :40] != 0).any(axis=2).all()
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("seen", SEEN)
+@both_precisions
+def test_a_position_sends_no_gradient_to_those_after_it(seen, dtype, bf16, rng):
+    shape = (1, KEY_BLOCK + 30, 2, 4)
+    attention = Attention(shape, random_qkv(shape, rng, dtype), bf16)
+    dout = rng.standard_normal(attention.forward().shape)
+    dout[:, seen:] = 0
+    dqkv = attention.backward(dout)
+    assert (dqkv[:, seen:] == 0).all()
+    assert (dqkv[:, :seen] != 0).any(axis=2).all()
 
 
-def test_huge_scores_pick_the_best_key_without_overflow(rng):
-    shape = (1, QUERY_TILE + 3, 1, 2)
+@both_precisions
+def test_huge_scores_pick_the_best_key_without_overflow(bf16, rng):
+    shape = (1, KEY_BLOCK + 3, 1, 2)
     qkv = random_qkv(shape, rng, np.float32)
-    qkv[..., :4] *= 1e9
-    attention = Attention(shape, qkv)
+    if bf16:  # numbers that rounding leaves alone: the best key is the same one
+        qkv = (qkv.view(np.uint32) & 0xFFFF0000).view(np.float32)
+    qkv[..., :4] *= 2.0**30
+    attention = Attention(shape, qkv, bf16)
     out = attention.forward()
     assert np.isfinite(attention.lse).all() and np.isfinite(out).all()
     expected, _, _ = plain_attention(qkv.astype(np.float64), 1)
@@ -142,19 +245,61 @@ def test_huge_scores_pick_the_best_key_without_overflow(rng):
 
 def test_scores_of_a_million_leave_the_gradient_bounded(rng):
     # backward knows the log-sum-exp to 2^-24 of a million: its probabilities to a tenth
-    shape = (1, QUERY_TILE + 3, 1, 2)
+    shape = (1, KEY_BLOCK + 3, 1, 2)
     qkv = random_qkv(shape, rng, np.float32)
     qkv[..., :4] *= 1e3
     attention = Attention(shape, qkv)
     dout = np.ones_like(attention.forward())
-    dv = attention.backward(np.zeros_like(qkv), dout)[..., 4:]
+    dv = attention.backward(dout)[..., 4:]
     expected = plain_attention_backward(dout.astype(np.float64), qkv.astype(np.float64), 1)[..., 4:]
     np.testing.assert_allclose(dv, expected, rtol=0.1, atol=0.1)
 
 
-def test_a_nan_reaches_the_output_of_its_position(rng):
-    shape = (1, 9, 1, 4)
+@both_precisions
+def test_scores_that_rise_from_tile_to_tile_need_the_running_maximum(bf16, rng):
+    # the sum of all earlier tiles must shrink again and again: keys grow along the positions, queries agree
+    shape = (1, 3 * KEY_BLOCK, 1, 8)
+    qkv = random_qkv(shape, rng, np.float32)
+    qkv[0, :, 8:16] += np.linspace(0, 40, shape[1], dtype=np.float32)[:, None]
+    qkv[0, :, :8] = np.abs(qkv[0, :, :8])
+    if bf16:
+        qkv = (qkv.view(np.uint32) & 0xFFFF0000).view(np.float32)
+    attention = Attention(shape, qkv, bf16)
+    expected, lse, _ = plain_attention(qkv.astype(np.float64), 1)
+    tolerance = BF16_TOLERANCE if bf16 else 1e-4  # scores of 300, each known to 2^-24 of that
+    np.testing.assert_allclose(attention.forward(), expected, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(attention.lse, lse, rtol=1e-6)
+
+
+@both_precisions
+@pytest.mark.parametrize("positions", [9, KEY_BLOCK + 20])
+@pytest.mark.parametrize("place", [3, 8])
+def test_a_nan_reaches_the_output_of_its_position_and_the_gradient(positions, place, bf16, rng):
+    shape = (1, positions, 1, 4)
     for part in range(3):
         qkv = random_qkv(shape, rng, np.float32)
-        qkv[0, 3, 4 * part] = np.nan
-        assert np.isnan(Attention(shape, qkv).forward()[0, 3]).any()
+        qkv[0, place, 4 * part] = np.nan
+        attention = Attention(shape, qkv, bf16)
+        out = attention.forward()
+        assert np.isnan(out[0, place]).any()
+        assert np.isnan(attention.backward(np.ones_like(out))[0, place]).any()
+
+
+@both_precisions
+def test_a_nan_in_the_gradient_of_the_output_reaches_that_of_the_values(bf16, rng):
+    shape = (1, QUERIES + 9, 1, 4)
+    attention = Attention(shape, random_qkv(shape, rng, np.float32), bf16)
+    dout = np.ones_like(attention.forward())
+    dout[0, QUERIES + 8, 2] = np.nan
+    dv = attention.backward(dout)[0, :, 8:]
+    assert np.isnan(dv[:, 2]).all()
+
+
+@pytest.mark.parametrize("bf16", [True] * (True in PRECISIONS))
+def test_bfloat16_is_used_and_only_where_it_is_asked_for(bf16, rng):
+    shape = (1, 70, 2, 32)
+    qkv = random_qkv(shape, rng, np.float32)
+    narrow, wide = Attention(shape, qkv, bf16), Attention(shape, qkv, not bf16)
+    assert (narrow.forward() != wide.forward()).mean() > 0.9
+    dout = rng.standard_normal(wide.out.shape).astype(np.float32)
+    assert (narrow.backward(dout) != wide.backward(dout)).mean() > 0.9

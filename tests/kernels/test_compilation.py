@@ -10,7 +10,7 @@ import pytest
 from feste_dp.kernels import compilation
 from feste_dp.kernels.compilation import CACHE_DIRECTORY, FASTMATH, sources_digest
 from feste_dp.kernels.matmul import matmul
-from feste_dp.model.gpt2 import micro_batch_gradient
+from feste_dp.model.gpt2 import micro_batch
 
 
 @pytest.fixture
@@ -61,10 +61,10 @@ def test_compiled_code_is_kept_in_a_private_directory():
 
 def test_compiled_code_may_not_assume_that_there_are_no_nans():
     assert not FASTMATH & {"fast", "nnan", "ninf", "afn"}
-    for function in (matmul, micro_batch_gradient):
+    for function in (matmul, micro_batch):
         assert function.targetoptions["fastmath"] == FASTMATH
         assert function.targetoptions["error_model"] == "numpy"
 
 
 def test_compiled_code_releases_the_lock_of_the_interpreter():
-    assert matmul.targetoptions["nogil"] and micro_batch_gradient.targetoptions["nogil"]
+    assert matmul.targetoptions["nogil"] and micro_batch.targetoptions["nogil"]

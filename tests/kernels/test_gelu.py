@@ -1,72 +1,98 @@
 import numpy as np
 import pytest
 
-from feste_dp.kernels.gelu import gelu_backward, gelu_forward
-from tests.kernels.finite_differences import assert_gradients_match, gradients_added
+from feste_dp.kernels.gelu import gelu_backward_block, gelu_forward_block
+from feste_dp.kernels.simd import LANES
+from tests.kernels.finite_differences import assert_gradients_match
+from tests.kernels.gelu_formula import DERIVATIVE_ERROR, FORWARD_ERROR, gelu, gelu_derivative
+from tests.kernels.operands import WRITTEN_ONLY_BY_A_BUG
 
-SHAPES = [(1, 1, 1), (2, 3, 5), (1, 4, 33)]
-
-# exp is good to 2 ulp, and its argument, of size up to 30 where the result is not tiny, is off by a few
-# roundings: 30 * 4 * 2^-24 of a result that is itself smaller by that much.
-FLOAT32_TOLERANCE = 1e-5
-
-
-def gelu(x):
-    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+SHAPES = [(1, 1), (6, 5), (4, 33)]
 
 
-def gelu_derivative(x):
-    t = np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))
-    return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * np.sqrt(2 / np.pi) * (1 + 3 * 0.044715 * x**2)
+def forward(x):
+    out = np.full_like(x, np.nan)
+    gelu_forward_block(out, x, 0, x.shape[0], 0, x.shape[1])
+    return out
+
+
+def backward(dout, x):
+    dx = dout.copy()
+    gelu_backward_block(dx, x, 0, x.shape[0], 0, x.shape[1])
+    return dx
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_forward_is_the_tanh_form(shape, rng):
     x = 3 * rng.standard_normal(shape)
-    out = np.zeros_like(x)
-    gelu_forward(out, x)
-    np.testing.assert_allclose(out, gelu(x), rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(forward(x), gelu(x), rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_backward_adds_the_gradient_of_finite_differences(shape, rng):
+def test_backward_turns_the_gradient_into_that_of_finite_differences(shape, rng):
     x, dout = 2 * rng.standard_normal(shape), rng.standard_normal(shape)
-    out = np.zeros_like(x)
 
     def loss():
-        gelu_forward(out, x)
-        return float((out * dout).sum())
+        return float((forward(x) * dout).sum())
 
-    gradients = gradients_added(lambda dx: gelu_backward(dx, dout, x), [x], rng)
-    assert_gradients_match(loss, [x], gradients)
+    assert_gradients_match(loss, [x], [backward(dout, x)])
 
 
-def test_float32_agrees_with_float64():
-    x = np.linspace(-12, 12, 40_000, dtype=np.float32).reshape(2, 100, 200)
-    out, dx = np.zeros_like(x), np.zeros_like(x)
-    gelu_forward(out, x)
-    gelu_backward(dx, np.ones_like(x), x)
+def whole_range(sign):
+    """Each exponent from 2^-120 to 2^33 with 1024 mantissas, and the bend finely."""
+    mantissas = np.linspace(1, 2, 1024, endpoint=False, dtype=np.float32)
+    exponents = np.concatenate([np.ldexp(mantissas, exponent) for exponent in range(-120, 33)])
+    return sign * np.concatenate([exponents, np.linspace(0, 16, 1 << 20, dtype=np.float32)])
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("width", [1 << 10, LANES - 1])
+def test_float32_is_within_its_bounds_over_the_whole_range(sign, width):
+    # whole vectors of rows of 1024, one by one in rows that are too short for a vector
+    x = whole_range(sign)
+    x = x[: x.size // width * width].reshape(-1, width)
     wide = x.astype(np.float64)
-    np.testing.assert_allclose(out, gelu(wide), rtol=FLOAT32_TOLERANCE, atol=FLOAT32_TOLERANCE)
-    np.testing.assert_allclose(dx, gelu_derivative(wide), rtol=FLOAT32_TOLERANCE, atol=FLOAT32_TOLERANCE)
+    assert (np.abs(forward(x) - gelu(wide)) <= FORWARD_ERROR * np.abs(wide)).all()
+    assert np.abs(backward(np.ones_like(x), x) - gelu_derivative(wide)).max() <= DERIVATIVE_ERROR
+
+
+@pytest.mark.parametrize("columns", [1, LANES - 1, LANES, 3 * LANES + 5])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_only_the_block_is_read_and_written(columns, dtype, rng):
+    i0, j0, rows = 2, 3, 4
+    block = np.s_[i0 : i0 + rows, j0 : j0 + columns]
+    bounds = (i0, i0 + rows, j0, j0 + columns)
+    x = np.full((i0 + rows + 1, j0 + columns + LANES), np.nan, dtype)
+    x[block] = 2 * rng.standard_normal((rows, columns))
+    out, dx = (np.full_like(x, WRITTEN_ONLY_BY_A_BUG) for _ in range(2))
+    dx[block] = 1
+    gelu_forward_block(out, x, *bounds)
+    gelu_backward_block(dx, x, *bounds)
+    wide = x[block].astype(np.float64)
+    np.testing.assert_allclose(out[block], gelu(wide), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(dx[block], gelu_derivative(wide), rtol=1e-5, atol=1e-5)
+    for array in (out, dx):
+        array[block] = WRITTEN_ONLY_BY_A_BUG
+        np.testing.assert_array_equal(array, np.full_like(array, WRITTEN_ONLY_BY_A_BUG))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_far_from_zero_it_is_the_identity_or_zero(dtype):
-    x = np.array([[[20, 1e3, 1e6, 1e10, -20, -1e3, -1e6, -1e10, 0]]], dtype)
-    out, dx = np.zeros_like(x), np.zeros_like(x)
-    gelu_forward(out, x)
-    gelu_backward(dx, np.ones_like(x), x)
-    np.testing.assert_array_equal(out[0, 0, :4], x[0, 0, :4])
-    np.testing.assert_allclose(out[0, 0, 4:], 0, atol=1e-27)
-    np.testing.assert_array_equal(dx[0, 0, :4], 1)
-    np.testing.assert_allclose(dx[0, 0, 4:8], 0, atol=1e-7)
-    assert dx[0, 0, 8] == 0.5
+@pytest.mark.parametrize("repeats", [1, LANES])
+def test_far_from_zero_it_is_the_identity_or_zero(dtype, repeats):
+    x = np.array([[20, 1e3, 1e6, 1e10, -20, -1e3, -1e6, -1e10, 0]] * repeats, dtype).T.copy()
+    out, dx = forward(x), backward(np.ones_like(x), x)
+    np.testing.assert_array_equal(out[:4], x[:4])
+    np.testing.assert_allclose(out[4:], 0, atol=1e-27)
+    np.testing.assert_array_equal(dx[:4], 1)
+    np.testing.assert_allclose(dx[4:8], 0, atol=1e-7)
+    assert (dx[8] == 0.5).all()
 
 
-def test_nan_stays_nan():
-    x = np.full((1, 1, 3), np.nan, np.float32)
-    out, dx = np.zeros_like(x), np.zeros_like(x)
-    gelu_forward(out, x)
-    gelu_backward(dx, np.ones_like(x), x)
-    assert np.isnan(out).all() and np.isnan(dx).all()
+@pytest.mark.parametrize("columns", [1, LANES, LANES + 3])
+def test_nan_stays_nan_at_any_place(columns, rng):
+    for place in range(columns):
+        x = rng.standard_normal((1, columns)).astype(np.float32)
+        x[0, place] = np.nan
+        for result in (forward(x), backward(np.ones_like(x), x), backward(x, np.ones_like(x))):
+            assert np.isnan(result[0, place])
+            assert np.isfinite(np.delete(result, place)).all()

@@ -6,7 +6,27 @@ import numpy as np
 import pytest
 
 from feste_dp.kernels.compilation import FASTMATH
-from feste_dp.kernels.simd import LANES, TILE_COLUMNS, TILE_ROWS, exp
+from feste_dp.kernels.simd import (
+    FLOAT_BYTES,
+    LANES,
+    ROW_STEP,
+    ROW_TILE,
+    TILE_COLUMNS,
+    TILE_ROWS,
+    constant_like,
+    exp,
+    lane_numbers,
+    load_vector,
+    maximum,
+    spread,
+    store_vector,
+    transpose_rows,
+    transpose_rows_bf16,
+    transpose_square,
+    transpose_square_bf16,
+    where_less,
+)
+from tests.kernels.operands import PRECISIONS, WRITTEN_ONLY_BY_A_BUG, bfloat16_bits, random_matrix
 
 MAX_ULP = 2.0  # as the docstring of exp promises
 
@@ -17,9 +37,23 @@ def exp_of_each(out, x):
         out[i] = exp(x[i])
 
 
+@numba.njit(fastmath=FASTMATH)
+def exp_of_vectors(out, x):
+    for i in range(0, x.size, LANES):
+        at = FLOAT_BYTES * i
+        store_vector(out.ctypes.data + at, exp(load_vector(x.ctypes.data + at)))
+
+
 def exp_float32(x):
-    out = np.zeros_like(x)
+    """e**x, one by one and by vectors, which must agree to the last bit."""
+    out, whole = np.zeros_like(x), np.zeros(x.size + -x.size % LANES, np.float32)
     exp_of_each(out, x)
+    whole[: x.size] = x
+    exp_of_vectors(whole, whole)
+    numbers = ~np.isnan(x)
+    by_vectors = whole[: x.size]
+    np.testing.assert_array_equal(out[numbers].view(np.uint32), by_vectors[numbers].view(np.uint32))
+    assert np.isnan(by_vectors[~numbers]).all()
     return out
 
 
@@ -91,6 +125,123 @@ def test_exp_of_float64_is_the_c_librarys(rng):
     assert exp(1.0) == math.e
 
 
+def test_exp_is_within_two_ulp_on_every_thousandth_float_there_is():
+    x = np.arange(0, 1 << 32, 997, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    out, inside = exp_float32(x), (x >= -87.3) & (x <= 88)
+    exact = np.exp(x[inside].astype(np.float64))
+    ulp = np.spacing(exact.astype(np.float32)).astype(np.float64)
+    assert (np.abs(out[inside] - exact) <= MAX_ULP * ulp).all()
+    assert np.isnan(out[np.isnan(x)]).all() and inside.sum() > 1_000_000
+
+
+@numba.njit(fastmath=FASTMATH)
+def maximum_of_each(out, x, y):
+    for i in range(x.size):
+        out[i] = maximum(x[i], y[i])
+
+
+@numba.njit(fastmath=FASTMATH)
+def maximum_of_vectors(out, x, y):
+    value = maximum(load_vector(x.ctypes.data), load_vector(y.ctypes.data))
+    store_vector(out.ctypes.data, value)
+
+
+@pytest.mark.parametrize("kernel", [maximum_of_each, maximum_of_vectors])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_maximum_is_the_larger_one_and_a_nan_on_either_side_stays(kernel, dtype):
+    if kernel is maximum_of_vectors:
+        dtype = np.float32  # the only type of a vector
+    values = np.array([np.nan, -np.inf, -2, -0.5, 0, 1e-40, 1, 3e38, np.inf], dtype)
+    x, y = (pairs.ravel() for pairs in np.meshgrid(values, values))
+    for i in range(x.size):
+        # each pair in each lane, between other numbers
+        for lane in range(LANES) if i % 7 == 0 else (i % LANES,):
+            left, right, out = (np.full(LANES, number, dtype) for number in (1, 2, 0))
+            left[lane], right[lane] = x[i], y[i]
+            kernel(out, left, right)
+            np.testing.assert_array_equal(out, np.maximum(left, right))
+
+
+def test_maximum_of_a_row_with_a_nan_at_any_place_is_nan():
+    @numba.njit(fastmath=FASTMATH)
+    def highest(x):
+        found = x[0]
+        for i in range(x.size):
+            found = maximum(found, x[i])
+        return found
+
+    for length in (1, LANES, 4 * LANES + 3, 200):
+        x = np.arange(length, dtype=np.float32)
+        assert highest(x) == length - 1
+        for place in range(length):
+            x[:] = np.arange(length)
+            x[place] = np.nan
+            assert np.isnan(highest(x))
+
+
+@numba.njit(fastmath=FASTMATH)
+def vector_operations(out, x, y, z):
+    to, width = out.ctypes.data, FLOAT_BYTES * LANES
+    a, b, c = load_vector(x.ctypes.data), load_vector(y.ctypes.data), load_vector(z.ctypes.data)
+    store_vector(to, a + b)
+    store_vector(to + width, a - b)
+    store_vector(to + 2 * width, a * b)
+    store_vector(to + 3 * width, a / b)
+    store_vector(to + 4 * width, where_less(a, b, c, a))
+    store_vector(to + 5 * width, spread(z[0]) + lane_numbers())
+    store_vector(to + 6 * width, constant_like(a, 0.3))
+
+
+def test_every_operation_of_a_vector_is_that_of_its_floats(rng):
+    x, y, z = random_matrix(rng, 3, LANES)
+    x[1], y[2] = np.nan, np.nan
+    out = np.full((8, LANES), WRITTEN_ONLY_BY_A_BUG)
+    vector_operations(out, x, y, z)
+    numbers = np.arange(LANES, dtype=np.float32)
+    expected = [x + y, x - y, x * y, x / y, np.where(x < y, z, x), z[0] + numbers, np.full_like(x, 0.3)]
+    np.testing.assert_array_equal(out, [*expected, np.full_like(x, WRITTEN_ONLY_BY_A_BUG)])
+
+
+def test_a_constant_takes_the_type_of_its_like():
+    @numba.njit
+    def third_like(x):
+        return constant_like(x, 1 / 3)
+
+    assert third_like(np.float32(1)) == np.float32(1 / 3) == constant_like(np.float32(1), 1 / 3)
+    assert third_like(1.0) == 1 / 3 == constant_like(1.0, 1 / 3)
+
+
+TRANSPOSES = {
+    "rows": (transpose_rows, ROW_TILE, False),
+    "square": (transpose_square, LANES, False),
+    "rows of bf16": (transpose_rows_bf16, ROW_TILE, True),
+    "square of bf16": (transpose_square_bf16, LANES, True),
+}
+
+
+@pytest.mark.parametrize("name", [name for name, (_, _, bf16) in TRANSPOSES.items() if bf16 in PRECISIONS])
+def test_a_transposed_tile_is_written_where_it_belongs_and_nowhere_else(name, rng):
+    transpose, height, bf16 = TRANSPOSES[name]
+
+    @numba.njit
+    def call(target, source):
+        address = target.ctypes.data + FLOAT_BYTES * 3
+        transpose(address, target.shape[1], source.ctypes.data + FLOAT_BYTES * 5, source.shape[1])
+
+    width = LANES * (2 if bf16 else 1)
+    source = np.full((height, width + 11), np.nan, np.float32)
+    source[:, 5 : 5 + width] = tile = random_matrix(rng, height, width)
+    target = np.full((LANES, height + 7), WRITTEN_ONLY_BY_A_BUG)
+    expected = target.copy()
+    if bf16:
+        bits = bfloat16_bits(tile).astype(np.uint32)
+        tile = (bits[:, 0::2] | bits[:, 1::2] << 16).view(np.float32)
+    expected[:, 3 : 3 + height] = tile.T
+    call(target, source)
+    np.testing.assert_array_equal(target.view(np.uint32), expected.view(np.uint32))
+
+
 def test_the_register_tile_fits_the_vectors():
     assert TILE_COLUMNS % LANES == 0
     assert TILE_ROWS * TILE_COLUMNS <= 32 * LANES
+    assert TILE_ROWS % ROW_STEP == 0 and TILE_ROWS % ROW_TILE == 0 and ROW_STEP % 2 == 0

@@ -42,11 +42,13 @@ def draw_for(sequences, seed=5, step=3) -> Draw:
     return np.uint64(seed), step, np.arange(10, 10 + sequences)
 
 
-def mean_loss_and_gradient(case: Case, dropout=0.0, draw: Draw | None = None) -> tuple[float, np.ndarray]:
-    """Mean loss over all positions of one micro-batch, and its gradient, flat."""
+def mean_loss_and_gradient(
+    case: Case, dropout=0.0, draw: Draw | None = None, bf16=False
+) -> tuple[float, np.ndarray]:
+    """Mean loss over all positions of one micro-batch, and its gradient, flat, written over NaNs."""
     cfg, flat, tokens, targets = case
-    gradient = np.zeros_like(flat)
-    workspace = make_workspace(cfg, *tokens.shape, flat.dtype.type)
+    gradient = np.full_like(flat, np.nan)
+    workspace = make_workspace(cfg, *tokens.shape, flat.dtype.type, bf16)
     loss = micro_batch_gradient(
         view_params(gradient, cfg),
         workspace,
@@ -57,5 +59,6 @@ def mean_loss_and_gradient(case: Case, dropout=0.0, draw: Draw | None = None) ->
         cfg.n_head,
         dropout,
         draw or draw_for(tokens.shape[0]),
+        False,
     )
     return loss / tokens.size, gradient

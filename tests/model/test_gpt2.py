@@ -1,11 +1,15 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from feste_dp.config.loading import load_config
 from feste_dp.kernels.cross_entropy import cross_entropy_forward
 from feste_dp.model.gpt2 import forward, micro_batch_gradient, micro_batch_loss
-from feste_dp.model.parameters import Parameters, layout, view_params
+from feste_dp.model.parameters import Parameters, initial_params, layout, view_params
 from feste_dp.model.workspace import make_workspace
 from tests.kernels.finite_differences import derivative
+from tests.kernels.operands import PRECISIONS, both_precisions
 from tests.model.random_models import Case, draw_for, mean_loss_and_gradient, model_config, random_case
 
 TIED = model_config(259, 30, 2, 3, 30, True)
@@ -18,11 +22,15 @@ both = pytest.mark.parametrize("cfg", [TIED, UNTIED], ids=["tied", "untied"])
 DIFFERENCE_TOLERANCE = 1e-9
 
 
-def add_gradient(gradient, case, dropout, draw, dloss=1.0, workspace=None):
+# What rounding the operands of all products to bfloat16 may change, of the norm of each tensor's gradient.
+BF16_TOLERANCE = 1e-2
+
+
+def add_gradient(gradient, case, dropout, draw, dloss=1.0, workspace=None, bf16=False, accumulate=True):
     cfg, flat, tokens, targets = case
     return micro_batch_gradient(
         view_params(gradient, cfg),
-        workspace or make_workspace(cfg, *tokens.shape, flat.dtype.type),
+        workspace or make_workspace(cfg, *tokens.shape, flat.dtype.type, bf16),
         view_params(flat, cfg),
         tokens,
         targets,
@@ -30,12 +38,13 @@ def add_gradient(gradient, case, dropout, draw, dloss=1.0, workspace=None):
         cfg.n_head,
         dropout,
         draw,
+        accumulate,
     )
 
 
-def sum_of_losses(case, draw):
+def sum_of_losses(case, draw, bf16=False):
     cfg, flat, tokens, targets = case
-    workspace = make_workspace(cfg, *tokens.shape, flat.dtype.type)
+    workspace = make_workspace(cfg, *tokens.shape, flat.dtype.type, bf16)
     return micro_batch_loss(workspace, view_params(flat, cfg), tokens, targets, cfg.n_head, draw)
 
 
@@ -63,19 +72,20 @@ def test_gradient_equals_finite_differences_with_the_same_draw(cfg, dropout, rng
 def test_micro_batches_add_up_to_the_gradient_of_the_whole(cfg, rng):
     case = random_case(cfg, 6, 13, rng)
     seed, step, places = draw_for(6)
-    whole, parts = np.zeros_like(case.flat), np.zeros_like(case.flat)
+    whole, parts = np.zeros_like(case.flat), np.full_like(case.flat, np.nan)
     loss = add_gradient(whole, case, 0.2, (seed, step, places), 1 / 78)
     loss_of_parts = 0.0
     for first in (0, 2, 4):
         rows = slice(first, first + 2)
         part = Case(cfg, case.flat, case.tokens[rows], case.targets[rows])
-        loss_of_parts += add_gradient(parts, part, 0.2, (seed, step, places[rows]), 1 / 78)
+        draw = seed, step, places[rows]
+        loss_of_parts += add_gradient(parts, part, 0.2, draw, 1 / 78, accumulate=first > 0)
     assert loss_of_parts == pytest.approx(loss, rel=1e-13)
     np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-13 * np.abs(whole).max())
 
 
 @both
-def test_gradient_adds_to_what_the_buffer_holds(cfg, rng):
+def test_gradient_adds_to_what_the_buffer_holds_when_asked_to(cfg, rng):
     case, draw = random_case(cfg, 2, 5, rng), draw_for(2)
     start = rng.standard_normal(case.flat.size)
     gradient, buffer = np.zeros_like(start), start.copy()
@@ -85,27 +95,63 @@ def test_gradient_adds_to_what_the_buffer_holds(cfg, rng):
 
 
 @both
-def test_a_used_workspace_gives_the_bits_of_a_fresh_one(cfg, rng):
+@both_precisions
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_overwriting_gives_the_bits_of_adding_to_zero(cfg, dropout, bf16, rng):
+    case, draw = random_case(cfg, 2, 30, rng, np.float32), draw_for(2)
+    added, overwritten = np.zeros_like(case.flat), np.full_like(case.flat, np.nan)
+    loss = add_gradient(added, case, dropout, draw, bf16=bf16)
+    assert loss == add_gradient(overwritten, case, dropout, draw, bf16=bf16, accumulate=False)
+    np.testing.assert_array_equal(overwritten, added)
+
+
+@both
+@both_precisions
+def test_a_used_workspace_gives_the_bits_of_a_fresh_one(cfg, bf16, rng):
     first = random_case(cfg, 2, 30, rng, np.float32)
     second = random_case(cfg, 2, 30, rng, np.float32)
-    workspace = make_workspace(cfg, 2, 30)
+    workspace = make_workspace(cfg, 2, 30, bf16=bf16)
     fresh, again = np.zeros_like(first.flat), np.zeros_like(first.flat)
     add_gradient(np.zeros_like(first.flat), second, 0.5, draw_for(2, step=9), workspace=workspace)
     loss_again = add_gradient(again, first, 0.1, draw_for(2), workspace=workspace)
-    loss_fresh = add_gradient(fresh, first, 0.1, draw_for(2))
+    loss_fresh = add_gradient(fresh, first, 0.1, draw_for(2), bf16=bf16)
     assert loss_again == loss_fresh
     np.testing.assert_array_equal(again.view(np.uint32), fresh.view(np.uint32))
 
 
 @both
-def test_the_loss_of_a_sequence_has_the_same_bits_in_any_micro_batch(cfg, rng):
+def test_nothing_that_a_workspace_holds_at_the_start_is_read(cfg, rng):
+    case = random_case(cfg, 2, 30, rng, np.float32)
+    for bf16 in PRECISIONS:
+        gradients = []
+        for start in (0, np.nan):
+            workspace = make_workspace(cfg, 2, 30, bf16=bf16)
+            arrays = [
+                *workspace.a,
+                *workspace.da,
+                workspace.s.branch,
+                workspace.s.mask,
+                *workspace.s.attention,
+            ]
+            for array in (*arrays, workspace.s.pack.a, workspace.s.pack.b, workspace.s.pack.tile):
+                array[:] = start
+            gradient = np.full_like(case.flat, start)
+            add_gradient(gradient, case, 0.1, draw_for(2), workspace=workspace, accumulate=False)
+            gradients.append(gradient)
+        np.testing.assert_array_equal(*gradients)
+        assert np.isfinite(gradients[0]).all()
+
+
+@both
+@both_precisions
+def test_the_loss_of_a_sequence_has_the_same_bits_in_any_micro_batch(cfg, bf16, rng):
     # a row of a product depends on its depth alone, everything else on its own row
     case = random_case(cfg, 5, 30, rng, np.float32)
     seed, step, places = draw_for(5)
 
     def losses(rows):
         part = Case(cfg, case.flat, case.tokens[rows], case.targets[rows])
-        workspace = make_workspace(cfg, *part.tokens.shape)
+        workspace = make_workspace(cfg, *part.tokens.shape, bf16=bf16)
         add_gradient(np.zeros_like(case.flat), part, 0.3, (seed, step, places[rows]), workspace=workspace)
         return workspace.a.losses
 
@@ -133,12 +179,33 @@ def test_the_loss_is_the_sum_over_all_positions(rng):
 
 @pytest.mark.parametrize("name", Parameters._fields)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_weight_that_is_no_number_makes_the_loss_nan(name, bad, rng):
+@both_precisions
+def test_a_weight_that_is_no_number_makes_the_loss_nan(name, bad, bf16, rng):
     case = random_case(UNTIED, 1, 6, rng, np.float32)
     weight = getattr(view_params(case.flat, UNTIED), name)
     place = {"wte": (case.tokens[0, 0],), "lm_head_w": (3,)}.get(name, (0,))
     weight[(*place, *[1] * (weight.ndim - len(place)))] = bad
-    assert np.isnan(sum_of_losses(case, draw_for(1)))
+    assert np.isnan(sum_of_losses(case, draw_for(1), bf16))
     gradient = np.zeros_like(case.flat)
-    assert np.isnan(add_gradient(gradient, case, 0.1, draw_for(1)))
+    assert np.isnan(add_gradient(gradient, case, 0.1, draw_for(1), bf16=bf16))
     assert np.isnan(gradient).any()
+
+
+MEDIUM = load_config(Path(__file__).parents[2] / "configs/medium.yaml").model
+
+
+@pytest.mark.parametrize("bf16", [True] * (True in PRECISIONS))
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+@pytest.mark.parametrize("noise", [0.0, 0.02], ids=["initial", "noisy"])
+def test_in_bfloat16_every_gradient_tensor_is_within_a_hundredth_of_float32s(noise, tied, bf16, rng):
+    cfg = MEDIUM.model_copy(update={"tie_embeddings": tied})
+    flat = initial_params(cfg, 3)
+    flat += noise * rng.standard_normal(flat.size, dtype=np.float32)
+    case = Case(cfg, flat, *rng.integers(0, cfg.vocab_size, (2, 2, cfg.block_size)))
+    loss, gradient = mean_loss_and_gradient(case)
+    rounded_loss, rounded = mean_loss_and_gradient(case, bf16=bf16)
+    assert rounded_loss == pytest.approx(loss, rel=1e-3) and rounded_loss != loss
+    for tensor in layout(cfg):
+        expected = gradient[tensor.start : tensor.stop].astype(np.float64)
+        error = np.linalg.norm(rounded[tensor.start : tensor.stop] - expected) / np.linalg.norm(expected)
+        assert 1e-4 < error <= BF16_TOLERANCE, tensor.name

@@ -113,7 +113,7 @@ def train_with_kernels(cfg, batches, clip_norm):
     workspace, tree = make_workspace(cfg, MICRO_BATCH, POSITIONS), make_tree(SHARDS)
     split = decayed_count(cfg)
     for step, (lr, (tokens, targets)) in enumerate(zip(LEARNING_RATES, batches, strict=True), start=1):
-        slots[:] = 0
+        slots[:] = np.nan  # the first micro-batch of each shard overwrites
         loss = 0.0
         for first in range(0, SEQUENCES, MICRO_BATCH):
             rows = slice(first, first + MICRO_BATCH)
@@ -127,6 +127,7 @@ def train_with_kernels(cfg, batches, clip_norm):
                 cfg.n_head,
                 0.0,
                 (np.uint64(0), step, np.arange(rows.start, rows.stop)),
+                first * SHARDS % SEQUENCES > 0,
             )
         reduce_slots(grad, norms, slots, 0, len(norms), tree)
         norm = math.sqrt(norms.sum())

@@ -65,6 +65,34 @@ def test_only_the_first_elements_decay(numbers, decayed, monkeypatch):
     assert params[decayed:].tobytes() == numbers[0][decayed:].tobytes()
 
 
+@pytest.mark.parametrize("threads", [2, 3, 7])
+def test_threads_share_no_cache_line_of_m_or_v_and_take_every_element_once(threads, monkeypatch):
+    monkeypatch.setattr(adamw_module, "MIN_ELEMENTS_PER_THREAD", 64)
+    optimizer = AdamW(P, DECAYED, CONFIG, threads)
+    assert optimizer.m.ctypes.data % 64 == optimizer.v.ctypes.data % 64 == 0
+    assert len(optimizer._parts) == threads
+    assert all(part[0][0] * optimizer.m.itemsize % 64 == 0 for part in optimizer._parts)
+    taken = [i for part in optimizer._parts for start, stop, _ in part for i in range(start, stop)]
+    assert taken == list(range(P))
+    optimizer.close()
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_an_error_in_any_thread_reaches_the_caller(numbers, part, monkeypatch):
+    monkeypatch.setattr(adamw_module, "MIN_ELEMENTS_PER_THREAD", 64)
+    optimizer = AdamW(P, DECAYED, CONFIG, threads=2)
+    broken = optimizer._parts[part][0][0]
+
+    def fail(params, m, v, grad, start, *rest):
+        if start == broken:
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(adamw_module, "adamw", fail)
+    with pytest.raises(ZeroDivisionError):
+        optimizer.update(numbers[0].copy(), numbers[1][0], 1, 0.01, 1.0)
+    optimizer.close()
+
+
 def test_a_small_model_is_updated_without_threads():
     assert AdamW(P, DECAYED, CONFIG, threads=8)._pool is None
 

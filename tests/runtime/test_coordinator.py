@@ -235,8 +235,9 @@ def test_workers_that_are_asked_to_stop_exit_with_status_zero_and_leave_nothing(
     ],
 )
 def test_a_killed_worker_ends_the_run_with_what_it_left_undone(
-    start, temporary, open_files, phase, unfinished
+    start, temporary, open_files, phase, unfinished, monkeypatch
 ):
+    monkeypatch.setattr(coordinator_module, "SMALL_REDUCTION", 0)  # the workers reduce, as for a large model
     gc.collect()
     files = open_files()
     coordinator = start()
@@ -266,6 +267,23 @@ def test_a_killed_worker_ends_the_run_with_what_it_left_undone(
     del caught
     gc.collect()
     assert open_files() == files
+
+
+def test_workers_reduce_to_the_bits_that_the_coordinator_reduces_to_itself(start, monkeypatch):
+    results = []
+    for limit in (1 << 21, 0):
+        monkeypatch.setattr(coordinator_module, "SMALL_REDUCTION", limit)
+        asked = []
+        with start() as coordinator:
+            send = coordinator._send
+            coordinator._send = lambda worker, message, send=send, asked=asked: (
+                asked.append(type(message).__name__),
+                send(worker, message),
+            )
+            coordinator.gradient(1, offsets_of(1))
+            results.append((coordinator.arena.grad.tobytes(), coordinator.arena.norms.tobytes()))
+        assert ("Reduce" in asked) == (limit == 0)
+    assert results[0] == results[1]
 
 
 def test_a_worker_that_is_silent_too_long_ends_the_run_and_is_killed(start, temporary):

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feste_dp.runtime.ledger import Ledger, split_evenly
+from feste_dp.runtime.ledger import Ledger, split_evenly, split_range
 
 
 @given(st.integers(0, 100), st.lists(st.integers(0, 50), min_size=1, max_size=20, unique=True))
@@ -88,3 +88,9 @@ def test_a_phase_without_work_is_complete():
 def loss_of(item: int) -> float:
     """A report is a function of the item alone, whoever computes it."""
     return item / 8
+
+
+@pytest.mark.parametrize(("count", "parts"), [(11, 2), (3, 8), (1, 1), (5312, 7)])
+def test_a_range_is_cut_into_the_parts_that_a_list_of_it_is(count, parts):
+    lists = split_evenly(range(count), range(parts)).values()
+    assert split_range(count, parts) == [(part[0], part[-1] + 1) for part in lists if part]

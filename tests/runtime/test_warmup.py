@@ -20,9 +20,12 @@ from feste_dp.data.tokens import open_token_data
 from feste_dp.kernels.adamw import adamw
 from feste_dp.kernels.data_order import fill_offsets
 from feste_dp.kernels.matmul import matmul
+from feste_dp.bench.yardsticks import memory_bytes_per_second, peak_flops_per_second
+from feste_dp.kernels.peak import multiply_tiles, triad
 from feste_dp.kernels.philox import uniform
 from feste_dp.kernels.reduction import reduce_slots
-from feste_dp.model.gpt2 import forward, micro_batch_gradient, micro_batch_loss
+from feste_dp.kernels.simd import HAS_BF16
+from feste_dp.model.gpt2 import forward, micro_batch
 from feste_dp.model.parameters import decayed_count, initial_params, parameter_count, view_params
 from feste_dp.model.sampling import Sampler
 from feste_dp.optim.adamw import AdamW
@@ -32,7 +35,7 @@ from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
 from feste_dp.train.estimate import matmul_flops_per_second
 
 entries = [fill_offsets, matmul, adamw, uniform, reduce_slots]
-entries += [forward, micro_batch_gradient, micro_batch_loss]
+entries += [multiply_tiles, triad, forward, micro_batch]
 rehearse_all()
 warmed = [set(entry.signatures) for entry in entries]
 
@@ -40,16 +43,20 @@ tied = len(sys.argv) > 2
 cfg = ModelConfig(vocab_size=256, block_size=16, n_layer=2, n_head=4, n_embd=32, tie_embeddings=tied)
 arena = create_arena(parameter_count(cfg), 4)
 arena.params[:] = initial_params(cfg, 1)
-spec = ShardSpec(model=cfg, shards=4, sequences_per_shard=2, micro_batch=2, seed=2**63 - 1)
 data = open_token_data(Path(sys.argv[1]))
 offsets = train_offsets(2**63 - 1, 3, 8, len(data.train), 16)
-computer = ShardComputer(spec, arena, data)
-computer.shard(3, 1, tuple(offsets[:2].tolist()))
-computer.validation_unit(3, 1, (5, 6))
+for precision in ["fp32"] + ["bf16"] * HAS_BF16:
+    sizes = {"shards": 4, "sequences_per_shard": 2, "micro_batch": 2}
+    spec = ShardSpec(model=cfg, **sizes, seed=2**63 - 1, precision=precision)
+    computer = ShardComputer(spec, arena, data)
+    computer.shard(3, 1, tuple(offsets[:2].tolist()))
+    computer.validation_unit(3, 1, (5, 6))
 computer.stripe(0, len(arena.norms))
 AdamW(len(arena.params), decayed_count(cfg), OptimConfig(), 1).update(arena.params, arena.grad, 3, 0.1, 0.5)
 list(Sampler(cfg, view_params(arena.params, cfg)).draw([1], 2, temperature=0.5, seed=5, step=9, top_k=3))
 matmul_flops_per_second(32)
+peak_flops_per_second("fp32", 2)
+memory_bytes_per_second(2, 1 << 16)
 
 for entry, before in zip(entries, warmed, strict=True):
     assert len(before) >= 1, entry

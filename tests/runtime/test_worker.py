@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from feste_dp.kernels.reduction import NORM_CHUNK
+from feste_dp.kernels.simd import HAS_BF16
 from feste_dp.model.gpt2 import micro_batch_gradient, micro_batch_loss
 from feste_dp.model.parameters import initial_params, parameter_count, view_params
 from feste_dp.model.workspace import make_workspace
@@ -17,12 +18,21 @@ STEP, SHARD = 4, 5
 OFFSETS = (100, 2000)
 
 
-@pytest.fixture(scope="module")
-def spec(make_config):
+@pytest.fixture(scope="module", params=["fp32"] + ["bf16"] * HAS_BF16)
+def spec(request, make_config):
     config = make_config()
     return ShardSpec(
-        model=config.model, shards=8, sequences_per_shard=2, micro_batch=1, seed=config.train.seed
+        model=config.model,
+        shards=8,
+        sequences_per_shard=2,
+        micro_batch=1,
+        seed=config.train.seed,
+        precision=request.param,
     )
+
+
+def workspace_of(spec):
+    return make_workspace(spec.model, 1, spec.model.block_size, bf16=spec.precision == "bf16")
 
 
 @pytest.fixture
@@ -59,8 +69,9 @@ def test_what_a_worker_is_told_survives_the_way_to_it(told):
 
 
 def test_a_slot_is_the_gradient_of_its_sequences_over_the_token_count_of_the_batch(spec, arena, token_data):
+    arena.slots[SHARD] = np.nan  # what an earlier step, or another worker, left there
     loss = ShardComputer(spec, arena, token_data).shard(STEP, SHARD, OFFSETS)
-    expected, workspace = np.zeros_like(arena.params), make_workspace(spec.model, 1, spec.model.block_size)
+    expected, workspace = np.zeros_like(arena.params), workspace_of(spec)
     total = 0.0
     for place, offset in enumerate(OFFSETS, SHARD * spec.sequences_per_shard):
         total += micro_batch_gradient(
@@ -72,6 +83,7 @@ def test_a_slot_is_the_gradient_of_its_sequences_over_the_token_count_of_the_bat
             spec.model.n_head,
             spec.model.dropout,
             (np.uint64(spec.seed), STEP, np.array([place])),
+            True,
         )
     assert loss == total
     assert arena.slots[SHARD].tobytes() == expected.tobytes()
@@ -86,6 +98,16 @@ def test_a_shard_computed_twice_overwrites_its_slot_with_the_same_bits(spec, are
     first.shard(STEP, 0, (7, 8))  # other work between leaves no trace
     assert second.shard(STEP, SHARD, OFFSETS) == first.shard(STEP, SHARD, OFFSETS) == loss
     assert arena.slots[SHARD].tobytes() == once
+
+
+def test_bfloat16_is_used_where_the_spec_asks_for_it_and_nowhere_else(spec, arena, token_data):
+    losses = {}
+    for precision in ("fp32", spec.precision):
+        computer = ShardComputer(spec.model_copy(update={"precision": precision}), arena, token_data)
+        losses[precision] = computer.shard(STEP, SHARD, OFFSETS), computer.validation_unit(STEP, 3, (3, 700))
+    for one, other in zip(losses["fp32"], losses[spec.precision], strict=True):
+        assert (one == other) == (spec.precision == "fp32")
+        assert one == pytest.approx(other, rel=1e-3)
 
 
 def test_step_and_place_decide_the_dropout_masks(spec, arena, token_data):
@@ -109,7 +131,7 @@ def test_micro_batches_of_two_give_the_same_loss_as_of_one_but_for_rounding(spec
 def test_validation_reads_the_held_out_tokens_without_dropout_and_writes_nothing(spec, arena, token_data):
     computer = ShardComputer(spec, arena, token_data)
     loss = computer.validation_unit(STEP, 17, (3, 700))
-    workspace = make_workspace(spec.model, 1, spec.model.block_size)
+    workspace = workspace_of(spec)
     params = view_params(arena.params, spec.model)
     expected = 0.0
     for offset in (3, 700):

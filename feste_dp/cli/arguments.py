@@ -1,13 +1,15 @@
-"""The types of arguments that several commands take, and what each refuses."""
+"""The types of arguments and the options that several commands take, and what each refuses."""
 
 import contextlib
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from feste_dp.config.schema import MAX_SHARDS
+from feste_dp.errors import UsageError
 
 
 class PathType(click.Path):
@@ -51,3 +53,20 @@ CHECKPOINT = click.option(
     "--checkpoint", "which", help="best, latest or a step; default: the best one, where there is one."
 )
 WORKERS = WholeNumber(1, MAX_SHARDS)
+OVERRIDES = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="Override a key of the config; may be given several times.",
+)
+
+
+@contextlib.contextmanager
+def said_as_typed(workers: int | None) -> Iterator[None]:
+    """--workers travels as an override of the config; an error names it as the user gave it."""
+    try:
+        yield
+    except UsageError as error:
+        message = str(error).replace(f"--set run.workers={workers}: run.workers: ", "--workers: ", 1)
+        raise UsageError(message) from None

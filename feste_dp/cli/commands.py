@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from feste_dp import __version__
+from feste_dp.cli.bench import bench
 from feste_dp.cli.checkpoint import checkpoint
 from feste_dp.cli.prepare import prepare
 from feste_dp.cli.read_run import evaluate, generate
@@ -49,7 +50,7 @@ def cli() -> None:
     """
 
 
-for command in (launch, resume, generate, evaluate, prepare, checkpoint):
+for command in (launch, resume, generate, evaluate, prepare, checkpoint, bench):
     cli.add_command(command)
 
 

@@ -1,23 +1,21 @@
 """feste-dp launch and feste-dp resume."""
 
-import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 from pydantic import ValidationError
 
 from feste_dp.cache import cache_root
-from feste_dp.cli.arguments import RUN, WORKERS, PathType
+from feste_dp.cli.arguments import OVERRIDES, RUN, WORKERS, PathType, said_as_typed
 from feste_dp.config.loading import load_config
 from feste_dp.config.schema import RunConfig, expected_value
-from feste_dp.errors import UsageError
 from feste_dp.train import launch as runs
 from feste_dp.train.progress import Progress, make_progress
 from feste_dp.train.signals import StopSignals
+from feste_dp.train.start import Surroundings
 
 
 def _check_name(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
@@ -31,13 +29,6 @@ def _check_name(context: click.Context, parameter: click.Parameter, name: str | 
     return name
 
 
-_OVERRIDES = click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="SECTION.KEY=VALUE",
-    help="Override a key of the config; may be given several times.",
-)
 _WORKERS = click.option(
     "--workers",
     type=WORKERS,
@@ -57,7 +48,7 @@ _QUIET = click.option("--quiet", is_flag=True, help="Print only warnings and the
     help="YAML file; the keys it lacks have defaults.",
 )
 @_WORKERS
-@_OVERRIDES
+@OVERRIDES
 @click.option("--name", callback=_check_name, help="First part of the name of the run directory.")
 @click.option("--out", type=PathType(), help="Run directory, new or empty, instead of a named one.")
 @_QUIET
@@ -83,7 +74,7 @@ def launch(
         given.append(f"run.workers={workers}")
     if name is not None:
         given.append(f'run.name="{name}"')
-    with _said_as_typed(workers):
+    with said_as_typed(workers):
         config = load_config(config_path, given)
     with _progress(quiet) as progress, StopSignals() as signals:
         return runs.launch(config, out, _surroundings(progress, signals))
@@ -92,7 +83,7 @@ def launch(
 @click.command()
 @RUN
 @_WORKERS
-@_OVERRIDES
+@OVERRIDES
 @_QUIET
 def resume(run: Path, workers: int | None, overrides: tuple[str, ...], quiet: bool) -> int:
     """Continue a run after its newest checkpoint.
@@ -104,26 +95,16 @@ def resume(run: Path, workers: int | None, overrides: tuple[str, ...], quiet: bo
       feste-dp resume data/runs/tiny-20260131T120000Z
       feste-dp resume data/runs/tiny-20260131T120000Z --workers 4 --set train.steps=2000
     """
-    with _said_as_typed(workers), _progress(quiet) as progress, StopSignals() as signals:
+    with said_as_typed(workers), _progress(quiet) as progress, StopSignals() as signals:
         return runs.resume(run, workers, overrides, _surroundings(progress, signals))
-
-
-@contextlib.contextmanager
-def _said_as_typed(workers: int | None) -> Iterator[None]:
-    """--workers travels as an override of the config; an error names it as the user gave it."""
-    try:
-        yield
-    except UsageError as error:
-        message = str(error).replace(f"--set run.workers={workers}: run.workers: ", "--workers: ", 1)
-        raise UsageError(message) from None
 
 
 def _progress(quiet: bool) -> Progress:
     return make_progress(sys.stdout.isatty(), quiet)
 
 
-def _surroundings(progress: Progress, signals: StopSignals) -> runs.Surroundings:
-    return runs.Surroundings(os.environ, cache_root(os.environ), progress, signals, _program())
+def _surroundings(progress: Progress, signals: StopSignals) -> Surroundings:
+    return Surroundings(os.environ, cache_root(os.environ), progress, signals, _program())
 
 
 def _program() -> str:

@@ -2,8 +2,7 @@
 input, and hands it to the trainer."""
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,18 +14,16 @@ from feste_dp.config.changes import check_changes
 from feste_dp.config.dumping import dump_config
 from feste_dp.config.loading import load_config, override_keys
 from feste_dp.config.schema import Config
-from feste_dp.data.preparation import SHAKESPEARE, prepare_for_run
+from feste_dp.data.preparation import SHAKESPEARE
 from feste_dp.data.tokenizer import load_tokenizer
 from feste_dp.data.tokens import TokenData
 from feste_dp.errors import RunError, UsageError
 from feste_dp.model.parameters import initial_params, layout, parameter_count
-from feste_dp.runtime.arena import check_memory
 from feste_dp.runtime.coordinator import Coordinator
-from feste_dp.runtime.cpus import default_workers, pin_plan, usable_cpus
-from feste_dp.runtime.warmup import compile_kernels
+from feste_dp.runtime.cpus import default_workers, usable_cpus
 from feste_dp.train.estimate import estimated_seconds
 from feste_dp.train.metrics import MetricsWriter, truncate_after, with_perplexity
-from feste_dp.train.progress import Progress, format_duration
+from feste_dp.train.progress import format_duration
 from feste_dp.train.run_directory import (
     RunDirectory,
     RunLock,
@@ -37,20 +34,9 @@ from feste_dp.train.run_directory import (
     create_run_directory_at,
     open_run_directory,
 )
-from feste_dp.train.signals import Interrupted, StopSignals
+from feste_dp.train.signals import Interrupted
+from feste_dp.train.start import Surroundings, check_machine, counted, prepare, start_workers
 from feste_dp.train.trainer import Outlets, Trainer
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a run takes from the process it is in."""
-
-    environ: Mapping[str, str]
-    cache_root: Path
-    progress: Progress
-    signals: StopSignals
-    program: str = "feste-dp"
-    """How the user calls it, for the commands that a run suggests."""
 
 
 def launch(config: Config, out: Path | None, around: Surroundings) -> int:
@@ -64,10 +50,10 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
         check_can_create(Path(config.run.dir))
     config = _with_absolute_corpus(config)
     workers = config.run.workers or default_workers(config.train.shards)
-    _check_machine(config, workers)
-    data = _prepare(config, around)
+    check_machine(config, workers)
+    data = prepare(config, around)
     with Coordinator(config, workers, data.directory, around.environ) as coordinator:
-        _start(coordinator, workers, around)
+        start_workers(coordinator, workers, around)
         text, tokenizer = dump_config(config), data.tokenizer_path
         if out is not None:
             run = create_run_directory_at(out, config=text, tokenizer=tokenizer)
@@ -99,12 +85,12 @@ def resume(path: Path, workers: int | None, overrides: Sequence[str], around: Su
             around.progress.warning(line)
             log.warning(line)
         count = config.run.workers or default_workers(config.train.shards)
-        _check_machine(config, count)
-        data = _prepare(config, around)
+        check_machine(config, count)
+        data = prepare(config, around)
         with Coordinator(config, count, data.directory, around.environ) as coordinator:
 
             def begin() -> None:
-                _start(coordinator, count, around)
+                start_workers(coordinator, count, around)
                 run.write_config(dump_config(to_store))
                 log.info(f"resumed from {checkpoint.name if checkpoint else 'the start'}, {count} workers")
                 for line in changes:
@@ -186,39 +172,6 @@ def _finish(run: RunDirectory, trainer: Trainer, config: Config, log: RunLog, ar
     return stopped or (1 if trainer.degraded else 0)
 
 
-def _check_machine(config: Config, workers: int) -> None:
-    """What can be refused before the slow parts."""
-    pin_plan(config.run.pin, workers)
-    check_memory(parameter_count(config.model), config.train.shards)
-
-
-def _start(coordinator: Coordinator, workers: int, around: Surroundings) -> None:
-    around.progress.phase(f"starting {_count(workers, 'worker')}")
-    coordinator.start()
-
-
-def _prepare(config: Config, around: Surroundings) -> TokenData:
-    """Token data and compiled kernels: the slow parts of a first start, both cached."""
-    around.progress.phase("reading the text")
-    data = prepare_for_run(
-        config.data.corpus,
-        config.model.vocab_size,
-        config.data.val_fraction,
-        config.model.block_size,
-        around.cache_root,
-    )
-    announced = False
-
-    def on_wait(seconds: float) -> None:
-        nonlocal announced
-        if not announced:
-            around.progress.phase("compiling the kernels (only the first time, about half a minute)")
-            announced = True
-
-    compile_kernels(around.environ, on_wait)
-    return data
-
-
 def _with_absolute_corpus(config: Config) -> Config:
     """Paths that a resume from another directory still finds."""
     corpus = config.data.corpus
@@ -274,13 +227,13 @@ def _announcement(
     seconds = estimated_seconds(config, workers) * left
     head = "tied" if model.tie_embeddings else "untied"
     lines = [
-        f"model        {parameter_count(model):,} parameters ({_count(model.n_layer, 'layer')}, "
-        f"{_count(model.n_head, 'head')}, "
+        f"model        {parameter_count(model):,} parameters ({counted(model.n_layer, 'layer')}, "
+        f"{counted(model.n_head, 'head')}, "
         f"{model.n_embd} channels, {head} head)",
         f"data         {len(data.train):,} training tokens, {len(data.val):,} for validation, "
         f"vocabulary {model.vocab_size}",
         f"step         {config.tokens_per_step:,} tokens ({train.batch_size} sequences of "
-        f"{model.block_size}) in {train.shards} shards on {_count(workers, 'worker')}",
+        f"{model.block_size}) in {train.shards} shards on {counted(workers, 'worker')}",
         f"run          {train.steps:,} steps, {config.total_tokens:,} tokens, "
         f"about {format_duration(seconds)} on this machine",
         f"directory    {run.path}",
@@ -290,7 +243,3 @@ def _announcement(
     if workers > usable_cpus():
         lines.append(f"note         {workers} workers share {usable_cpus()} usable CPUs: use {usable_cpus()}")
     return lines
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' if number > 1 else ''}"

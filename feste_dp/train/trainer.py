@@ -1,7 +1,7 @@
-"""The training loop: one step as an algorithm, and what happens between steps.
+"""The training loop: what happens between steps.
 
-Owns the optimizer state, the schedule, validation, early stop, samples and when to save. Knows nothing of
-processes and messages (the coordinator's) nor of directories and the command line (launch.py's).
+Owns validation, early stop, samples and when to save. Knows nothing of the arithmetic of a step (step.py's),
+of processes and messages (the coordinator's) nor of directories and the command line (launch.py's).
 """
 
 import math
@@ -14,21 +14,18 @@ import numpy as np
 from feste_dp.checkpoint.background import BackgroundWriter, SaveResult
 from feste_dp.checkpoint.format import Manifest, ManifestFields, Snapshot, TensorRange, TrainState
 from feste_dp.config.schema import Config
-from feste_dp.data.order import train_offsets, validation_offsets
+from feste_dp.data.order import validation_offsets
 from feste_dp.data.tokenizer import ByteTokenizer
 from feste_dp.data.tokens import TokenData
-from feste_dp.errors import RunError
-from feste_dp.model.parameters import decayed_count, layout, view_params
+from feste_dp.model.parameters import layout, view_params
 from feste_dp.model.sampling import Sampler
-from feste_dp.optim.adamw import AdamW, clip_factor, gradient_norm
-from feste_dp.optim.schedule import learning_rate
 from feste_dp.runtime.coordinator import Coordinator
-from feste_dp.runtime.cpus import usable_cpus
 from feste_dp.train.early_stop import EarlyStop
 from feste_dp.train.metrics import MetricsRow, MetricsWriter, with_perplexity
 from feste_dp.train.progress import Progress
 from feste_dp.train.run_directory import RunLog
 from feste_dp.train.signals import StopSignals
+from feste_dp.train.step import Stepper, StepResult
 
 
 @dataclass(frozen=True)
@@ -40,15 +37,6 @@ class Outlets:
     metrics: MetricsWriter
     writer: BackgroundWriter
     signals: StopSignals
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What a step did to the weights."""
-
-    train_loss: float
-    grad_norm: float
-    learning_rate: float
 
 
 class Trainer:
@@ -65,14 +53,13 @@ class Trainer:
         self._config, self._data, self._tokenizer = config, data, tokenizer
         self._coordinator, self._out = coordinator, outlets
         self._arena = coordinator.arena
-        parameters = len(self._arena.params)
-        self._optimizer = AdamW(parameters, decayed_count(config.model), config.optim, usable_cpus())
+        self._stepper = Stepper(config, data, coordinator)
         self._sampler = Sampler(config.model, view_params(self._arena.params, config.model))
         self._validation_offsets = validation_offsets(
             config.eval.batches * config.train.batch_size, len(data.val), config.model.block_size
         )
         self._early_stop = EarlyStop(config.eval.patience)
-        self._step, self._skipped_steps = 0, 0
+        self._step = 0
         self._val_loss: float | None = None
         self._saved_step: int | None = None
         self._elapsed_before = 0.0
@@ -84,20 +71,20 @@ class Trainer:
 
     def restore_into(self) -> Snapshot:
         """The buffers that a checkpoint is to be loaded into; then call restore()."""
-        return Snapshot(self._arena.params, self._optimizer.m, self._optimizer.v)
+        return Snapshot(self._arena.params, self._stepper.m, self._stepper.v)
 
     def restore(self, manifest: Manifest) -> None:
         """Go on after the step of this checkpoint."""
         state = manifest.train
         self._step = self._saved_step = manifest.step
-        self._skipped_steps, self._val_loss = state.skipped_steps, state.val_loss
+        self._stepper.skipped_steps, self._val_loss = state.skipped_steps, state.val_loss
         self._elapsed_before = state.elapsed_seconds
         self._early_stop = EarlyStop(
             self._config.eval.patience, state.best_val_loss, state.best_step, state.evals_since_best
         )
 
     def close(self) -> None:
-        self._optimizer.close()
+        self._stepper.close()
 
     @property
     def step(self) -> int:
@@ -146,30 +133,11 @@ class Trainer:
         self._report_saves(self._out.writer.wait())
 
     def train_step(self, step: int) -> StepResult:
-        """One update of the shared weights. Step counts from 1. Raises RunError when the gradient is not
-        finite and the config says stop; the weights are then as before."""
-        config = self._config
-        offsets = train_offsets(
-            config.train.seed, step, config.train.batch_size, len(self._data.train), config.model.block_size
-        )
-        # compute and reduce; an exchange between machines would stand between this line and the next
-        gradient = self._coordinator.gradient(step, offsets)
-        norm = gradient_norm(self._arena.norms)
-        lr = learning_rate(
-            step,
-            lr=config.optim.lr,
-            min_lr=config.optim.min_lr,
-            warmup_steps=config.optim.warmup_steps,
-            steps=config.train.steps,
-            kind=config.optim.schedule,
-        )
-        if math.isfinite(norm) and math.isfinite(gradient.loss):
-            clip = clip_factor(norm, config.optim.clip_norm)
-            updates = step - self._skipped_steps
-            self._optimizer.update(self._arena.params, self._arena.grad, updates, lr, clip)
-        else:
-            self._handle_nonfinite(step, gradient.shard_losses)
-        return StepResult(gradient.loss, norm, lr)
+        """One update of the shared weights; a step that is skipped is said so. See Stepper.step."""
+        result = self._stepper.step(step)
+        if result.skipped is not None:
+            self._warn(f"step {step} skipped ({self._stepper.skipped_steps} so far): {result.skipped}")
+        return result
 
     def validation_loss(self) -> float:
         return self._coordinator.validation_loss(self._step, self._validation_offsets)
@@ -224,7 +192,7 @@ class Trainer:
         """Copy the state and let the writer thread store it, after the rows that it continues."""
         self._guard("metrics file", self._out.metrics.sync)
         fields = self._manifest_fields(elapsed_seconds)
-        self._out.writer.submit(fields, self._arena.params, self._optimizer.m, self._optimizer.v)
+        self._out.writer.submit(fields, self._arena.params, self._stepper.m, self._stepper.v)
         self._saved_step = self._step
 
     def _manifest_fields(self, elapsed_seconds: float) -> ManifestFields:
@@ -242,7 +210,7 @@ class Trainer:
                 evals_since_best=early_stop.evals_since_best,
                 val_loss=self._val_loss if finite_val else None,
                 elapsed_seconds=elapsed_seconds,
-                skipped_steps=self._skipped_steps,
+                skipped_steps=self._stepper.skipped_steps,
             ),
             layout=tuple(TensorRange(*tensor) for tensor in layout(config.model)),
         )
@@ -254,27 +222,6 @@ class Trainer:
                 self._warn(str(result.error))
             else:
                 self._out.log.info(f"saved step {result.step} in {result.seconds:.2f} s")
-
-    def _handle_nonfinite(self, step: int, shard_losses: list[float]) -> None:
-        culprit = self._first_nonfinite(shard_losses)
-        if self._config.run.on_nonfinite == "stop":
-            raise RunError(
-                f"step {step}: {culprit}; the weights are those of step {step - 1}; "
-                "lower optim.lr, or set run.on_nonfinite to skip such steps"
-            )
-        self._skipped_steps += 1
-        self._warn(f"step {step} skipped ({self._skipped_steps} so far): {culprit}")
-
-    def _first_nonfinite(self, shard_losses: list[float]) -> str:
-        """Names the first shard whose loss or gradient slot is not finite, and its first bad tensor."""
-        for shard, loss in enumerate(shard_losses):
-            slot = self._arena.slots[shard]
-            for tensor in layout(self._config.model):
-                if not np.isfinite(slot[tensor.start : tensor.stop]).all():
-                    return f"shard {shard} has a NaN or infinity in the gradient of {tensor.name}"
-            if not math.isfinite(loss):
-                return f"shard {shard} has the loss {loss}"
-        return "the summed gradient overflows, though every shard's is finite"
 
     def _guard(self, what: str, write: Callable[[], None]) -> None:
         """Training goes on when a file cannot be written; the exit status will say so."""

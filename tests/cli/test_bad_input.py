@@ -10,6 +10,7 @@ import pytest
 from tests.cli.conftest import COMMAND, Feste, Place
 
 LAUNCH = "launch --config CONFIG"
+BENCH = "bench --config CONFIG"
 PREPARE = "prepare TEXT --vocab-size 300 --out new"
 
 # The command line, and words that its one line must hold. CONFIG, TEXT, TOKENS and RUN are a good config,
@@ -91,6 +92,15 @@ CASES = [
     ("prepare TEXT --vocab-size 300 --out empty.txt", "exists and is not empty"),
     (f"{PREPARE} --val-fraction 1", "expected a number between 0 and 1, got '1'"),
     (f"{PREPARE} --val-fraction nan", "expected a number between 0 and 1, got 'nan'"),
+    ("bench", "--config: missing; give a YAML file"),
+    ("bench --config nope.yaml", "nope.yaml: no such file"),
+    (f"{BENCH} --steps 0", "expected a whole number from 1 to 1000000, got '0'"),
+    (f"{BENCH} --warmup -1", "expected a whole number from 0 to 1000000, got '-1'"),
+    (f"{BENCH} --workers 5", "--workers: 5 is more than train.shards 4; use at most 4"),
+    (f"{BENCH} --set train.shards=3", "3 is not a power of two"),
+    (f"{BENCH} --set run.pin=[8000]", "CPU 8000 is not among the usable ones"),
+    (f"{BENCH} --kernels --steps 3", "leave out --workers, --steps and --warmup"),
+    ("bench --kernels --set train.step=3", "did you mean train.steps?"),
     ("checkpoint list nope", "no run at nope"),
     ("checkpoint verify TOKENS", "is not a run"),
     ("checkpoint verfy RUN", "did you mean 'verify'"),
@@ -229,6 +239,7 @@ def test_the_commands_alone_explain_themselves(feste: Feste) -> None:
         "checkpoint",
         "checkpoint list",
         "checkpoint verify",
+        "bench",
     ],
 )
 def test_each_help_shows_an_example(command: str, feste: Feste) -> None:

@@ -2,13 +2,14 @@
 
 import pytest
 
+from feste_dp.kernels.simd import HAS_BF16
 from feste_dp.train.metrics import comparable_rows, read_metrics
 
 SAVED_STEPS = (10, 20, 30, 40)
 
 
-def assert_equal_runs(first, second):
-    for step in SAVED_STEPS:
+def assert_equal_runs(first, second, steps=SAVED_STEPS):
+    for step in steps:
         assert first.state(step) == second.state(step), f"the weights, m or v differ after step {step}"
     assert comparable_rows(first.run / "metrics.csv") == comparable_rows(second.run / "metrics.csv")
 
@@ -31,6 +32,21 @@ def test_a_resume_in_the_middle_with_another_worker_count_gives_the_same_bits(ru
     resumed = runs.resume(stopped.run, workers)
     assert resumed.status == 0
     assert_equal_runs(resumed, straight)
+
+
+@pytest.mark.parametrize("precision", ["bf16"] * HAS_BF16)
+def test_in_bfloat16_too_any_worker_count_and_a_resume_give_the_same_bits(runs, straight, precision):
+    def config(workers):
+        return runs.config(train__precision=precision, train__steps=20, run__workers=workers)
+
+    two, *others = [runs.launch(config(workers)) for workers in (2, 1, 3)]
+    stopped = runs.launch(config(1), stop_after=7)
+    assert (two.status, stopped.status) == (0, 143)
+    for other in (*others, runs.resume(stopped.run, 3)):
+        assert other.status == 0
+        assert_equal_runs(other, two, steps=(10, 20))
+    first_losses = [read_metrics(run.run / "metrics.csv")[0].train_loss for run in (two, straight)]
+    assert first_losses[0] != first_losses[1] == pytest.approx(first_losses[0], rel=1e-3)
 
 
 def test_pinning_and_the_length_of_the_timeout_change_nothing(runs, straight):

@@ -18,9 +18,10 @@ PROGRAM = """
 import os, signal, sys
 from pathlib import Path
 from feste_dp.config.schema import Config
-from feste_dp.train.launch import Surroundings, launch
+from feste_dp.train.launch import launch
 from feste_dp.train.progress import Progress
 from feste_dp.train.signals import StopSignals
+from feste_dp.train.start import Surroundings
 
 class Fatal(Progress):
     def step(self, row, total_steps, best=False):

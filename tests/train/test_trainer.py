@@ -51,7 +51,7 @@ class FakeCoordinator:
         self.arena.grad[:] = self.arena.slots.sum(axis=0)
         self.arena.norms[:] = np.sum(self.arena.grad.astype(np.float64) ** 2)
         losses = self.losses.get(step, [4.0] * SHARDS)
-        return Gradient(sum(losses) / SHARDS, losses, 0.0, 0.0, [0.0])
+        return Gradient(sum(losses) / SHARDS, losses, 0.0, 0.0, [0.0], [0.0])
 
     def validation_loss(self, step, offsets):
         return next(self._validation)

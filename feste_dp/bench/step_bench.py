@@ -1,0 +1,39 @@
+"""The whole of `feste-dp bench` on steps: the run first, alone, then the yardsticks on the same cores."""
+
+from feste_dp.bench.step_report import (
+    StepReport,
+    Yardsticks,
+    reduce_bytes,
+    step_report,
+    update_working_set_bytes,
+)
+from feste_dp.bench.steps import measure_steps
+from feste_dp.bench.yardsticks import (
+    beyond_caches_bytes,
+    cpu_name,
+    memory_bytes_per_second,
+    peak_flops_per_second,
+)
+from feste_dp.config.schema import Config
+from feste_dp.runtime.cpus import default_workers, usable_cpus
+from feste_dp.train.start import Surroundings
+
+
+def bench_steps(config: Config, steps: int, warmup: int, around: Surroundings) -> StepReport:
+    """Raises UsageError with nothing written, RunError."""
+    workers = config.run.workers or default_workers(config.train.shards)
+    cores = min(workers, usable_cpus())
+    measured = measure_steps(config, workers, steps, warmup, around)
+    around.progress.phase("measuring what the cores can do")
+    far = beyond_caches_bytes()
+    yardsticks = Yardsticks(
+        peak_flops_per_second=peak_flops_per_second(config.train.precision, cores),
+        reduce_bytes_per_second=memory_bytes_per_second(cores, min(far, reduce_bytes(config))),
+        update_bytes_per_second=memory_bytes_per_second(
+            usable_cpus(), min(far, update_working_set_bytes(config))
+        ),
+        memory_bytes_per_second=memory_bytes_per_second(cores, far),
+    )
+    return step_report(
+        config, workers, cores, cpu_name(), yardsticks, measured.times, measured.losses, measured.memory
+    )

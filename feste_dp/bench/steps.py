@@ -1,0 +1,56 @@
+"""Takes the steps of a real run and times them: the same processes, token data and code as a training run,
+and nothing written. Knows nothing of yardsticks and tables."""
+
+import contextlib
+import os
+from dataclasses import dataclass
+
+from feste_dp.bench.memory import Memory, measure, reset_peak
+from feste_dp.config.schema import Config
+from feste_dp.model.parameters import initial_params, parameter_count
+from feste_dp.runtime.arena import arena_sizes
+from feste_dp.runtime.coordinator import Coordinator
+from feste_dp.train.start import Surroundings, check_machine, prepare, start_workers
+from feste_dp.train.step import Stepper, StepTimes
+
+
+@dataclass(frozen=True)
+class MeasuredSteps:
+    """Times of the steps after the warm-up, the losses of all steps, and what the processes held."""
+
+    times: list[StepTimes]
+    losses: list[float]
+    memory: Memory
+
+
+def measure_steps(
+    config: Config, workers: int, steps: int, warmup: int, around: Surroundings
+) -> MeasuredSteps:
+    """Train from the initial weights for warmup + steps steps. Raises UsageError, RunError."""
+    check_machine(config, workers)
+    config = _with_room_for(config, warmup + steps)
+    data = prepare(config, around)
+    reset_peak()
+    with Coordinator(config, workers, data.directory, around.environ) as coordinator:
+        start_workers(coordinator, workers, around)
+        coordinator.arena.params[:] = initial_params(config.model, config.train.seed)
+        with contextlib.closing(Stepper(config, data, coordinator)) as stepper:
+            around.progress.phase(f"timing {steps} steps after {warmup} to warm up")
+            results = []
+            for number in range(1, warmup + steps + 1):
+                results.append(stepper.step(number))
+                if results[-1].skipped is not None:
+                    around.progress.warning(f"step {number} skipped: {results[-1].skipped}")
+            arena_bytes = arena_sizes(parameter_count(config.model), config.train.shards).total
+            memory = measure(os.getpid(), coordinator.worker_pids(), arena_bytes)
+    return MeasuredSteps(
+        times=[result.times for result in results[warmup:]],
+        losses=[result.train_loss for result in results],
+        memory=memory,
+    )
+
+
+def _with_room_for(config: Config, steps: int) -> Config:
+    """The config of a run at least as long, so that the learning rate is one of the schedule."""
+    train = config.train.model_copy(update={"steps": max(config.train.steps, steps)})
+    return config.model_copy(update={"train": train})

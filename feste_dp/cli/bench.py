@@ -1,0 +1,94 @@
+"""feste-dp bench."""
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from feste_dp.bench.kernel_table import kernel_table
+from feste_dp.bench.kernel_timing import time_kernels_in_a_process
+from feste_dp.bench.step_bench import bench_steps
+from feste_dp.bench.step_table import step_table
+from feste_dp.cache import cache_root
+from feste_dp.cli.arguments import OVERRIDES, WORKERS, PathType, WholeNumber, said_as_typed
+from feste_dp.config.loading import config_from_text, load_config
+from feste_dp.errors import UsageError
+from feste_dp.train.progress import PlainProgress
+from feste_dp.train.signals import StopSignals
+from feste_dp.train.start import Surroundings
+
+_DEFAULT_STEPS, _DEFAULT_WARMUP = 20, 3
+
+# Shapes of `bench --kernels` without a config: GPT-2's width and length.
+_GPT2 = """\
+model: {vocab_size: 1536, block_size: 1024, n_layer: 12, n_head: 12, n_embd: 768}
+train: {batch_size: 4, shards: 4}
+"""
+
+
+@click.command()
+@click.option("--config", "config_path", type=PathType(), help="YAML file; the keys it lacks have defaults.")
+@click.option("--workers", type=WORKERS, metavar="N", help="Worker processes, as launch takes them.")
+@click.option(
+    "--steps",
+    type=WholeNumber(1, 10**6),
+    metavar="K",
+    help=f"Steps that are timed; default: {_DEFAULT_STEPS}.",
+)
+@click.option(
+    "--warmup",
+    type=WholeNumber(0, 10**6),
+    metavar="W",
+    help=f"Steps before them that are not; default: {_DEFAULT_WARMUP}.",
+)
+@OVERRIDES
+@click.option("--kernels", is_flag=True, help="Time every kernel alone instead, at the config's shapes.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def bench(
+    config_path: Path | None,
+    workers: int | None,
+    steps: int | None,
+    warmup: int | None,
+    overrides: tuple[str, ...],
+    kernels: bool,
+    as_json: bool,
+) -> int:
+    """Measure the speed of a training step and where its time goes.
+
+    Takes the steps of a real run, from the initial weights, and writes nothing. With --kernels: how near
+    each kernel comes to its own limit, arithmetic or memory.
+
+    \b
+    Examples:
+      feste-dp bench --config configs/tiny.yaml --workers 2 --steps 200
+      feste-dp bench --config configs/medium.yaml --set model.dropout=0 --json
+      feste-dp bench --kernels
+    """
+    if kernels and any(given is not None for given in (workers, steps, warmup)):
+        raise UsageError("--kernels times single calls: leave out --workers, --steps and --warmup")
+    if config_path is None and not kernels:
+        raise UsageError("--config: missing; give a YAML file, such as configs/tiny.yaml")
+    given = [*overrides] if workers is None else [*overrides, f"run.workers={workers}"]
+    with said_as_typed(workers):
+        if config_path is None:
+            config = config_from_text(_GPT2, "the default shapes", given)
+        else:
+            config = load_config(config_path, given)
+    with PlainProgress(sys.stderr, sys.stderr) as progress, StopSignals() as signals:
+        if kernels:
+            progress.phase("timing the kernels (the first time they are compiled: a minute)")
+            kernel_report = time_kernels_in_a_process(config, os.environ)
+            text, content = kernel_table(kernel_report), asdict(kernel_report)
+        else:
+            around = Surroundings(os.environ, cache_root(os.environ), progress, signals)
+            counts = (
+                _DEFAULT_STEPS if steps is None else steps,
+                _DEFAULT_WARMUP if warmup is None else warmup,
+            )
+            step_report = bench_steps(config, *counts, around)
+            text, content = step_table(step_report), asdict(step_report)
+    click.echo(json.dumps(content, indent=2) if as_json else text)
+    return 0

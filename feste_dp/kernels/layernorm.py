@@ -35,6 +35,16 @@ def layernorm_forward(out, mean, rstd, x, weight, bias):
 
 
 @kernel
+def layernorm_again(out, x, weight, bias, mean, rstd):
+    """out as layernorm_forward wrote it, from the mean and rstd that it saved"""
+    for b in range(x.shape[0]):
+        for t in range(x.shape[1]):
+            m, r = mean[b, t], rstd[b, t]
+            for c in range(x.shape[2]):
+                out[b, t, c] = (x[b, t, c] - m) * r * weight[c] + bias[c]
+
+
+@kernel
 def layernorm_backward(dx, dweight, dbias, dout, x, weight, mean, rstd):
     """Adds to dx, dweight, dbias.
 

@@ -11,7 +11,8 @@ from feste_dp.kernels.compilation import inlined_kernel, kernel
 from feste_dp.kernels.cross_entropy import cross_entropy_backward, cross_entropy_forward
 from feste_dp.kernels.dropout import dropout_residual_backward, dropout_residual_forward
 from feste_dp.kernels.embedding import embedding_backward, embedding_forward
-from feste_dp.kernels.layernorm import layernorm_backward, layernorm_forward
+from feste_dp.kernels.gelu import gelu_forward
+from feste_dp.kernels.layernorm import layernorm_again, layernorm_backward, layernorm_forward
 from feste_dp.kernels.linear import (
     gelu_linear_backward,
     head_backward,
@@ -36,13 +37,13 @@ def forward(
     embedding_forward(a.x[0], tokens, p.wte, p.wpe)
     for layer in range(p.ln_1_w.shape[0]):
         x, x_mid, x_out = a.x[layer], a.x_mid[layer], a.x[layer + 1]
-        layernorm_forward(a.ln_1[layer], a.ln_1_mean[layer], a.ln_1_rstd[layer], x, p.ln_1_w[layer], p.ln_1_b[layer])
-        linear_forward(a.qkv[layer], a.ln_1[layer], p.attn_qkv_w[layer], p.attn_qkv_b[layer], s.pack)
+        layernorm_forward(s.ln, a.ln_1_mean[layer], a.ln_1_rstd[layer], x, p.ln_1_w[layer], p.ln_1_b[layer])
+        linear_forward(a.qkv[layer], s.ln, p.attn_qkv_w[layer], p.attn_qkv_b[layer], s.pack)
         attention_forward(a.attn[layer], a.attn_lse[layer], a.qkv[layer], s.attention, n_head, s.pack)
         _join_residual(x_mid, a.attn[layer], p.attn_proj_w[layer], p.attn_proj_b[layer], x, s, dropout, draw, 2 * layer)
-        layernorm_forward(a.ln_2[layer], a.ln_2_mean[layer], a.ln_2_rstd[layer], x_mid, p.ln_2_w[layer], p.ln_2_b[layer])
-        linear_gelu_forward(a.fc[layer], a.fc_gelu[layer], a.ln_2[layer], p.mlp_fc_w[layer], p.mlp_fc_b[layer], s.pack)
-        _join_residual(x_out, a.fc_gelu[layer], p.mlp_proj_w[layer], p.mlp_proj_b[layer], x_mid, s, dropout, draw, 2 * layer + 1)
+        layernorm_forward(s.ln, a.ln_2_mean[layer], a.ln_2_rstd[layer], x_mid, p.ln_2_w[layer], p.ln_2_b[layer])
+        linear_gelu_forward(a.fc[layer], s.fc_gelu, s.ln, p.mlp_fc_w[layer], p.mlp_fc_b[layer], s.pack)
+        _join_residual(x_out, s.fc_gelu, p.mlp_proj_w[layer], p.mlp_proj_b[layer], x_mid, s, dropout, draw, 2 * layer + 1)
     layernorm_forward(a.ln_f, a.ln_f_mean, a.ln_f_rstd, a.x[p.ln_1_w.shape[0]], p.ln_f_w, p.ln_f_b)
     head_forward(a.logits, a.ln_f, p.lm_head_w, s.pack)
 
@@ -73,13 +74,16 @@ def backward(
     for layer in range(p.ln_1_w.shape[0] - 1, -1, -1):
         x, x_mid = a.x[layer], a.x_mid[layer]
         dbranch = dropout_residual_backward(da.branch, da.x, s.mask, dropout, draw[0], draw[1], draw[2], 2 * layer + 1)
-        gelu_linear_backward(da.fc, d.mlp_proj_w[layer], d.mlp_proj_b[layer], dbranch, a.fc[layer], a.fc_gelu[layer], p.mlp_proj_w[layer], accumulate, s.pack)
-        linear_backward(da.ln, d.mlp_fc_w[layer], d.mlp_fc_b[layer], da.fc, a.ln_2[layer], p.mlp_fc_w[layer], accumulate, s.pack)
+        gelu_forward(s.fc_gelu, a.fc[layer])  # once more: not kept
+        gelu_linear_backward(da.fc, d.mlp_proj_w[layer], d.mlp_proj_b[layer], dbranch, a.fc[layer], s.fc_gelu, p.mlp_proj_w[layer], accumulate, s.pack)
+        layernorm_again(s.ln, x_mid, p.ln_2_w[layer], p.ln_2_b[layer], a.ln_2_mean[layer], a.ln_2_rstd[layer])
+        linear_backward(da.ln, d.mlp_fc_w[layer], d.mlp_fc_b[layer], da.fc, s.ln, p.mlp_fc_w[layer], accumulate, s.pack)
         layernorm_backward(da.x, d.ln_2_w[layer], d.ln_2_b[layer], da.ln, x_mid, p.ln_2_w[layer], a.ln_2_mean[layer], a.ln_2_rstd[layer])
         dbranch = dropout_residual_backward(da.branch, da.x, s.mask, dropout, draw[0], draw[1], draw[2], 2 * layer)
         linear_backward(da.attn, d.attn_proj_w[layer], d.attn_proj_b[layer], dbranch, a.attn[layer], p.attn_proj_w[layer], accumulate, s.pack)
         attention_backward(da.qkv, da.attn, a.attn[layer], a.attn_lse[layer], a.qkv[layer], s.attention, n_head, s.pack)
-        linear_backward(da.ln, d.attn_qkv_w[layer], d.attn_qkv_b[layer], da.qkv, a.ln_1[layer], p.attn_qkv_w[layer], accumulate, s.pack)
+        layernorm_again(s.ln, x, p.ln_1_w[layer], p.ln_1_b[layer], a.ln_1_mean[layer], a.ln_1_rstd[layer])
+        linear_backward(da.ln, d.attn_qkv_w[layer], d.attn_qkv_b[layer], da.qkv, s.ln, p.attn_qkv_w[layer], accumulate, s.pack)
         layernorm_backward(da.x, d.ln_1_w[layer], d.ln_1_b[layer], da.ln, x, p.ln_1_w[layer], a.ln_1_mean[layer], a.ln_1_rstd[layer])
     embedding_backward(d.wte, d.wpe, da.x, tokens)
 

@@ -13,21 +13,22 @@ from feste_dp.kernels.packing import PackBuffers, make_pack_buffers
 
 
 class Activations(NamedTuple):
-    """Values that forward writes and backward reads; L leads where layers are stacked."""
+    """Values that forward writes and backward reads; L leads where layers are stacked.
+
+    What is cheap to have again is not kept: the outputs of the blocks' layer norms and of GELU, 6 of 16 C
+    floats a position and layer, are recomputed in backward for under 1 % of a step.
+    """
 
     x: Any  # (L + 1, B, T, C)  residual stream before each block, and after the last
-    ln_1: Any  # (L, B, T, C)
     ln_1_mean: Any  # (L, B, T)
     ln_1_rstd: Any
     qkv: Any  # (L, B, T, 3C)
     attn: Any  # (L, B, T, C)
     attn_lse: Any  # (L, B, H, T)
     x_mid: Any  # (L, B, T, C)  residual stream between attention and MLP
-    ln_2: Any
     ln_2_mean: Any
     ln_2_rstd: Any
     fc: Any  # (L, B, T, 4C)
-    fc_gelu: Any
     ln_f: Any  # (B, T, C)
     ln_f_mean: Any
     ln_f_rstd: Any
@@ -48,6 +49,8 @@ class ActivationGradients(NamedTuple):
 
 
 class Scratch(NamedTuple):
+    ln: Any  # (B, T, C)  output of a block's layer norm
+    fc_gelu: Any  # (B, T, 4C)  output of GELU
     branch: Any  # (B, T, C)  output of a projection before it joins the residual stream
     attention: AttentionScratch
     mask: Any  # see kernels/dropout.py
@@ -71,18 +74,15 @@ def make_activations(
     rows = (sequences, positions)
     return Activations(
         x=zeros(layers + 1, *rows, channels),
-        ln_1=zeros(layers, *rows, channels),
         ln_1_mean=zeros(layers, *rows),
         ln_1_rstd=zeros(layers, *rows),
         qkv=zeros(layers, *rows, 3 * channels),
         attn=zeros(layers, *rows, channels),
         attn_lse=zeros(layers, sequences, heads, positions),
         x_mid=zeros(layers, *rows, channels),
-        ln_2=zeros(layers, *rows, channels),
         ln_2_mean=zeros(layers, *rows),
         ln_2_rstd=zeros(layers, *rows),
         fc=zeros(layers, *rows, 4 * channels),
-        fc_gelu=zeros(layers, *rows, 4 * channels),
         ln_f=zeros(*rows, channels),
         ln_f_mean=zeros(*rows),
         ln_f_rstd=zeros(*rows),
@@ -116,8 +116,11 @@ def make_scratch(
     dtype: type[np.floating[Any]] = np.float32,
     bf16: bool = False,
 ) -> Scratch:
+    rows = (sequences, positions)
     return Scratch(
-        branch=np.zeros((sequences, positions, cfg.n_embd), dtype),
+        ln=np.zeros((*rows, cfg.n_embd), dtype),
+        fc_gelu=np.zeros((*rows, 4 * cfg.n_embd), dtype),
+        branch=np.zeros((*rows, cfg.n_embd), dtype),
         attention=make_attention_scratch(positions, cfg.n_embd // cfg.n_head),
         mask=np.zeros(cfg.n_embd + 3, dtype),
         pack=make_pack_buffers(bf16),

@@ -96,12 +96,16 @@ def product_and_bound(
 ) -> tuple[np.ndarray, np.ndarray]:
     """start + a @ b of the operands as they are multiplied, and how far float32 sums may be off.
 
-    Each element is a chain of K additions to which each product comes unrounded (one more where bfloat16
-    fills up an odd K), then one of `start`: at most K + 2 roundings of its absolute sum.
+    Each element is a chain of K additions to which each product comes unrounded, then one of `start`: at most
+    K + 1 roundings of its absolute sum; one more where bfloat16 fills up an odd K.
     """
     wide_a, wide_b = as_multiplied(a, bf16), as_multiplied(b, bf16)
     start = np.asarray(start, np.float64)
-    bound = (a.shape[1] + 2) * ROUNDING * (np.abs(wide_a) @ np.abs(wide_b) + np.abs(start))
+    bound = (
+        (a.shape[1] + 1 + bf16 * a.shape[1] % 2)
+        * ROUNDING
+        * (np.abs(wide_a) @ np.abs(wide_b) + np.abs(start))
+    )
     return wide_a @ wide_b + start, bound
 
 

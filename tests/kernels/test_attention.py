@@ -234,7 +234,7 @@ def test_huge_scores_pick_the_best_key_without_overflow(bf16, rng):
     qkv = random_qkv(shape, rng, np.float32)
     if bf16:  # numbers that rounding leaves alone: the best key is the same one
         qkv = (qkv.view(np.uint32) & 0xFFFF0000).view(np.float32)
-    qkv[..., :4] *= 2.0**30
+    qkv[..., :4] *= 2.0**30 if bf16 else 1e9
     attention = Attention(shape, qkv, bf16)
     out = attention.forward()
     assert np.isfinite(attention.lse).all() and np.isfinite(out).all()
@@ -253,6 +253,17 @@ def test_scores_of_a_million_leave_the_gradient_bounded(rng):
     dv = attention.backward(dout)[..., 4:]
     expected = plain_attention_backward(dout.astype(np.float64), qkv.astype(np.float64), 1)[..., 4:]
     np.testing.assert_allclose(dv, expected, rtol=0.1, atol=0.1)
+
+
+@both_precisions
+def test_scores_of_any_size_leave_probabilities_at_most_one(bf16, rng):
+    # backward knows the log-sum-exp to 2^-24 of 1e10 only, hundreds: exp of that would be no probability
+    shape = (1, KEY_BLOCK + 3, 1, 2)
+    qkv = random_qkv(shape, rng, np.float32)
+    qkv[..., :4] *= 1e5
+    attention = Attention(shape, qkv, bf16)
+    dv = attention.backward(np.ones_like(attention.forward()))[..., 4:]
+    assert (dv >= 0).all() and dv.max() <= shape[1]
 
 
 @both_precisions

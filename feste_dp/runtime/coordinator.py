@@ -60,7 +60,7 @@ class Coordinator:
         self.close(at_once=kind is not None)
 
     def start(self) -> None:
-        """Start the workers and wait until all are ready. Raises RunError where one cannot be started."""
+        """Start the workers and wait until all are ready. Raises RunError where none can be started."""
         self._gathering.start()
 
     @property

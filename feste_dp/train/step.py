@@ -98,6 +98,7 @@ class Stepper:
         # compute and reduce; an exchange between machines would stand between this line and the next
         gradient = self._coordinator.gradient(number, offsets)
         reduced = time.perf_counter()
+        self._coordinator.faults.at("update", number)
         norm = gradient_norm(self._arena.norms)
         lr = learning_rate(
             number,
@@ -115,6 +116,7 @@ class Stepper:
         else:
             skipped = self._skip(number, gradient.shard_losses)
         finished = time.perf_counter()
+        self._coordinator.faults.at("updated", number)
         times = StepTimes(
             total=finished - started,
             worker_compute=gradient.worker_seconds,

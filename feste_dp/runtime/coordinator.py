@@ -108,6 +108,7 @@ class Coordinator:
             reduce_seconds=time.perf_counter() - computed,
             worker_seconds=self._seconds_by_worker(reports),
             worker_reduce_seconds=self._seconds_by_worker(stripes),
+            worker_shards=self._count_by_worker(reports),
         )
 
     def validation_loss(self, step: int, offsets: NDArray[np.int64]) -> float:
@@ -155,6 +156,12 @@ class Coordinator:
         for report in reports:
             seconds[report.worker] += report.seconds
         return seconds
+
+    def _count_by_worker(self, reports: Sequence[Report]) -> list[int]:
+        counts = [0] * self._count
+        for report in reports:
+            counts[report.worker] += 1
+        return counts
 
     def _reduce(self, step: int) -> list[Report]:
         if self.arena.slots.size <= SMALL_REDUCTION:

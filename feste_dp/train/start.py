@@ -12,7 +12,7 @@ from feste_dp.errors import UsageError
 from feste_dp.kernels.simd import HAS_BF16
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.runtime.cpus import crowding, pin_plan
-from feste_dp.runtime.limits import measure_limits
+from feste_dp.runtime.limits import available_memory, measure_limits
 from feste_dp.runtime.warmup import compile_kernels
 from feste_dp.train.preflight import shortages
 from feste_dp.train.progress import Progress
@@ -81,6 +81,7 @@ def prepare(config: Config, around: Surroundings) -> TokenData:
         config.data.val_fraction,
         config.model.block_size,
         around.cache_root,
+        available_memory(),
     )
     announced = False
 

@@ -75,6 +75,8 @@ def run() -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         return INTERRUPTED
+    except MemoryError:
+        return _fail("out of memory: set the model, train.micro_batch or --workers smaller", FAILED)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG):
             raise

@@ -116,6 +116,7 @@ class Coordinator:
             reduce_seconds=time.perf_counter() - computed,
             worker_seconds=self._seconds_by_worker(reports),
             worker_reduce_seconds=self._seconds_by_worker(stripes),
+            worker_shards=self._count_by_worker(reports),
         )
 
     def validation_loss(self, step: int, offsets: NDArray[np.int64]) -> float:
@@ -141,10 +142,20 @@ class Coordinator:
                 self.arena.fd = -1
 
     def _seconds_by_worker(self, reports: Sequence[Report]) -> list[float]:
-        seconds = [0.0] * max(self._count, 1 + max(report.worker for report in reports))
+        seconds = [0.0] * self._numbers(reports)
         for report in reports:
             seconds[report.worker] += report.seconds
         return seconds
+
+    def _numbers(self, reports: Sequence[Report]) -> int:
+        """Length of a list by worker; fewer may be wanted by now than reported."""
+        return max(self._count, 1 + max(report.worker for report in reports))
+
+    def _count_by_worker(self, reports: Sequence[Report]) -> list[int]:
+        counts = [0] * self._numbers(reports)
+        for report in reports:
+            counts[report.worker] += 1
+        return counts
 
     def _reduce(self, step: int) -> list[Report]:
         if self.arena.slots.size <= SMALL_REDUCTION:

@@ -6,7 +6,6 @@ that started them), in a process group of their own so that Ctrl-C reaches the c
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -51,12 +50,9 @@ class WorkerProcess:
         with contextlib.suppress(BrokenPipeError), self.process.stdin as pipe:
             pipe.write(spec.model_dump_json().encode())
 
-    def describe_end(self) -> str:
-        """How the process ended, in words; waits for it, so that nothing of it writes any more."""
-        code = self.process.wait()
-        if code < 0:
-            return f"was killed by {signal.Signals(-code).name}"
-        return f"exited with status {code}"
+    def wait(self) -> int:
+        """The exit status once it has ended, negative for a signal; nothing of it writes any more then."""
+        return self.process.wait()
 
     def signal_kill(self) -> None:
         """End the process without waiting until it has ended."""

@@ -20,7 +20,7 @@ from feste_dp.data.tokens import TokenData
 from feste_dp.errors import RunError, UsageError
 from feste_dp.model.parameters import initial_params, layout, parameter_count
 from feste_dp.runtime.coordinator import Coordinator
-from feste_dp.runtime.cpus import default_workers, usable_cpus
+from feste_dp.runtime.cpus import default_workers
 from feste_dp.train.estimate import estimated_seconds
 from feste_dp.train.metrics import MetricsWriter, truncate_after, with_perplexity
 from feste_dp.train.notices import teller
@@ -52,7 +52,7 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
         check_can_create(Path(config.run.dir))
     config = _with_absolute_corpus(config)
     workers = config.run.workers or default_workers(config.train.shards)
-    check_machine(config, workers)
+    warnings = check_machine(config, workers, around, saves_in=out or Path(config.run.dir))
     data = prepare(config, around)
     shown = teller(around.progress)
     with Coordinator(config, workers, data.directory, around.environ, shown) as coordinator:
@@ -67,10 +67,14 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
         with RunLock(run, datetime.now(UTC)):
             log = RunLog(run.log)
             log.info(f"new run, {workers} workers, seed {config.train.seed}")
+            for line in warnings:
+                log.warning(line)
             return _train(run, config, data, coordinator, workers, log, around)
 
 
-def resume(path: Path, workers: int | None, overrides: Sequence[str], around: Surroundings) -> int:
+def resume(
+    path: Path, workers: int | None, overrides: Sequence[str], around: Surroundings, pin: str | None = None
+) -> int:
     """Continue a run after its newest whole checkpoint; returns the exit status as launch does.
 
     Keys of the config change as config/changes.py allows. Raises UsageError with nothing changed, RunError.
@@ -79,16 +83,18 @@ def resume(path: Path, workers: int | None, overrides: Sequence[str], around: Su
     with RunLock(run, datetime.now(UTC)):
         log = RunLog(run.log)
         to_store = load_config(run.config, overrides)
-        worker_override = [] if workers is None else [f"run.workers={workers}"]
-        config = load_config(run.config, [*overrides, *worker_override])
+        for_now = [] if workers is None else [f"run.workers={workers}"]
+        for_now += [] if pin is None else [f"run.pin={pin}"]
+        config = load_config(run.config, [*overrides, *for_now])
         checkpoint, damages = _find_checkpoint(run)
         saved = _saved_config(run, checkpoint)
         changes = check_changes(saved, config, explicit=override_keys(overrides))
         for line in damages:
             around.progress.warning(line)
-            log.warning(line)
         count = config.run.workers or default_workers(config.train.shards)
-        check_machine(config, count)
+        warnings = check_machine(config, count, around, saves_in=run.checkpoints, resumes=True)
+        for line in [*damages, *warnings]:
+            log.warning(line)
         data = prepare(config, around)
         shown = teller(around.progress, log)
         with Coordinator(config, count, data.directory, around.environ, shown) as coordinator:
@@ -246,6 +252,4 @@ def _announcement(
     ]
     if first_step:
         lines.append(f"resuming     after step {first_step}")
-    if workers > usable_cpus():
-        lines.append(f"note         {workers} workers share {usable_cpus()} usable CPUs: use {usable_cpus()}")
     return lines

@@ -6,7 +6,7 @@ of processes and messages (the coordinator's).
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -32,6 +32,8 @@ class StepTimes:
     """Each worker's own time in its stripe."""
     update: float
     """Norm, clip factor, learning rate and AdamW."""
+    worker_shards: list[int] = field(default_factory=list)
+    """How many shards each worker computed, where that is known."""
 
     @property
     def compute(self) -> float:
@@ -122,6 +124,7 @@ class Stepper:
             worker_compute=gradient.worker_seconds,
             worker_reduce=gradient.worker_reduce_seconds,
             update=finished - reduced,
+            worker_shards=gradient.worker_shards,
         )
         return StepResult(gradient.loss, norm, lr, times, skipped)
 

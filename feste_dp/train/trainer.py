@@ -26,7 +26,8 @@ from feste_dp.train.metrics import MetricsRow, MetricsWriter, with_perplexity
 from feste_dp.train.progress import Progress
 from feste_dp.train.run_directory import RunLog
 from feste_dp.train.signals import StopSignals
-from feste_dp.train.step import Stepper, StepResult
+from feste_dp.train.step import Stepper, StepResult, StepTimes
+from feste_dp.train.stragglers import Stragglers
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Trainer:
         self._saved_step: int | None = None
         self._elapsed_before = 0.0
         self._degraded = False
+        self._stragglers = Stragglers()
 
     def start_from(self, params: np.ndarray[tuple[int], np.dtype[np.float32]]) -> None:
         """Begin at step 0 with these weights (P,)."""
@@ -116,6 +118,7 @@ class Trainer:
             result = self.train_step(self._step + 1)
             seconds = time.perf_counter() - step_started
             self._step, self._val_loss = self._step + 1, None
+            self._watch_workers(result.times)
             is_best = self._evaluate() if self._is_due(self._config.eval.every) else False
             sample = self._draw_sample() if self._is_due(self._config.sample.every) else ""
             row = MetricsRow(
@@ -156,6 +159,14 @@ class Trainer:
         if result.skipped is not None:
             self._warn(f"step {step} skipped ({self._stepper.skipped_steps} so far): {result.skipped}")
         return result
+
+    def _watch_workers(self, times: StepTimes) -> None:
+        """Name workers that are slow for a while, and log every worker's times now and then."""
+        for verdict in self._stragglers.add(times.worker_compute, times.worker_shards):
+            (self._warn if verdict.slow else self._tell)(verdict.line)
+        report = self._stragglers.report()
+        if report is not None:
+            self._out.log.info(report)
 
     def validation_loss(self) -> float:
         return self._coordinator.validation_loss(self._step, self._validation_offsets)

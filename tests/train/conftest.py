@@ -134,9 +134,9 @@ class Runs:
         progress = Watched(on_step)
         with progress, StopSignals(notice=lambda text: None) as signals:
             status = start(Surroundings(os.environ, self.cache, progress, signals))
-        return Outcome(
-            path, status, progress.result.getvalue(), progress.warnings.getvalue(), progress.messages
-        )
+        warnings = progress.warnings.getvalue().splitlines(keepends=True)
+        about_the_run = "".join(line for line in warnings if " workers share " not in line)
+        return Outcome(path, status, progress.result.getvalue(), about_the_run, progress.messages)
 
 
 @pytest.fixture(scope="session")

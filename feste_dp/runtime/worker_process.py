@@ -65,15 +65,25 @@ def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return dict(environ) | ONE_THREAD | {CACHE_VARIABLE: str(CACHE_DIRECTORY)}
 
 
+WORKERS_IGNORE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+"""Signals that are the coordinator's alone to act on, whoever sends them to all processes of a run."""
+
+
 def start_worker(spec: WorkerSpec, environ: Mapping[str, str]) -> WorkerProcess:
     """Start a worker; it will report Ready over the socket. Call from the main thread only."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "feste_dp.runtime.worker"],
-        stdin=subprocess.PIPE,
-        pass_fds=[spec.arena_fd],
-        env=worker_environment(environ),
-        process_group=0,
-    )
+    # blocked here they are blocked in the worker from its first instruction, when Python would still print a
+    # traceback for SIGINT; here they wait a few milliseconds
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, WORKERS_IGNORE)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "feste_dp.runtime.worker"],
+            stdin=subprocess.PIPE,
+            pass_fds=[spec.arena_fd],
+            env=worker_environment(environ),
+            process_group=0,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
         assert process.stdin is not None
         process.stdin.write(spec.model_dump_json().encode())

@@ -125,6 +125,7 @@ def main() -> int:
     exit_if_orphaned(spec.coordinator_pid)
     if spec.cpu is not None:
         os.sched_setaffinity(0, {spec.cpu})
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the coordinator decides when a run stops
     connection = Connection(spec)
     try:
         check_that_compiled_code_is_loaded()

@@ -205,7 +205,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_too(make_trainer, parameters):
     coordinator = FakeCoordinator(parameters)
     coordinator.losses[2] = [4.0] * 5 + [math.inf] + [4.0] * 2
     trainer, _ = make_trainer(coordinator)
-    with pytest.raises(RunError, match=r"^step 2: shard 5 has the loss inf, .*; the weights are those of step 1"):
+    with pytest.raises(
+        RunError, match=r"^step 2: shard 5 has the loss inf, .*; the weights are those of step 1"
+    ):
         trainer.run()
 
 
@@ -262,7 +264,7 @@ def test_too_many_skipped_steps_in_succession_end_the_run_with_its_last_state_sa
 ):
     bad = {step: np.float32(math.nan) for step in range(3, 40) if step != 5}
     settings = {"run__on_nonfinite": "skip", "checkpoint__every": 10}
-    trainer, outlets = make_trainer(FakeCoordinator(parameters, bad), **settings)
+    trainer, _ = make_trainer(FakeCoordinator(parameters, bad), **settings)
     with pytest.raises(NonFiniteError) as caught:
         trainer.run()
     last = 5 + MAX_SKIPPED_IN_A_ROW - 1
@@ -281,7 +283,7 @@ def test_too_many_skipped_steps_in_succession_end_the_run_with_its_last_state_sa
 
 
 def test_a_step_that_ends_the_run_leaves_the_step_before_saved(make_trainer, parameters, tmp_path):
-    trainer, outlets = make_trainer(FakeCoordinator(parameters, {4: np.float32(math.nan)}))
+    trainer, _ = make_trainer(FakeCoordinator(parameters, {4: np.float32(math.nan)}))
     with pytest.raises(NonFiniteError) as caught:
         trainer.run()
     assert caught.value.weights_are_whole
@@ -292,11 +294,12 @@ def test_a_step_that_ends_the_run_leaves_the_step_before_saved(make_trainer, par
 def test_a_gradient_whose_squares_overflow_is_not_taken_unless_clipped(make_trainer, parameters):
     huge = {1: np.float32(1e18)}  # the sum of the eight shards has the norm 8e18 sqrt(P)
     unclipped, _ = make_trainer(FakeCoordinator(parameters, huge), optim__clip_norm=0)
-    with pytest.raises(NonFiniteError, match="the gradient is finite, but so large that its squares overflow"):
+    with pytest.raises(
+        NonFiniteError, match="the gradient is finite, but so large that its squares overflow"
+    ):
         unclipped.train_step(1)
     clipped, _ = make_trainer(FakeCoordinator(parameters, huge))
     clipped.train_step(1)
-    clipped.restore_into()
     assert np.isfinite(clipped.restore_into().v).all()
 
 

@@ -110,9 +110,10 @@ def interruptibly(lines: Sequence[str], work: Callable[[Iterator[str]], object])
             failures.append(error)
 
     thread = threading.Thread(target=run, name="tokenizer", daemon=True)
-    thread.start()
     try:
-        thread.join()
+        thread.start()
+        while thread.is_alive():
+            thread.join(0.1)  # not longer: where another thread took the signal, nothing ends the wait
     finally:
         abandoned.set()
     if failures:

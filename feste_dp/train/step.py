@@ -131,7 +131,8 @@ class Stepper:
             self.skipped_in_a_row = 0
             self._check_weights(number)
         else:
-            skipped = explain(config, self._data, self._arena, number, offsets, gradient.shard_losses)
+            with self._computing():
+                skipped = explain(config, self._data, self._arena, number, offsets, gradient.shard_losses)
             self._skip(number, skipped)
         finished = time.perf_counter()
         times = StepTimes(

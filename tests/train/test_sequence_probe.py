@@ -139,7 +139,9 @@ def test_the_first_value_of_the_forward_pass_that_is_not_finite_is_named(name, o
 
 
 def test_what_overflows_only_on_the_way_back_is_said_to(make_place):
-    place = make_place(model__tie_embeddings=False, model__block_size=4, train__batch_size=1, train__shards=1)
+    place = make_place(
+        model__tie_embeddings=False, model__block_size=4, train__batch_size=1, train__shards=1, run__workers=1
+    )
     params = view_params(place.arena.params, place.config.model)
     # the final layer norm scales to nothing what the output head scales up; the gradient of its weight is
     # the head's size times the layer norm's input, which is +1 or -1 everywhere

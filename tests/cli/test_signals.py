@@ -83,7 +83,9 @@ def test_a_second_ctrl_c_stops_at_once(place: Place, environ: dict[str, str], tm
     assert steps_saved(tmp_path / "run") == []
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("signum", "status"), [(signal.SIGTERM, 143), pytest.param(signal.SIGHUP, 129, marks=pytest.mark.long)]
+)
 def test_sigterm_does_not_wait_for_a_hung_worker(
     signum: signal.Signals, status: int, place: Place, environ: dict[str, str], tmp_path: Path
 ) -> None:
@@ -98,7 +100,13 @@ def test_sigterm_does_not_wait_for_a_hung_worker(
     assert f"stopped after step {step} of" in terminal.output
 
 
-@pytest.mark.parametrize("work", [LONG_VALIDATION, LONG_SAMPLE], ids=["validation", "sample"])
+@pytest.mark.parametrize(
+    "work",
+    [
+        pytest.param(LONG_VALIDATION, id="validation"),
+        pytest.param(LONG_SAMPLE, id="sample", marks=pytest.mark.long),
+    ],
+)
 def test_ctrl_c_in_a_long_measurement_saves_and_the_run_goes_on(
     work: list[str], place: Place, environ: dict[str, str], tmp_path: Path, feste: Feste
 ) -> None:
@@ -146,7 +154,14 @@ def test_under_nohup_the_run_outlives_its_terminal(
     assert steps_saved(tmp_path / "run") == [400]
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "signum",
+    [
+        signal.SIGINT,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.long),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.long),
+    ],
+)
 def test_a_signal_to_every_process_of_a_run_is_the_coordinators_to_act_on(
     signum: signal.Signals, place: Place, environ: dict[str, str], tmp_path: Path
 ) -> None:

@@ -51,10 +51,10 @@ def signal_in(monkeypatch):
     ("owner", "name", "step", "signum"),
     [
         (Coordinator, "validation_loss", 8, signal.SIGINT),
-        (Coordinator, "validation_loss", 16, signal.SIGTERM),
+        pytest.param(Coordinator, "validation_loss", 16, signal.SIGTERM, marks=pytest.mark.long),
         (Sampler, "draw", 10, signal.SIGHUP),
         (Coordinator, "validation_loss", 40, signal.SIGTERM),
-        (Sampler, "draw", 40, signal.SIGINT),
+        pytest.param(Sampler, "draw", 40, signal.SIGINT, marks=pytest.mark.long),
     ],
 )
 def test_a_measurement_that_is_given_up_is_made_on_resume(
@@ -72,6 +72,7 @@ def test_a_measurement_that_is_given_up_is_made_on_resume(
     assert_equal_runs(resumed, straight)
 
 
+@pytest.mark.long
 def test_it_may_be_given_up_again_and_again(runs, straight, signal_in):
     signal_in(Coordinator, "validation_loss", 8, signal.SIGTERM)
     stopped = runs.launch(runs.config())
@@ -84,7 +85,7 @@ def test_it_may_be_given_up_again_and_again(runs, straight, signal_in):
     assert_equal_runs(runs.resume(stopped.run), straight)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.long)])
 def test_a_gradient_that_is_given_up_is_computed_on_resume(signum, runs, straight, signal_in):
     signal_in(Coordinator, "gradient", 14, signum)
     stopped = runs.launch(runs.config())
@@ -99,6 +100,7 @@ def test_the_step_is_finished_after_ctrl_c(runs, signal_in):
     assert (stopped.status, newest(stopped.run).step) == (130, 14)
 
 
+@pytest.mark.long
 def test_a_signal_in_the_first_step_leaves_a_run_that_starts_again(runs, straight, signal_in):
     signal_in(Coordinator, "gradient", 1, signal.SIGTERM)
     stopped = runs.launch(runs.config())
@@ -106,7 +108,10 @@ def test_a_signal_in_the_first_step_leaves_a_run_that_starts_again(runs, straigh
     assert_equal_runs(runs.resume(stopped.run), straight)
 
 
-@pytest.mark.parametrize(("owner", "name"), [(Coordinator, "validation_loss"), (Sampler, "draw")])
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(Coordinator, "validation_loss"), pytest.param(Sampler, "draw", marks=pytest.mark.long)],
+)
 def test_a_save_asked_for_during_a_measurement_is_made_then_and_can_be_resumed_from(
     owner, name, runs, straight, monkeypatch
 ):

@@ -42,7 +42,14 @@ def row_of(run, step):
 
 
 @pytest.mark.parametrize(
-    ("step", "workers", "start"), [(1, 1, 0), (5, 3, 0), (11, 2, 10), (15, 1, 10), (40, 8, 32)]
+    ("step", "workers", "start"),
+    [
+        (5, 1, 0),
+        (15, 3, 10),
+        pytest.param(1, 2, 0, marks=pytest.mark.long),
+        pytest.param(11, 2, 10, marks=pytest.mark.long),
+        pytest.param(40, 8, 32, marks=pytest.mark.long),
+    ],
 )
 def test_loss_and_norm_are_those_of_the_run_to_the_last_digit(step, workers, start, straight, again):
     before = content_of(straight.run)
@@ -80,12 +87,11 @@ def test_the_text_shown_is_the_text_of_the_corpus(straight, again, runs):
 
 
 def test_a_shard_by_itself_has_its_sequences_and_its_share(straight, again):
-    whole, parts = again(straight.run, 25), [again(straight.run, 25, shard) for shard in (0, 5)]
-    for part in parts:
-        assert part.sequences == [facts for facts in whole.sequences if facts.shard == part.shard]
-        assert (part.loss, part.grad_norm) == (whole.loss, whole.grad_norm)
-        assert part.shard_loss == pytest.approx(np.mean([facts.loss for facts in part.sequences]), rel=1e-6)
-        assert part.tensors != whole.tensors
+    whole, part = again(straight.run, 25), again(straight.run, 25, 5)
+    assert part.sequences == [facts for facts in whole.sequences if facts.shard == 5]
+    assert (part.loss, part.grad_norm) == (whole.loss, whole.grad_norm)
+    assert part.shard_loss == pytest.approx(np.mean([facts.loss for facts in part.sequences]), rel=1e-6)
+    assert part.tensors != whole.tensors
 
 
 def test_the_step_that_ended_a_run_can_be_replayed(runs, again, monkeypatch):
@@ -172,5 +178,5 @@ def test_skipped_steps_on_the_way_are_skipped_again(runs, again, monkeypatch):
     monkeypatch.setenv(FAULT_VARIABLE, "any:step12:shard2:nan:always,any:step15:shard0:nan:always")
     run = runs.launch(runs.config(run__on_nonfinite="skip", train__steps=20)).run
     assert [row.step for row in read_metrics(run / "metrics.csv") if math.isnan(row.grad_norm)] == [12, 15]
-    for step in (12, 13, 18):
+    for step in (12, 18):
         assert again(run, step).matches is True

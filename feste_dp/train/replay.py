@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from feste_dp.checkpoint.format import Manifest, Snapshot
 from feste_dp.checkpoint.listing import step_directories
 from feste_dp.checkpoint.loading import load_checkpoint, read_manifest
@@ -167,7 +169,9 @@ def _config_of(run: RunDirectory, step: int, rows: Mapping[int, MetricsRow]) -> 
         raise UsageError(f"--step: {step} is not a step that the run has tried; it has 1 to {last}")
     for number, directory in steps:
         if number >= step:
-            with contextlib.suppress(UsageError):  # damaged, or just removed by a run that goes on
+            with contextlib.suppress(
+                UsageError, ValidationError
+            ):  # damaged, or just removed by a run that goes on
                 config = Config.model_validate(read_manifest(directory).config)
                 break
     return config.model_copy(update={"run": config.run.model_copy(update={"on_nonfinite": "skip"})})

@@ -29,11 +29,11 @@ from feste_dp.model.sampling import Sampler
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.train.early_stop import EarlyStop
 from feste_dp.train.metrics import MetricsRow, MetricsWriter, with_perplexity
-from feste_dp.train.nonfinite import NonFiniteError, is_usable
+from feste_dp.train.nonfinite import MAX_SKIPPED_IN_A_ROW, NonFiniteError, is_usable
 from feste_dp.train.progress import Progress
 from feste_dp.train.run_directory import RunLog
 from feste_dp.train.signals import Abandoned, StopSignals
-from feste_dp.train.spikes import SpikeWatch
+from feste_dp.train.spikes import WINDOW, SpikeWatch
 from feste_dp.train.step import Stepper, StepResult
 
 
@@ -89,21 +89,19 @@ class Trainer:
         """Go on after the step of this checkpoint; rows are those of metrics.csv, of the steps whose
         measurements it has."""
         state = manifest.train
-        self._step = manifest.step
+        self._step = self._saved_step = manifest.step
         self._unmeasured = state.unmeasured
-        self._saved_step = manifest.step if state.unmeasured is None else None
         self._stepper.skipped_steps, self._val_loss = state.skipped_steps, state.val_loss
         self._elapsed_before = state.elapsed_seconds
         self._early_stop = EarlyStop(
             self._config.eval.patience, state.best_val_loss, state.best_step, state.evals_since_best
         )
-        past = [(row.step, row.train_loss, row.grad_norm) for row in rows]
+        past = [(row.train_loss, row.grad_norm) for row in rows]
         if state.unmeasured is not None:
-            past.append(
-                (manifest.step, float(state.unmeasured.train_loss), float(state.unmeasured.grad_norm))
-            )
-        for step, loss, norm in past:
-            self._spikes.add(step, loss)
+            past.append((float(state.unmeasured.train_loss), float(state.unmeasured.grad_norm)))
+        for loss in [loss for loss, _ in past if math.isfinite(loss)][-(WINDOW + 1) :]:
+            self._spikes.add(manifest.step, loss)
+        for loss, norm in past[-MAX_SKIPPED_IN_A_ROW:]:
             usable = is_usable(loss, norm, self._config.optim.clip_norm)
             self._stepper.skipped_in_a_row = 0 if usable else self._stepper.skipped_in_a_row + 1
 
@@ -195,6 +193,8 @@ class Trainer:
                 self._record(row(), is_best)
                 raise
         self._unmeasured = None
+        if self._saved_step == self._step:
+            self._saved_step = None  # that lacks what has been measured since
         if val_loss is not None:
             is_best = self._judge(val_loss)
         finished = row()
@@ -266,7 +266,7 @@ class Trainer:
         self._guard("metrics file", self._out.metrics.sync)
         fields = self._manifest_fields(elapsed_seconds)
         self._out.writer.submit(fields, self._arena.params, self._stepper.m, self._stepper.v)
-        self._saved_step = self._step if self._unmeasured is None else None
+        self._saved_step = self._step
 
     def _manifest_fields(self, elapsed_seconds: float) -> ManifestFields:
         config, early_stop = self._config, self._early_stop

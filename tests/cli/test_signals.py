@@ -182,6 +182,7 @@ def test_a_signal_to_every_process_of_a_run_is_the_coordinators_to_act_on(
     assert "Traceback" not in terminal.output
 
 
+@pytest.mark.long
 def test_ctrl_c_to_a_worker_that_is_still_being_loaded_is_silent(
     place: Place, environ: dict[str, str], tmp_path: Path
 ) -> None:

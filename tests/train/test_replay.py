@@ -44,7 +44,7 @@ def row_of(run, step):
 @pytest.mark.parametrize(
     ("step", "workers", "start"),
     [
-        (5, 1, 0),
+        pytest.param(5, 1, 0, marks=pytest.mark.long),
         (15, 3, 10),
         pytest.param(1, 2, 0, marks=pytest.mark.long),
         pytest.param(11, 2, 10, marks=pytest.mark.long),
@@ -166,6 +166,7 @@ def test_numbers_that_are_not_the_runs_are_said_so_with_the_first_such_step(copy
     assert again(copy, 23).matches is None
 
 
+@pytest.mark.long
 def test_a_changed_schedule_is_replayed_as_each_part_of_the_run_had_it(runs, again):
     stopped = runs.launch(runs.config(), stop_after=13)
     changed = runs.resume(stopped.run, None, ["optim.lr=0.01"])
@@ -174,6 +175,7 @@ def test_a_changed_schedule_is_replayed_as_each_part_of_the_run_had_it(runs, aga
     assert again(stopped.run, 17).matches is True
 
 
+@pytest.mark.long
 def test_skipped_steps_on_the_way_are_skipped_again(runs, again, monkeypatch):
     monkeypatch.setenv(FAULT_VARIABLE, "any:step12:shard2:nan:always,any:step15:shard0:nan:always")
     run = runs.launch(runs.config(run__on_nonfinite="skip", train__steps=20)).run

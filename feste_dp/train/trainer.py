@@ -153,6 +153,7 @@ class Trainer:
         except NonFiniteError as error:
             if error.weights_are_whole:
                 self._save_last(started)
+            self._report_saves(self._out.writer.wait())
             raise
         self._save_last(started)
 

@@ -15,6 +15,7 @@ SIGTERM ends the program at once, wherever it is. SIGUSR1 asks for a save and no
 import contextlib
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -124,6 +125,9 @@ class StopSignals:
             self._gives_up, self._save_at_once = _NONE, None
 
     def __enter__(self) -> "StopSignals":
+        # writes a file to see whether it can, the first time: before a handler could raise in the middle of it
+        with contextlib.suppress(OSError):
+            tempfile.gettempdir()
         handlers = dict.fromkeys(STOP_SIGNALS, self._stop) | {signal.SIGUSR1: self._save}
         for signum, handler in handlers.items():
             # None: set by something other than Python, which could not be restored

@@ -9,11 +9,25 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "feste_dp"
 
-TABLE_LINE = "cli -> bench -> train -> runtime -> {model, optim, data, checkpoint} -> {kernels, config}"
+TABLE_LINE = (
+    "cli -> scale -> bench -> train -> runtime -> {model, optim, data, checkpoint} -> {kernels, config}"
+)
 
 # What each part of the package may import, besides itself, errors.py, cache.py and the version.
 MAY_IMPORT = {
-    "cli": {"bench", "train", "runtime", "model", "optim", "data", "checkpoint", "kernels", "config"},
+    "cli": {
+        "scale",
+        "bench",
+        "train",
+        "runtime",
+        "model",
+        "optim",
+        "data",
+        "checkpoint",
+        "kernels",
+        "config",
+    },
+    "scale": {"bench", "train", "runtime", "model", "optim", "data", "checkpoint", "kernels", "config"},
     "bench": {"train", "runtime", "model", "optim", "data", "checkpoint", "kernels", "config"},
     "train": {"runtime", "model", "optim", "data", "checkpoint", "kernels", "config"},
     "runtime": {"model", "optim", "data", "checkpoint", "kernels", "config"},

@@ -10,6 +10,7 @@ from feste_dp.cli.bench import bench
 from feste_dp.cli.checkpoint import checkpoint
 from feste_dp.cli.prepare import prepare
 from feste_dp.cli.read_run import evaluate, generate
+from feste_dp.cli.scale import scale
 from feste_dp.cli.train import launch, resume
 from feste_dp.errors import RunError, UsageError
 from feste_dp.train.progress import printable
@@ -50,7 +51,7 @@ def cli() -> None:
     """
 
 
-for command in (launch, resume, generate, evaluate, prepare, checkpoint, bench):
+for command in (launch, resume, generate, evaluate, prepare, checkpoint, bench, scale):
     cli.add_command(command)
 
 

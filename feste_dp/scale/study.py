@@ -18,6 +18,7 @@ FILE_NAME = "scaling.json"
 
 Kind = Literal["strong", "weak"]
 Law = Literal["Amdahl", "Gustafson", "USL"]
+BaselineName = Literal["one process", "PyTorch"]
 Cause = Literal["arithmetic", "memory bandwidth", "stragglers", "control", "more workers than cores"]
 
 
@@ -55,9 +56,10 @@ class Count:
     efficiency: Interval
     """speedup / workers."""
     step_ms: float
+    """The median step of all repeats."""
     phases_ms: dict[str, float]
-    """compute, wait, reduce, update and control: they add up to one step, the median over the repeats of each
-    repeat's mean over the middle half of its steps, so nearly to step_ms."""
+    """compute, wait, reduce, update and control: the mean over the middle half by time of the steps of all
+    repeats, so that they add up to one step, nearly step_ms."""
     gflops_per_second_per_core: float
     peak_gflops_per_second_per_core: float
     """Of the micro-kernel alone, out of registers, on as many cores at once."""
@@ -75,7 +77,7 @@ class Count:
 class Baseline:
     """The same step done without worker processes. The rate is null where it was skipped, which says why."""
 
-    name: Literal["one process", "PyTorch"]
+    name: BaselineName
     what: str
     """One line: what runs, on how many threads."""
     threads: int

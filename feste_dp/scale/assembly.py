@@ -1,4 +1,4 @@
-"""Makes a study of measurements: medians, intervals, ratios, fits, the limit, the comparison of bits. Pure."""
+"""Makes a study of measurements: medians, intervals, ratios, fits, the limit, equal bits. Pure."""
 
 import hashlib
 import statistics

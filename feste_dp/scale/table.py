@@ -2,31 +2,31 @@
 
 import csv
 import io
+import textwrap
 from collections.abc import Iterator
 
 from feste_dp.bench.step_report import PHASES
 from feste_dp.scale.study import Baseline, Cache, Count, Fit, Interval, Machine, Study
 
+_WIDTH, _LABEL = 110, 15
 _SHOWN = (4, 8, 16, 32, 64, 128)
 
 
 def study_table(study: Study) -> str:
-    """Lines of at most 110 characters, sentences apart."""
-    return "\n".join(
-        [
-            *_head(study),
-            "",
-            *_rates(study),
-            "",
-            *_phases(study),
-            "",
-            *(line for fit in study.fits for line in _fit(fit)),
-            *([f"limit          {study.limit.sentence}"] if study.limit else []),
-            f"{'same bits' if study.same_bits.agree else 'NOT THE SAME'}".ljust(15)
-            + study.same_bits.sentence,
-            *(f"warning        {line}" for line in study.warnings),
-        ]
-    )
+    """Lines of at most 110 characters."""
+    lines = [
+        *_head(study),
+        "",
+        *_rates(study),
+        "",
+        *_phases(study),
+        "",
+        *(line for fit in study.fits for line in _fit(fit)),
+        *([f"limit          {study.limit.sentence}"] if study.limit else []),
+        ("same bits" if study.same_bits.agree else "NOT THE SAME").ljust(15) + study.same_bits.sentence,
+        *(f"warning        {line}" for line in study.warnings),
+    ]
+    return "\n".join(part for line in lines for part in _wrapped(line))
 
 
 def study_csv(study: Study) -> str:
@@ -36,7 +36,8 @@ def study_csv(study: Study) -> str:
     writer.writerow(
         [
             "what", "workers", "tokens_per_step", "tokens_per_second", "low", "high",
-            "speedup", "speedup_low", "speedup_high", "efficiency", "step_ms", *(f"{phase}_ms" for phase in PHASES),
+            "speedup", "speedup_low", "speedup_high", "efficiency", "step_ms",
+            *(f"{phase}_ms" for phase in PHASES),
             "gflops_per_second_per_core", "reduce_gb_per_second", "update_gb_per_second", "memory_mib",
         ]
     )  # fmt: skip
@@ -68,7 +69,18 @@ def machine_line(machine: Machine) -> str:
     )
     return (
         f"{machine.cpu}, {machine.physical_cores} cores usable{threads}, "
-        f"{_counted(machine.sockets, 'socket')}, {_counted(machine.numa_nodes, 'NUMA node')}, {_size(machine.memory_bytes)}{quota}{limit}"
+        f"{_counted(machine.sockets, 'socket')}, {_counted(machine.numa_nodes, 'NUMA node')}, "
+        f"{_size(machine.memory_bytes)}{quota}{limit}"
+    )
+
+
+def _wrapped(line: str) -> list[str]:
+    """A long line in several, what follows the first below its text."""
+    if len(line) <= _WIDTH:
+        return [line]
+    head, text = line[:_LABEL], line[_LABEL:]
+    return textwrap.wrap(
+        text, _WIDTH, initial_indent=head, subsequent_indent=" " * _LABEL, break_long_words=False
     )
 
 
@@ -94,14 +106,14 @@ def _head(study: Study) -> Iterator[str]:
 
 
 def _rates(study: Study) -> Iterator[str]:
-    names = f"{'workers':<15}{'tokens/s':>10}{'95 %':>21}{'speed-up':>10}{'95 %':>18}"
-    yield f"{names}{'efficiency':>12}{'memory':>12}"
+    names = f"{'workers':<15}{'tokens/s':>10}{'95 %':>22}{'speed-up':>10}{'95 %':>19}"
+    yield f"{names}{'efficiency':>11}{'memory':>11}"
     for count in study.counts:
         mark = "*" if count.above_cores else ""
         yield (
             f"{f'{count.workers}{mark}':<15}{count.tokens_per_second.value:>10,.0f}"
-            f"{_range(count.tokens_per_second, ',.0f'):>21}{count.speedup.value:>9.3f}x"
-            f"{_range(count.speedup, '.3f'):>18}{count.efficiency.value:>12.1%}{_mib(count.memory_bytes):>12}"
+            f"{_range(count.tokens_per_second, ',.0f'):>22}{count.speedup.value:>9.3f}x"
+            f"{_range(count.speedup, '.3f'):>19}{count.efficiency.value:>11.1%}{_mib(count.memory_bytes):>11}"
         )
     for baseline in study.baselines:
         yield from _baseline(baseline, study.counts[0])
@@ -116,8 +128,8 @@ def _baseline(baseline: Baseline, first: Count) -> Iterator[str]:
     against = baseline.tokens_per_second.value / first.tokens_per_second.value * first.workers
     yield (
         f"{baseline.name:<15}{baseline.tokens_per_second.value:>10,.0f}"
-        f"{_range(baseline.tokens_per_second, ',.0f'):>21}{against:>9.3f}x{'':>30}"
-        f"{_mib(baseline.memory_bytes):>12}"
+        f"{_range(baseline.tokens_per_second, ',.0f'):>22}{against:>9.3f}x{'':>31}"
+        f"{_mib(baseline.memory_bytes):>11}"
     )
     yield f"               {baseline.what}"
 

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from feste_dp.errors import UsageError
+from feste_dp.runtime.cgroup import cpu_quota
 
 
 def usable_cpus() -> int:
     """CPUs this process may run on: its affinity mask, less where the cgroup's quota allows less."""
-    return max(1, min(len(os.sched_getaffinity(0)), _quota()))
+    return max(1, min(len(os.sched_getaffinity(0)), cpu_quota()))
 
 
 def default_workers(shards: int) -> int:
@@ -56,23 +57,3 @@ def _core_of(cpu: int) -> str:
         return path.read_text().strip()
     except OSError:
         return str(cpu)
-
-
-def _quota(root: Path = Path("/")) -> int:
-    """Whole CPUs of the tightest cgroup quota above this process, rounded up."""
-    quota = 1 << 16
-    try:
-        own = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return quota
-    path = next((line[3:] for line in own if line.startswith("0::")), "/").lstrip("/")
-    directory = root / "sys/fs/cgroup" / path
-    while directory.is_relative_to(root / "sys/fs/cgroup"):
-        try:
-            limit, period = (directory / "cpu.max").read_text().split()
-            if limit != "max":
-                quota = min(quota, -(-int(limit) // int(period)))
-        except (OSError, ValueError):
-            pass
-        directory = directory.parent
-    return quota

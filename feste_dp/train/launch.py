@@ -50,7 +50,7 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
         check_can_create(Path(config.run.dir))
     config = _with_absolute_corpus(config)
     workers = config.run.workers or default_workers(config.train.shards)
-    check_machine(config, workers)
+    check_machine(config, workers, checkpoints=out or Path(config.run.dir))
     data = prepare(config, around)
     with Coordinator(config, workers, data.directory, around.environ) as coordinator:
         start_workers(coordinator, workers, around)

@@ -10,11 +10,11 @@ from feste_dp.data.preparation import prepare_for_run
 from feste_dp.data.tokens import TokenData
 from feste_dp.errors import UsageError
 from feste_dp.kernels.simd import HAS_BF16
-from feste_dp.model.parameters import parameter_count
-from feste_dp.runtime.arena import check_memory
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.runtime.cpus import pin_plan
+from feste_dp.runtime.limits import measure_limits
 from feste_dp.runtime.warmup import compile_kernels
+from feste_dp.train.preflight import shortages
 from feste_dp.train.progress import Progress
 from feste_dp.train.signals import StopSignals
 
@@ -31,15 +31,21 @@ class Surroundings:
     """How the user calls it, for the commands that a run suggests."""
 
 
-def check_machine(config: Config, workers: int) -> None:
-    """What can be refused before the slow parts. Raises UsageError."""
+def check_machine(config: Config, workers: int, checkpoints: Path | None = None) -> None:
+    """What can be refused before the slow parts: precision, CPUs, and what the machine has too little of.
+
+    checkpoints is where the run will save, None where nothing is saved. Raises UsageError.
+    """
     if config.train.precision == "bf16" and not HAS_BF16:
         raise UsageError(
             "train.precision: bf16 needs a CPU that multiplies bfloat16 (AVX512-BF16), this one does not: "
             "use train.precision: fp32"
         )
     pin_plan(config.run.pin, workers)
-    check_memory(parameter_count(config.model), config.train.shards)
+    limits = measure_limits(checkpoints)
+    found = shortages(config, workers, limits, saves=checkpoints is not None)
+    if found:
+        raise UsageError("; ".join(shortage.line for shortage in found))
 
 
 def prepare(config: Config, around: Surroundings) -> TokenData:

@@ -1,5 +1,4 @@
 import os
-from pathlib import Path
 
 import pytest
 
@@ -15,45 +14,12 @@ def four_cpus(monkeypatch):
     """CPUs 2, 3, 6 and 7: two cores (2, 6) and (3, 7) of two hardware threads each."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {7, 2, 3, 6})
     monkeypatch.setattr(cpus, "_core_of", lambda cpu: f"{cpu % 4},{cpu % 4 + 4}")
-    monkeypatch.setattr(cpus, "_quota", lambda: NO_QUOTA)
-
-
-def cgroup_root(root: Path, own: str, limits: dict[str, str]) -> Path:
-    (root / "proc/self").mkdir(parents=True)
-    (root / "proc/self/cgroup").write_text(f"3:cpu:/elsewhere\n0::{own}\n")
-    for path, content in limits.items():
-        directory = root / "sys/fs/cgroup" / path.lstrip("/")
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "cpu.max").write_text(content)
-    return root
-
-
-@pytest.mark.parametrize(
-    ("own", "limits", "whole_cpus"),
-    [
-        ("/a", {"/a": "200000 100000\n"}, 2),
-        ("/a", {"/a": "150000 100000\n"}, 2),
-        ("/a", {"/a": "50000 100000\n"}, 1),
-        ("/a", {"/a": "max 100000\n"}, NO_QUOTA),
-        ("/a/b", {"/a/b": "max 100000\n", "/a": "300000 100000\n"}, 3),
-        ("/a/b", {"/a/b": "400000 100000\n", "/a": "300000 100000\n", "/": "800000 100000\n"}, 3),
-        ("/", {"/": "100000 100000\n"}, 1),
-        ("/a", {"/a": "nonsense\n"}, NO_QUOTA),
-        ("/a", {"/a": "100000 0 9\n"}, NO_QUOTA),
-        ("/gone", {}, NO_QUOTA),
-    ],
-)
-def test_the_tightest_quota_above_the_process_is_rounded_up(tmp_path, own, limits, whole_cpus):
-    assert cpus._quota(cgroup_root(tmp_path, own, limits)) == whole_cpus
-
-
-def test_a_machine_without_cgroups_has_no_quota(tmp_path):
-    assert cpus._quota(tmp_path) == NO_QUOTA
+    monkeypatch.setattr(cpus, "cpu_quota", lambda: NO_QUOTA)
 
 
 def test_usable_cpus_are_the_affinity_mask_or_the_quota_if_that_is_less(four_cpus, monkeypatch):
     assert usable_cpus() == 4
-    monkeypatch.setattr(cpus, "_quota", lambda: 3)
+    monkeypatch.setattr(cpus, "cpu_quota", lambda: 3)
     assert usable_cpus() == 3
 
 

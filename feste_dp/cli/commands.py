@@ -8,6 +8,7 @@ import click
 from feste_dp import __version__
 from feste_dp.cli.bench import bench
 from feste_dp.cli.checkpoint import checkpoint
+from feste_dp.cli.plan import plan
 from feste_dp.cli.prepare import prepare
 from feste_dp.cli.read_run import evaluate, generate
 from feste_dp.cli.scale import scale
@@ -51,7 +52,7 @@ def cli() -> None:
     """
 
 
-for command in (launch, resume, generate, evaluate, prepare, checkpoint, bench, scale):
+for command in (launch, resume, generate, evaluate, prepare, checkpoint, plan, bench, scale):
     cli.add_command(command)
 
 

@@ -13,8 +13,8 @@ from typing import Any
 from feste_dp.config.schema import Config
 from feste_dp.errors import RunError
 from feste_dp.model.parameters import parameter_count
-from feste_dp.runtime.arena import available_memory
 from feste_dp.runtime.cpus import usable_cpus
+from feste_dp.runtime.limits import available_memory
 from feste_dp.runtime.worker_process import ONE_THREAD, worker_environment
 
 # What PyTorch keeps for the backward pass, floats a token, layer and channel, fused attention: measured 24 to

@@ -7,17 +7,19 @@ import importlib.metadata
 import os
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from feste_dp import __version__
 from feste_dp.bench.yardsticks import cpu_name
+from feste_dp.runtime.cgroup import groups
 from feste_dp.runtime.cpus import pin_plan, usable_cpus
 from feste_dp.scale.study import Cache, Machine
 
 # Others' share of the CPUs above which timings cannot be trusted.
 BUSY = 0.1
 _WATCH_S = 1.0
+_NO_LIMIT = 1 << 62  # version 1 of control groups writes the largest number of whole pages
 _PACKAGES = ("numpy", "numba", "llvmlite", "pyzmq", "torch")
 
 
@@ -60,12 +62,18 @@ def cgroup_limits(root: Path = Path("/")) -> tuple[float | None, int | None]:
     """The tightest CPU quota, in CPUs, and memory limit, in bytes, of this process's control groups; None
     where there is none."""
     quotas, limits = [], []
-    for directory in _cgroup_directories(root):
-        quota, _, period = _text(directory / "cpu.max").partition(" ")
-        if quota.isdigit() and period.isdigit():
+    for group in groups("cpu", root):
+        if group.version == 2:
+            quota, _, period = _text(group.directory / "cpu.max").partition(" ")
+        else:
+            quota = _text(group.directory / "cpu.cfs_quota_us")
+            period = _text(group.directory / "cpu.cfs_period_us")
+        if quota.isdigit() and period.isdigit() and int(period):
             quotas.append(int(quota) / int(period))
-        limit = _text(directory / "memory.max")
-        if limit.isdigit():
+    for group in groups("memory", root):
+        name = "memory.max" if group.version == 2 else "memory.limit_in_bytes"
+        limit = _text(group.directory / name)
+        if limit.isdigit() and int(limit) < _NO_LIMIT:
             limits.append(int(limit))
     return min(quotas, default=None), min(limits, default=None)
 
@@ -139,16 +147,6 @@ def _memory(root: Path) -> int:
         if line.startswith("MemTotal:"):
             return int(line.split()[1]) * 1024
     return 0
-
-
-def _cgroup_directories(root: Path) -> Iterator[Path]:
-    """This process's control group (version 2) and those above it."""
-    lines = _text(root / "proc/self/cgroup").splitlines()
-    path = next((line[3:] for line in lines if line.startswith("0::")), "/").lstrip("/")
-    directory = root / "sys/fs/cgroup" / path
-    while directory.is_relative_to(root / "sys/fs/cgroup"):
-        yield directory
-        directory = directory.parent
 
 
 def _text(path: Path) -> str:

@@ -8,7 +8,6 @@ JSON object of Timed to OUT.
 
 import contextlib
 import json
-import mmap
 import os
 import sys
 import time
@@ -23,9 +22,8 @@ from feste_dp.bench.memory import peak_bytes, reset_peak
 from feste_dp.bench.steps import with_room_for
 from feste_dp.config.schema import Config
 from feste_dp.data.tokens import TokenData, open_token_data
-from feste_dp.kernels.reduction import chunk_count
 from feste_dp.model.parameters import initial_params, parameter_count
-from feste_dp.runtime.arena import Arena
+from feste_dp.runtime.arena import PrivateArena
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.runtime.results import Gradient
 from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
@@ -49,16 +47,6 @@ class Timed:
     seconds: list[float]
     losses: list[float]
     peak_memory_bytes: int
-
-
-class PrivateArena(Arena):
-    """The arrays of an arena in memory of this process alone, with one slot that is the gradient as well."""
-
-    def __init__(self, parameters: int) -> None:
-        self.fd = -1
-        self.params, self.grad = _zeros(parameters), _zeros(parameters)
-        self.slots = self.grad.reshape(1, parameters)
-        self.norms: NDArray[np.float64] = np.zeros(chunk_count(parameters))
 
 
 class OneProcess:
@@ -102,11 +90,6 @@ def time_steps(config: Config, data: TokenData, warmup: int, steps: int) -> Time
             seconds.append(result.times.total)
             losses.append(result.train_loss)
     return Timed(seconds[warmup:], losses, peak_bytes(os.getpid()))
-
-
-def _zeros(count: int) -> NDArray[np.float32]:
-    """On pages of its own, as the arena's arrays are."""
-    return np.frombuffer(mmap.mmap(-1, 4 * count), np.float32)
 
 
 def main() -> int:

@@ -21,7 +21,6 @@ from feste_dp.errors import RunError, UsageError
 from feste_dp.model.parameters import initial_params, layout, parameter_count
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.runtime.cpus import default_workers, usable_cpus
-from feste_dp.train.estimate import estimated_seconds
 from feste_dp.train.metrics import MetricsWriter, truncate_after, with_perplexity
 from feste_dp.train.progress import format_duration
 from feste_dp.train.run_directory import (
@@ -36,6 +35,7 @@ from feste_dp.train.run_directory import (
 )
 from feste_dp.train.signals import Interrupted
 from feste_dp.train.start import Surroundings, check_machine, counted, prepare, start_workers
+from feste_dp.train.step_time import LAUNCH_S, estimated_step, run_seconds
 from feste_dp.train.trainer import Outlets, Trainer
 
 
@@ -224,7 +224,7 @@ def _announcement(
 ) -> list[str]:
     model, train = config.model, config.train
     left = (train.steps - first_step) / train.steps
-    seconds = estimated_seconds(config, workers) * left
+    seconds = run_seconds(config, estimated_step(config, workers, LAUNCH_S)) * left
     head = "tied" if model.tie_embeddings else "untied"
     lines = [
         f"model        {parameter_count(model):,} parameters ({counted(model.n_layer, 'layer')}, "

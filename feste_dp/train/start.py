@@ -36,16 +36,21 @@ def check_machine(config: Config, workers: int, checkpoints: Path | None = None)
 
     checkpoints is where the run will save, None where nothing is saved. Raises UsageError.
     """
+    check_cpus(config, workers)
+    limits = measure_limits(checkpoints)
+    found = shortages(config, workers, limits, saves=checkpoints is not None)
+    if found:
+        raise UsageError("; ".join(shortage.line for shortage in found))
+
+
+def check_cpus(config: Config, workers: int) -> None:
+    """Whether the CPUs can multiply so and be pinned so. Raises UsageError."""
     if config.train.precision == "bf16" and not HAS_BF16:
         raise UsageError(
             "train.precision: bf16 needs a CPU that multiplies bfloat16 (AVX512-BF16), this one does not: "
             "use train.precision: fp32"
         )
     pin_plan(config.run.pin, workers)
-    limits = measure_limits(checkpoints)
-    found = shortages(config, workers, limits, saves=checkpoints is not None)
-    if found:
-        raise UsageError("; ".join(shortage.line for shortage in found))
 
 
 def prepare(config: Config, around: Surroundings) -> TokenData:

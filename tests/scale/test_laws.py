@@ -53,10 +53,11 @@ def test_rates_that_fall_are_a_fraction_of_at_most_one():
     assert found["serial_fraction"] == pytest.approx(1.0)
 
 
-def test_the_interval_holds_the_truth_and_drift_of_whole_rounds_does_not_widen_it():
+def test_drift_of_whole_rounds_does_not_widen_the_serial_fraction():
     fit = fit_law(AMDAHL, COUNTS, rounds(amdahl(N), scatter=0.003, drift=0.1))
     serial = fit.parameters["serial_fraction"]
-    assert serial.low < 0.05 < serial.high and serial.high - serial.low < 0.02
+    assert serial.value == pytest.approx(0.05, abs=0.002)
+    assert 0 < serial.high - serial.low < 0.005
     one = fit.parameters["tokens_per_second_of_one"]
     assert one.low < 1000 < one.high and one.high - one.low > 100
 
@@ -67,7 +68,7 @@ def test_about_95_percent_of_the_intervals_hold_the_truth():
         fit.parameters["serial_fraction"].low <= 0.05 <= fit.parameters["serial_fraction"].high
         for fit in fits
     )
-    assert 26 <= holding
+    assert holding >= 26
 
 
 def test_the_curve_goes_to_128_workers_and_its_interval_widens_on_the_way():

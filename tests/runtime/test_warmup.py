@@ -19,7 +19,6 @@ from feste_dp.data.order import train_offsets
 from feste_dp.data.tokens import open_token_data
 from feste_dp.kernels.adamw import adamw
 from feste_dp.kernels.data_order import fill_offsets
-from feste_dp.kernels.matmul import matmul
 from feste_dp.bench.yardsticks import memory_bytes_per_second, peak_flops_per_second
 from feste_dp.kernels.peak import multiply_tiles, triad
 from feste_dp.kernels.philox import uniform
@@ -34,7 +33,7 @@ from feste_dp.runtime.rehearsal import rehearse_all
 from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
 from feste_dp.train.step_time import micro_batch_seconds
 
-entries = [fill_offsets, matmul, adamw, uniform, reduce_slots]
+entries = [fill_offsets, adamw, uniform, reduce_slots]
 entries += [multiply_tiles, triad, forward, micro_batch]
 rehearse_all()
 warmed = [set(entry.signatures) for entry in entries]

@@ -9,7 +9,7 @@ import click
 from pydantic import ValidationError
 
 from feste_dp.cache import cache_root
-from feste_dp.cli.arguments import OVERRIDES, RUN, WORKERS, PathType, said_as_typed
+from feste_dp.cli.arguments import OVERRIDES, RUN, WORKERS, PathType, StepRange, said_as_typed
 from feste_dp.config.loading import load_config
 from feste_dp.config.schema import RunConfig, expected_value
 from feste_dp.train import launch as runs
@@ -36,6 +36,12 @@ _WORKERS = click.option(
     help="Worker processes, at most train.shards; any number gives the same result. "
     "Default: what the config says, else one per usable CPU.",
 )
+_TRACE = click.option(
+    "--trace",
+    type=StepRange(),
+    metavar="FIRST:LAST",
+    help="Write what every process did in these steps, for ui.perfetto.dev, into the run's directory.",
+)
 _QUIET = click.option("--quiet", is_flag=True, help="Print only warnings and the result.")
 
 
@@ -51,6 +57,7 @@ _QUIET = click.option("--quiet", is_flag=True, help="Print only warnings and the
 @OVERRIDES
 @click.option("--name", callback=_check_name, help="First part of the name of the run directory.")
 @click.option("--out", type=PathType(), help="Run directory, new or empty, instead of a named one.")
+@_TRACE
 @_QUIET
 def launch(
     config_path: Path,
@@ -58,6 +65,7 @@ def launch(
     overrides: tuple[str, ...],
     name: str | None,
     out: Path | None,
+    trace: tuple[int, int] | None,
     quiet: bool,
 ) -> int:
     """Train a model.
@@ -66,6 +74,7 @@ def launch(
     Examples:
       feste-dp launch --config configs/tiny.yaml --workers 2
       feste-dp launch --config configs/small.yaml --set train.steps=500 --name short
+      feste-dp launch --config configs/tiny.yaml --trace 100:102
 
     Ctrl-C saves and stops; `feste-dp resume` goes on from there.
     """
@@ -77,15 +86,18 @@ def launch(
     with said_as_typed(workers):
         config = load_config(config_path, given)
     with _progress(quiet) as progress, StopSignals() as signals:
-        return runs.launch(config, out, _surroundings(progress, signals))
+        return runs.launch(config, out, _surroundings(progress, signals, trace))
 
 
 @click.command()
 @RUN
 @_WORKERS
 @OVERRIDES
+@_TRACE
 @_QUIET
-def resume(run: Path, workers: int | None, overrides: tuple[str, ...], quiet: bool) -> int:
+def resume(
+    run: Path, workers: int | None, overrides: tuple[str, ...], trace: tuple[int, int] | None, quiet: bool
+) -> int:
     """Continue a run after its newest checkpoint.
 
     RUN is the directory of a run, such as launch prints.
@@ -96,15 +108,15 @@ def resume(run: Path, workers: int | None, overrides: tuple[str, ...], quiet: bo
       feste-dp resume data/runs/tiny-20260131T120000Z --workers 4 --set train.steps=2000
     """
     with said_as_typed(workers), _progress(quiet) as progress, StopSignals() as signals:
-        return runs.resume(run, workers, overrides, _surroundings(progress, signals))
+        return runs.resume(run, workers, overrides, _surroundings(progress, signals, trace))
 
 
 def _progress(quiet: bool) -> Progress:
     return make_progress(sys.stdout.isatty(), quiet)
 
 
-def _surroundings(progress: Progress, signals: StopSignals) -> Surroundings:
-    return Surroundings(os.environ, cache_root(os.environ), progress, signals, _program())
+def _surroundings(progress: Progress, signals: StopSignals, trace: tuple[int, int] | None) -> Surroundings:
+    return Surroundings(os.environ, cache_root(os.environ), progress, signals, trace, _program())
 
 
 def _program() -> str:

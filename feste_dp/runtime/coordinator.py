@@ -29,6 +29,7 @@ from feste_dp.runtime.protocol import Phase, next_phase
 from feste_dp.runtime.results import Gradient, Report, read_report, tree_sum
 from feste_dp.runtime.shard_computer import ShardSpec
 from feste_dp.runtime.socket_directory import make_socket_directory
+from feste_dp.runtime.tracing import Recorder, TraceRequest
 from feste_dp.runtime.worker import WorkerSpec
 from feste_dp.runtime.worker_process import WorkerProcess, start_worker
 
@@ -44,8 +45,15 @@ class Coordinator:
     """Runs the workers. Use as a context manager: leaving it ends every process and frees the socket."""
 
     def __init__(
-        self, config: Config, workers: int, data_directory: Path, environ: Mapping[str, str]
+        self,
+        config: Config,
+        workers: int,
+        data_directory: Path,
+        environ: Mapping[str, str],
+        trace: TraceRequest | None = None,
     ) -> None:
+        self._trace = trace
+        self.recorder = None if trace is None else Recorder(trace, "coordinator", 0)
         self._config, self._data_directory, self._environ = config, data_directory, environ
         self._count, self._cpus = workers, pin_plan(config.run.pin, workers)
         self._directory: str | None = None
@@ -99,6 +107,7 @@ class Coordinator:
         self._gather(ledger, step, "compute")
         computed = time.perf_counter()
         stripes = self._reduce(step)
+        self._record(step, {"compute": (started, computed), "reduce": (computed, time.perf_counter())})
         reports = ledger.results()
         losses = [report.value for report in reports]
         return Gradient(
@@ -110,12 +119,18 @@ class Coordinator:
             worker_reduce_seconds=self._seconds_by_worker(stripes),
         )
 
+    def _record(self, step: int, phases: Mapping[str, tuple[float, float]]) -> None:
+        if self.recorder is not None:
+            self.recorder.phases(step, phases)
+
     def validation_loss(self, step: int, offsets: NDArray[np.int64]) -> float:
         """Mean loss over the sequences at offsets, a multiple of sequences_per_shard of them."""
+        started = time.perf_counter()
         units = len(offsets) // self._config.train.sequences_per_shard
         ledger: Ledger[int, Report] = Ledger(range(units))
         self._order(ledger, lambda units: m.Evaluate(step, units, self._slice(offsets, units)))
         self._gather(ledger, step, "validation")
+        self._record(step, {"validation": (started, time.perf_counter())})
         total = tree_sum([report.value for report in ledger.results()])
         return total / (len(offsets) * self._config.model.block_size)
 
@@ -132,6 +147,8 @@ class Coordinator:
             if self._context is not None:
                 self._context.destroy(linger=0)
             self._remove_socket_directory()
+            if self.recorder is not None:
+                self.recorder.write()
             if self.arena.fd >= 0:
                 os.close(self.arena.fd)
                 self.arena.fd = -1
@@ -227,7 +244,7 @@ class Coordinator:
 
     def _read(self, frames: list[bytes]) -> tuple[int, m.Message] | None:
         """The worker and its message; None, and counted, for a frame that is not one of this run."""
-        worker = int.from_bytes(frames[0], "big")
+        started, worker = time.perf_counter(), int.from_bytes(frames[0], "big")
         try:
             if len(frames) != 3 or frames[1] != self._token or worker not in self._workers:
                 raise m.ProtocolError("not a frame of this run")
@@ -240,6 +257,8 @@ class Coordinator:
             return None
         if isinstance(message, m.Failed):
             self._failures[worker] = message
+        if self.recorder is not None:
+            self.recorder.received(worker, message, started, time.perf_counter())
         return worker, message
 
     def _loss(self, worker: int, where: str, ledger: Ledger[Item, Report] | None) -> RunError:
@@ -256,10 +275,13 @@ class Coordinator:
         return error
 
     def _send(self, worker: int, message: m.Message) -> None:
+        started = time.perf_counter()
         self._phases[worker] = next_phase(self._phases[worker], message)
         # where the peer is gone, its process handle says so at the next wait
         with contextlib.suppress(zmq.ZMQError):
             self._socket.send_multipart([worker.to_bytes(2, "big"), self._token, m.encode(message)])
+        if self.recorder is not None:
+            self.recorder.sent(worker, message, started, time.perf_counter())
 
     def _spec(self, worker: int, endpoint: str) -> WorkerSpec:
         train = self._config.train
@@ -279,4 +301,5 @@ class Coordinator:
             ),
             data_directory=str(self._data_directory),
             cpu=self._cpus[worker],
+            trace=self._trace,
         )

@@ -22,6 +22,7 @@ from feste_dp.runtime.arena import Arena
 from feste_dp.runtime.protocol import Phase, next_phase
 from feste_dp.runtime.rehearsal import check_that_compiled_code_is_loaded
 from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
+from feste_dp.runtime.tracing import Recorder, TraceRequest
 
 _PR_SET_PDEATHSIG = 1
 _PARENT_CHECK_MS = 1000
@@ -40,6 +41,7 @@ class WorkerSpec(BaseModel):
     shard: ShardSpec
     data_directory: str
     cpu: int | None
+    trace: TraceRequest | None = None
 
 
 class Connection:
@@ -119,6 +121,23 @@ def die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def connect(spec: WorkerSpec, recorder: Recorder | None) -> Connection:
+    if recorder is None:
+        return Connection(spec)
+    from feste_dp.runtime.traced_worker import TracedConnection
+
+    return TracedConnection(spec, recorder)
+
+
+def make_computer(spec: WorkerSpec, arena: Arena, recorder: Recorder | None) -> ShardComputer:
+    data = open_token_data(Path(spec.data_directory))
+    if recorder is None:
+        return ShardComputer(spec.shard, arena, data)
+    from feste_dp.runtime.traced_worker import TracedShardComputer
+
+    return TracedShardComputer(spec.shard, arena, data, recorder)
+
+
 def main() -> int:
     spec = WorkerSpec.model_validate_json(sys.stdin.buffer.read())
     die_with_parent()
@@ -126,11 +145,12 @@ def main() -> int:
     if spec.cpu is not None:
         os.sched_setaffinity(0, {spec.cpu})
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the coordinator decides when a run stops
-    connection = Connection(spec)
+    recorder = None if spec.trace is None else Recorder(spec.trace, f"worker {spec.worker}", 1 + spec.worker)
+    connection = connect(spec, recorder)
     try:
         check_that_compiled_code_is_loaded()
         arena = Arena(spec.arena_fd, parameter_count(spec.shard.model), spec.shard.shards)
-        computer = ShardComputer(spec.shard, arena, open_token_data(Path(spec.data_directory)))
+        computer = make_computer(spec, arena, recorder)
         serve(connection, computer, spec.shard.sequences_per_shard)
     except Exception as error:
         connection.report_failure(error)

@@ -52,6 +52,8 @@ class Timed:
 class OneProcess:
     """Gives a Stepper what it asks of a coordinator: the arrays, and a step's gradient in them."""
 
+    recorder = None
+
     def __init__(self, config: Config, data: TokenData) -> None:
         self._config = config
         self.arena = PrivateArena(parameter_count(config.model))
@@ -81,7 +83,7 @@ def time_steps(config: Config, data: TokenData, warmup: int, steps: int) -> Time
     process = OneProcess(config, data)
     process.arena.params[:] = initial_params(config.model, config.train.seed)
     seconds, losses = [], []
-    # a Stepper asks its coordinator for the arena and for gradient(), nothing else
+    # a Stepper asks its coordinator for the arena, its recorder and gradient(), nothing else
     with contextlib.closing(Stepper(config, data, cast(Coordinator, process))) as stepper:
         for number in range(1, warmup + steps + 1):
             if number == warmup + 1:

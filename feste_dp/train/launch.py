@@ -33,6 +33,7 @@ from feste_dp.train.run_directory import (
     create_run_directory_at,
     open_run_directory,
 )
+from feste_dp.train.run_trace import RunTrace, check_steps
 from feste_dp.train.signals import Interrupted
 from feste_dp.train.start import Surroundings, check_machine, counted, prepare, start_workers
 from feste_dp.train.step_time import LAUNCH_S, estimated_step, run_seconds
@@ -48,11 +49,15 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
         check_can_create_at(out)
     else:
         check_can_create(Path(config.run.dir))
+    check_steps(around.trace, config.train.steps)
     config = _with_absolute_corpus(config)
     workers = config.run.workers or default_workers(config.train.shards)
     check_machine(config, workers, checkpoints=out or Path(config.run.dir))
     data = prepare(config, around)
-    with Coordinator(config, workers, data.directory, around.environ) as coordinator:
+    with (
+        RunTrace(around.trace, around.progress) as trace,
+        Coordinator(config, workers, data.directory, around.environ, trace.request) as coordinator,
+    ):
         start_workers(coordinator, workers, around)
         text, tokenizer = dump_config(config), data.tokenizer_path
         if out is not None:
@@ -61,6 +66,7 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
             run = create_run_directory(
                 Path(config.run.dir), config.run.name, datetime.now(UTC), config=text, tokenizer=tokenizer
             )
+        trace.directory = run.path
         with RunLock(run, datetime.now(UTC)):
             log = RunLog(run.log)
             log.info(f"new run, {workers} workers, seed {config.train.seed}")
@@ -85,9 +91,14 @@ def resume(path: Path, workers: int | None, overrides: Sequence[str], around: Su
             around.progress.warning(line)
             log.warning(line)
         count = config.run.workers or default_workers(config.train.shards)
+        check_steps(around.trace, config.train.steps)
         check_machine(config, count)
         data = prepare(config, around)
-        with Coordinator(config, count, data.directory, around.environ) as coordinator:
+        with (
+            RunTrace(around.trace, around.progress) as trace,
+            Coordinator(config, count, data.directory, around.environ, trace.request) as coordinator,
+        ):
+            trace.directory = run.path
 
             def begin() -> None:
                 start_workers(coordinator, count, around)
@@ -224,7 +235,7 @@ def _announcement(
 ) -> list[str]:
     model, train = config.model, config.train
     left = (train.steps - first_step) / train.steps
-    seconds = run_seconds(config, estimated_step(config, workers, LAUNCH_S)) * left
+    seconds = max(1.0, run_seconds(config, estimated_step(config, workers, LAUNCH_S)) * left)
     head = "tied" if model.tie_embeddings else "untied"
     lines = [
         f"model        {parameter_count(model):,} parameters ({counted(model.n_layer, 'layer')}, "

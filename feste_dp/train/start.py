@@ -27,6 +27,8 @@ class Surroundings:
     cache_root: Path
     progress: Progress
     signals: StopSignals
+    trace: tuple[int, int] | None = None
+    """First and last step to trace."""
     program: str = "feste-dp"
     """How the user calls it, for the commands that a run suggests."""
 

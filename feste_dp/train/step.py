@@ -114,6 +114,10 @@ class Stepper:
         else:
             skipped = self._skip(number, gradient.shard_losses)
         finished = time.perf_counter()
+        if self._coordinator.recorder is not None:
+            self._coordinator.recorder.phases(
+                number, {f"step {number}": (started, finished), "update": (reduced, finished)}
+            )
         times = StepTimes(
             total=finished - started,
             worker_compute=gradient.worker_seconds,

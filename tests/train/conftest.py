@@ -98,9 +98,11 @@ class Runs:
         self._number += 1
         return self._folder / f"run{self._number}"
 
-    def launch(self, config: Config, *, stop_after: int | None = None) -> Outcome:
+    def launch(
+        self, config: Config, *, stop_after: int | None = None, trace: tuple[int, int] | None = None
+    ) -> Outcome:
         path = self.new_path()
-        return self._follow(path, stop_after, lambda around: launching.launch(config, path, around))
+        return self._follow(path, stop_after, lambda around: launching.launch(config, path, around), trace)
 
     def resume(
         self,
@@ -109,17 +111,26 @@ class Runs:
         overrides: Sequence[str] = (),
         *,
         stop_after: int | None = None,
+        trace: tuple[int, int] | None = None,
     ) -> Outcome:
-        return self._follow(run, stop_after, lambda around: launching.resume(run, workers, overrides, around))
+        return self._follow(
+            run, stop_after, lambda around: launching.resume(run, workers, overrides, around), trace
+        )
 
-    def _follow(self, path: Path, stop_after: int | None, start: Callable[[Surroundings], int]) -> Outcome:
+    def _follow(
+        self,
+        path: Path,
+        stop_after: int | None,
+        start: Callable[[Surroundings], int],
+        trace: tuple[int, int] | None = None,
+    ) -> Outcome:
         def on_step(step: int) -> None:
             if step == stop_after:
                 os.kill(os.getpid(), signal.SIGTERM)
 
         progress = Watched(on_step)
         with progress, StopSignals(notice=lambda text: None) as signals:
-            status = start(Surroundings(os.environ, self.cache, progress, signals))
+            status = start(Surroundings(os.environ, self.cache, progress, signals, trace))
         return Outcome(
             path, status, progress.result.getvalue(), progress.warnings.getvalue(), progress.messages
         )

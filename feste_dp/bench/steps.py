@@ -27,7 +27,7 @@ def measure_steps(
     config: Config, workers: int, steps: int, warmup: int, around: Surroundings
 ) -> MeasuredSteps:
     """Train from the initial weights for warmup + steps steps. Raises UsageError, RunError."""
-    check_machine(config, workers)
+    check_machine(config, workers, around)
     config = with_room_for(config, warmup + steps)
     data = prepare(config, around)
     reset_peak()

@@ -13,6 +13,7 @@ from feste_dp.cli.prepare import prepare
 from feste_dp.cli.read_run import evaluate, generate
 from feste_dp.cli.scale import scale
 from feste_dp.cli.train import launch, resume
+from feste_dp.cli.workers import workers
 from feste_dp.errors import RunError, UsageError
 from feste_dp.train.progress import printable
 from feste_dp.train.signals import Interrupted
@@ -52,7 +53,7 @@ def cli() -> None:
     """
 
 
-for command in (launch, resume, generate, evaluate, prepare, checkpoint, plan, bench, scale):
+for command in (launch, resume, workers, generate, evaluate, prepare, checkpoint, plan, bench, scale):
     cli.add_command(command)
 
 
@@ -76,6 +77,8 @@ def run() -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         return INTERRUPTED
+    except MemoryError:
+        return _fail("out of memory: set the model, train.micro_batch or --workers smaller", FAILED)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG):
             raise

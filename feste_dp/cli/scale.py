@@ -14,7 +14,7 @@ from feste_dp.config.loading import load_config
 from feste_dp.scale.assembly import machine_warnings, make_study
 from feste_dp.scale.files import output_directory, write_study
 from feste_dp.scale.machine import read_machine
-from feste_dp.scale.measuring import Plan, check_plan, measure
+from feste_dp.scale.measuring import Plan, check_plan, measure, quietly
 from feste_dp.scale.study import study_to_json
 from feste_dp.scale.table import study_table
 from feste_dp.train.progress import PlainProgress
@@ -108,13 +108,14 @@ def scale(
     now = datetime.now(UTC)
     plan = Plan("weak" if weak else "strong", config, counts, steps, warmup, repeats, not no_baselines)
     directory = output_directory(out, config.run.name, now)
-    check_plan(plan)
     with PlainProgress(sys.stderr, sys.stderr) as progress, StopSignals() as signals:
+        around = Surroundings(os.environ, cache_root(os.environ), progress, signals)
+        quiet = quietly(plan, around)
+        check_plan(plan, quiet)
         machine = read_machine(config.run.pin, max(counts))
         for line in machine_warnings(machine, counts):
             progress.warning(line)
-        around = Surroundings(os.environ, cache_root(os.environ), progress, signals)
-        study = make_study(plan, config.run.name, machine, measure(plan, around), now)
+        study = make_study(plan, config.run.name, machine, measure(plan, around, quiet), now)
         written, missing = write_study(study, directory)
         if missing is not None:
             progress.message(missing)

@@ -9,7 +9,7 @@ import click
 from pydantic import ValidationError
 
 from feste_dp.cache import cache_root
-from feste_dp.cli.arguments import OVERRIDES, RUN, WORKERS, PathType, StepRange, said_as_typed
+from feste_dp.cli.arguments import OVERRIDES, PIN, RUN, WORKERS, PathType, StepRange, said_as_typed
 from feste_dp.config.loading import load_config
 from feste_dp.config.schema import RunConfig, expected_value
 from feste_dp.train import launch as runs
@@ -34,7 +34,7 @@ _WORKERS = click.option(
     type=WORKERS,
     metavar="N",
     help="Worker processes, at most train.shards; any number gives the same result. "
-    "Default: what the config says, else one per usable CPU.",
+    "Default: what the config says, else one per usable core.",
 )
 _TRACE = click.option(
     "--trace",
@@ -54,6 +54,7 @@ _QUIET = click.option("--quiet", is_flag=True, help="Print only warnings and the
     help="YAML file; the keys it lacks have defaults.",
 )
 @_WORKERS
+@PIN
 @OVERRIDES
 @click.option("--name", callback=_check_name, help="First part of the name of the run directory.")
 @click.option("--out", type=PathType(), help="Run directory, new or empty, instead of a named one.")
@@ -62,6 +63,7 @@ _QUIET = click.option("--quiet", is_flag=True, help="Print only warnings and the
 def launch(
     config_path: Path,
     workers: int | None,
+    pin: str | None,
     overrides: tuple[str, ...],
     name: str | None,
     out: Path | None,
@@ -81,22 +83,29 @@ def launch(
     given = list(overrides)
     if workers is not None:
         given.append(f"run.workers={workers}")
+    if pin is not None:
+        given.append(f"run.pin={pin}")
     if name is not None:
         given.append(f'run.name="{name}"')
-    with said_as_typed(workers):
+    with said_as_typed(workers, pin), _progress(quiet) as progress, StopSignals() as signals:
         config = load_config(config_path, given)
-    with _progress(quiet) as progress, StopSignals() as signals:
         return runs.launch(config, out, _surroundings(progress, signals, trace))
 
 
 @click.command()
 @RUN
 @_WORKERS
+@PIN
 @OVERRIDES
 @_TRACE
 @_QUIET
 def resume(
-    run: Path, workers: int | None, overrides: tuple[str, ...], trace: tuple[int, int] | None, quiet: bool
+    run: Path,
+    workers: int | None,
+    pin: str | None,
+    overrides: tuple[str, ...],
+    trace: tuple[int, int] | None,
+    quiet: bool,
 ) -> int:
     """Continue a run after its newest checkpoint.
 
@@ -107,8 +116,8 @@ def resume(
       feste-dp resume data/runs/tiny-20260131T120000Z
       feste-dp resume data/runs/tiny-20260131T120000Z --workers 4 --set train.steps=2000
     """
-    with said_as_typed(workers), _progress(quiet) as progress, StopSignals() as signals:
-        return runs.resume(run, workers, overrides, _surroundings(progress, signals, trace))
+    with said_as_typed(workers, pin), _progress(quiet) as progress, StopSignals() as signals:
+        return runs.resume(run, workers, overrides, _surroundings(progress, signals, trace), pin)
 
 
 def _progress(quiet: bool) -> Progress:
@@ -116,10 +125,10 @@ def _progress(quiet: bool) -> Progress:
 
 
 def _surroundings(progress: Progress, signals: StopSignals, trace: tuple[int, int] | None) -> Surroundings:
-    return Surroundings(os.environ, cache_root(os.environ), progress, signals, trace, _program())
+    return Surroundings(os.environ, cache_root(os.environ), progress, signals, program_name(), trace=trace)
 
 
-def _program() -> str:
+def program_name() -> str:
     """What to type for this program: its name where the shell finds it, else the way it was called now."""
     if shutil.which("feste-dp") or Path(sys.argv[0]).name != "feste-dp":
         return "feste-dp"

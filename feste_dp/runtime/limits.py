@@ -21,7 +21,7 @@ class Limits:
     address_space: int
     """Bytes that one process may still map (ulimit -v)."""
     disk: int
-    """Bytes free where checkpoints go."""
+    """Bytes for checkpoints: free ones, and those of the checkpoints that are there, which will make room."""
     descriptors: int
     """Open files in all that one process may have."""
     processes: int
@@ -33,7 +33,7 @@ def measure_limits(checkpoints: Path | None, root: Path = Path("/")) -> Limits:
     return Limits(
         memory=available_memory(root),
         address_space=_address_space_left(root),
-        disk=UNLIMITED if checkpoints is None else free_disk(checkpoints),
+        disk=UNLIMITED if checkpoints is None else free_disk(checkpoints) + _held(checkpoints),
         descriptors=_soft_limit(resource.RLIMIT_NOFILE),
         processes=min(_own_processes_left(root), processes_left(root)),
     )
@@ -53,6 +53,14 @@ def free_disk(path: Path) -> int:
     except OSError:
         return UNLIMITED
     return usage.free if usage.total else UNLIMITED  # some file systems do not know their size
+
+
+def _held(checkpoints: Path) -> int:
+    """Bytes of the checkpoints in a directory."""
+    try:
+        return sum(file.lstat().st_size for file in checkpoints.glob("step-*/*"))
+    except OSError:
+        return 0
 
 
 def _address_space_left(root: Path) -> int:

@@ -10,7 +10,7 @@ from feste_dp.bench.step_report import Yardsticks
 from feste_dp.bench.steps import measure_steps, with_room_for
 from feste_dp.config.schema import Config
 from feste_dp.errors import RunError, UsageError
-from feste_dp.runtime.cpus import usable_cpus
+from feste_dp.runtime.cpus import crowding, usable_cpus
 from feste_dp.scale.baselines import BaselineRun, run_one_process, run_torch, why_no_torch
 from feste_dp.scale.study import Kind
 from feste_dp.train.progress import Progress
@@ -77,7 +77,7 @@ class Measurements:
     """By number of cores at once."""
 
 
-def check_plan(plan: Plan) -> None:
+def check_plan(plan: Plan, quiet: Surroundings) -> None:
     """Refuses what cannot be measured, before anything is. Raises UsageError."""
     shards = plan.config.train.shards
     if max(plan.counts) > shards:
@@ -86,13 +86,12 @@ def check_plan(plan: Plan) -> None:
             f"train.shards to {1 << (max(plan.counts) - 1).bit_length()}"
         )
     for workers in plan.counts:
-        check_machine(plan.config_of(workers), workers)
+        check_machine(plan.config_of(workers), workers, quiet)
 
 
-def measure(plan: Plan, around: Surroundings) -> Measurements:
-    """Raises UsageError, RunError."""
+def measure(plan: Plan, around: Surroundings, quiet: Surroundings) -> Measurements:
+    """`quiet` is for the single runs. Raises UsageError, RunError."""
     data = prepare(plan.config, around)
-    quiet = replace(around, progress=_Quiet(around.progress))
     found = Measurements(
         [CountRuns(workers, plan.config_of(workers)) for workers in plan.counts],
         BaselineRuns(skipped=None if plan.baselines else "left out with --no-baselines"),
@@ -150,14 +149,21 @@ def _check_against_one_worker(
             count.reference = measure_steps(count.config, 1, steps, 0, quiet).losses
 
 
-class _Quiet(Progress):
-    """Passes warnings on and nothing else: a study says itself what it is at."""
+def quietly(plan: Plan, around: Surroundings) -> Surroundings:
+    """For single runs: their warnings once, but not those of crowded cores, which the study itself gives."""
+    return replace(around, progress=_Quiet(around.progress, {crowding(n) for n in plan.counts}))
 
-    def __init__(self, outer: Progress) -> None:
-        self._outer = outer
+
+class _Quiet(Progress):
+    """Passes each warning on once and nothing else: a study says itself what it is at."""
+
+    def __init__(self, outer: Progress, said: set[str | None]) -> None:
+        self._outer, self._said = outer, said
 
     def warning(self, text: str) -> None:
-        self._outer.warning(text)
+        if text not in self._said:
+            self._said.add(text)
+            self._outer.warning(text)
 
     def finish(self, summary: str) -> None:
         """Nothing finishes here."""

@@ -25,6 +25,7 @@ from feste_dp.data.tokens import TokenData, open_token_data
 from feste_dp.model.parameters import initial_params, parameter_count
 from feste_dp.runtime.arena import PrivateArena
 from feste_dp.runtime.coordinator import Coordinator
+from feste_dp.runtime.faults import COORDINATOR, Faults
 from feste_dp.runtime.results import Gradient
 from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
 from feste_dp.train.step import Stepper
@@ -53,6 +54,7 @@ class OneProcess:
     """Gives a Stepper what it asks of a coordinator: the arrays, and a step's gradient in them."""
 
     recorder = None
+    faults = Faults([], COORDINATOR)
 
     def __init__(self, config: Config, data: TokenData) -> None:
         self._config = config
@@ -75,7 +77,7 @@ class OneProcess:
         self._computer.stripe(0, len(self.arena.norms))
         compute, reduce = computed - started, time.perf_counter() - computed
         loss = loss_sum / self._config.tokens_per_step
-        return Gradient(loss, [loss_sum], compute, reduce, [compute], [reduce])
+        return Gradient(loss, [loss_sum], compute, reduce, [compute], [reduce], [1])
 
 
 def time_steps(config: Config, data: TokenData, warmup: int, steps: int) -> Timed:
@@ -83,7 +85,7 @@ def time_steps(config: Config, data: TokenData, warmup: int, steps: int) -> Time
     process = OneProcess(config, data)
     process.arena.params[:] = initial_params(config.model, config.train.seed)
     seconds, losses = [], []
-    # a Stepper asks its coordinator for the arena, its recorder and gradient(), nothing else
+    # a Stepper asks its coordinator for these and for gradient(), nothing else
     with contextlib.closing(Stepper(config, data, cast(Coordinator, process))) as stepper:
         for number in range(1, warmup + steps + 1):
             if number == warmup + 1:

@@ -20,8 +20,9 @@ from feste_dp.data.tokens import TokenData
 from feste_dp.errors import RunError, UsageError
 from feste_dp.model.parameters import initial_params, layout, parameter_count
 from feste_dp.runtime.coordinator import Coordinator
-from feste_dp.runtime.cpus import default_workers, usable_cpus
+from feste_dp.runtime.cpus import default_workers
 from feste_dp.train.metrics import MetricsWriter, truncate_after, with_perplexity
+from feste_dp.train.notices import teller
 from feste_dp.train.progress import format_duration
 from feste_dp.train.run_directory import (
     RunDirectory,
@@ -38,6 +39,7 @@ from feste_dp.train.signals import Interrupted
 from feste_dp.train.start import Surroundings, check_machine, counted, prepare, start_workers
 from feste_dp.train.step_time import LAUNCH_S, estimated_step, run_seconds
 from feste_dp.train.trainer import Outlets, Trainer
+from feste_dp.train.worker_request import take_request
 
 
 def launch(config: Config, out: Path | None, around: Surroundings) -> int:
@@ -52,11 +54,12 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
     check_steps(around.trace, config.train.steps)
     config = _with_absolute_corpus(config)
     workers = config.run.workers or default_workers(config.train.shards)
-    check_machine(config, workers, checkpoints=out or Path(config.run.dir))
+    warnings = check_machine(config, workers, around, saves_in=out or Path(config.run.dir))
     data = prepare(config, around)
+    shown = teller(around.progress)
     with (
         RunTrace(around.trace, around.progress) as trace,
-        Coordinator(config, workers, data.directory, around.environ, trace.request) as coordinator,
+        Coordinator(config, workers, data.directory, around.environ, shown, trace.request) as coordinator,
     ):
         start_workers(coordinator, workers, around)
         text, tokenizer = dump_config(config), data.tokenizer_path
@@ -70,10 +73,14 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
         with RunLock(run, datetime.now(UTC)):
             log = RunLog(run.log)
             log.info(f"new run, {workers} workers, seed {config.train.seed}")
+            for line in warnings:
+                log.warning(line)
             return _train(run, config, data, coordinator, workers, log, around)
 
 
-def resume(path: Path, workers: int | None, overrides: Sequence[str], around: Surroundings) -> int:
+def resume(
+    path: Path, workers: int | None, overrides: Sequence[str], around: Surroundings, pin: str | None = None
+) -> int:
     """Continue a run after its newest whole checkpoint; returns the exit status as launch does.
 
     Keys of the config change as config/changes.py allows. Raises UsageError with nothing changed, RunError.
@@ -82,21 +89,24 @@ def resume(path: Path, workers: int | None, overrides: Sequence[str], around: Su
     with RunLock(run, datetime.now(UTC)):
         log = RunLog(run.log)
         to_store = load_config(run.config, overrides)
-        worker_override = [] if workers is None else [f"run.workers={workers}"]
-        config = load_config(run.config, [*overrides, *worker_override])
+        for_now = [] if workers is None else [f"run.workers={workers}"]
+        for_now += [] if pin is None else [f"run.pin={pin}"]
+        config = load_config(run.config, [*overrides, *for_now])
         checkpoint, damages = _find_checkpoint(run)
         saved = _saved_config(run, checkpoint)
         changes = check_changes(saved, config, explicit=override_keys(overrides))
         for line in damages:
             around.progress.warning(line)
-            log.warning(line)
         count = config.run.workers or default_workers(config.train.shards)
         check_steps(around.trace, config.train.steps)
-        check_machine(config, count)
+        warnings = check_machine(config, count, around, saves_in=run.checkpoints, resumes=True)
+        for line in [*damages, *warnings]:
+            log.warning(line)
         data = prepare(config, around)
+        shown = teller(around.progress, log)
         with (
             RunTrace(around.trace, around.progress) as trace,
-            Coordinator(config, count, data.directory, around.environ, trace.request) as coordinator,
+            Coordinator(config, count, data.directory, around.environ, shown, trace.request) as coordinator,
         ):
             trace.directory = run.path
 
@@ -133,7 +143,9 @@ def _train(
     with contextlib.ExitStack() as stack:
         metrics = stack.enter_context(MetricsWriter(run.metrics))
         stack.enter_context(contextlib.closing(writer))
-        outlets = Outlets(around.progress, log, metrics, writer, around.signals)
+        coordinator.tell(teller(around.progress, log))
+        take_request(run)  # one that came too late for the process before
+        outlets = Outlets(around.progress, log, metrics, writer, around.signals, lambda: take_request(run))
         tokenizer = load_tokenizer(run.tokenizer)
         trainer = Trainer(config, data, tokenizer, coordinator, outlets)
         stack.enter_context(contextlib.closing(trainer))
@@ -251,6 +263,4 @@ def _announcement(
     ]
     if first_step:
         lines.append(f"resuming     after step {first_step}")
-    if workers > usable_cpus():
-        lines.append(f"note         {workers} workers share {usable_cpus()} usable CPUs: use {usable_cpus()}")
     return lines

@@ -11,7 +11,7 @@ from feste_dp.config.schema import Config
 from feste_dp.data.tokens import TokenData
 from feste_dp.errors import RunError, UsageError
 from feste_dp.model.parameters import layout, parameter_count
-from feste_dp.runtime.cpus import default_workers, usable_cpus
+from feste_dp.runtime.cpus import crowding, default_workers, usable_cpus
 from feste_dp.runtime.limits import Limits
 from feste_dp.train.estimate import flops_formula, flops_per_token, run_flops
 from feste_dp.train.preflight import (
@@ -103,8 +103,9 @@ def make_plan(
             step = estimated_step(config, workers, seconds)
         except (UsageError, RunError) as error:
             problems.append(str(error))
-    if workers > usable_cpus():
-        notes.append(f"{workers} workers share {usable_cpus()} usable CPUs: use {usable_cpus()}")
+    crowded = crowding(workers)
+    if crowded is not None:
+        notes.append(crowded)
     if config.train.shards % workers:
         notes.append(
             f"{config.train.shards} shards do not divide by {workers} workers: some wait for the others"

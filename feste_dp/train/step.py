@@ -6,7 +6,7 @@ of processes and messages (the coordinator's).
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -32,11 +32,14 @@ class StepTimes:
     """Each worker's own time in its stripe."""
     update: float
     """Norm, clip factor, learning rate and AdamW."""
+    worker_shards: list[int] = field(default_factory=list)
+    """How many shards each worker computed, where that is known."""
 
     @property
     def compute(self) -> float:
-        """Mean of the workers' compute times."""
-        return math.fsum(self.worker_compute) / len(self.worker_compute)
+        """Mean of the compute times of the workers that had any."""
+        worked = [seconds for seconds in self.worker_compute if seconds > 0]
+        return math.fsum(worked) / len(worked) if worked else 0.0
 
     @property
     def wait(self) -> float:
@@ -97,6 +100,7 @@ class Stepper:
         # compute and reduce; an exchange between machines would stand between this line and the next
         gradient = self._coordinator.gradient(number, offsets)
         reduced = time.perf_counter()
+        self._coordinator.faults.at("update", number)
         norm = gradient_norm(self._arena.norms)
         lr = learning_rate(
             number,
@@ -114,6 +118,7 @@ class Stepper:
         else:
             skipped = self._skip(number, gradient.shard_losses)
         finished = time.perf_counter()
+        self._coordinator.faults.at("updated", number)
         if self._coordinator.recorder is not None:
             self._coordinator.recorder.phases(
                 number, {f"step {number}": (started, finished), "update": (reduced, finished)}
@@ -123,6 +128,7 @@ class Stepper:
             worker_compute=gradient.worker_seconds,
             worker_reduce=gradient.worker_reduce_seconds,
             update=finished - reduced,
+            worker_shards=gradient.worker_shards,
         )
         return StepResult(gradient.loss, norm, lr, times, skipped)
 

@@ -170,15 +170,57 @@ def test_waiting_for_the_compiler_is_reported(empty_cache, monkeypatch):
     ("program", "reason"),
     [
         ("raise OSError('disk full')", "OSError: disk full"),
-        ("import os; os._exit(3)", "3"),
-        ("import os; os.kill(os.getpid(), 9)", "-9"),
+        ("raise OSError(28, 'No space left on device')", "OSError: [Errno 28] No space left on device"),
+        ("import os; os._exit(3)", "the compiler ended with status 3"),
+        ("import os; os.kill(os.getpid(), 9)", "the compiler ended with status -9"),
     ],
 )
 def test_a_compiler_that_fails_is_one_line(empty_cache, monkeypatch, program, reason):
     stand_in(program, monkeypatch)
     with pytest.raises(RunError) as caught:
         compile_kernels(os.environ, lambda seconds: None)
-    assert str(caught.value) == f"the kernels could not be compiled: {reason}"
+    words = str(caught.value)
+    assert words.startswith(f"the kernels could not be compiled: {reason} (into {empty_cache}, ")
+    assert "FESTE_DP_CACHE moves it" in words and "\n" not in words
+
+
+# Stands in for a warm-up that is killed in the middle: a file of code cut short, and no mark.
+KILLED = """
+import os
+from pathlib import Path
+folder = Path(os.environ["STAND_IN_CACHE"]) / "feste_dp"
+folder.mkdir(exist_ok=True)
+(folder / "half.nbc").write_bytes(b"mach")
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_cache_that_was_cut_short_by_a_kill_is_made_anew(empty_cache, monkeypatch):
+    with monkeypatch.context() as context:
+        stand_in(KILLED, context)
+        with pytest.raises(RunError):
+            compile_kernels(os.environ, lambda seconds: None)
+    assert (empty_cache / "feste_dp" / "half.nbc").exists()
+    stand_in(WRITE_CODE, monkeypatch)
+    compile_kernels(os.environ, lambda seconds: None)
+    assert [path.name for path in (empty_cache / "feste_dp").iterdir()] == ["code.nbc"]
+
+
+@pytest.mark.parametrize("in_the_way", ["complete", "feste_dp/code.nbc"])
+def test_a_cache_that_cannot_be_mended_is_one_line(empty_cache, monkeypatch, in_the_way):
+    (empty_cache / in_the_way).mkdir(parents=True)
+    stand_in(WRITE_CODE, monkeypatch)
+    with pytest.raises(RunError) as caught:
+        compile_kernels(os.environ, lambda seconds: None)
+    words = str(caught.value)
+    assert str(empty_cache) in words and "FESTE_DP_CACHE" in words and "\n" not in words
+
+
+def test_a_place_for_the_lock_that_cannot_be_written_is_no_reason_to_stop(empty_cache, monkeypatch):
+    empty_cache.with_name("cache.lock").mkdir()
+    stand_in(WRITE_CODE, monkeypatch)
+    compile_kernels(os.environ, lambda seconds: None)
+    assert (empty_cache / "feste_dp" / "code.nbc").exists()
 
 
 def test_a_stop_while_compiling_ends_the_compiler_too(empty_cache, monkeypatch):

@@ -28,6 +28,7 @@ def measured(monkeypatch):
     step = StepTime(micro_batch=0.01, compute=0.08, reduce=0.01, update=0.005, control=0.005)
     monkeypatch.setattr(planning, "estimated_step", lambda config, workers, seconds: step)
     monkeypatch.setattr(planning, "usable_cpus", lambda: 2)
+    monkeypatch.setattr(planning, "crowding", lambda workers: "too many" if workers > 2 else None)
 
 
 def config(name="tiny", **overrides) -> Config:
@@ -85,6 +86,6 @@ def test_a_text_that_will_not_do_is_a_problem():
 def test_what_is_slow_but_possible_is_a_note():
     made = make_plan(config(run__workers=3), PLENTY, lambda: TOKENS)
     shared, uneven = made.notes
-    assert shared == "3 workers share 2 usable CPUs: use 2"
+    assert shared == "too many"
     assert "8 shards do not divide by 3 workers" in uneven
     assert made.cores == 2 and made.problems == []

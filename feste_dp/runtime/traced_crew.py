@@ -1,4 +1,4 @@
-"""The crew of a traced run: records every message of the traced steps as the coordinator sends and hears it."""
+"""The crew of a traced run: records each message of the traced steps as the coordinator sends or hears it."""
 
 import time
 from collections.abc import Callable, Mapping

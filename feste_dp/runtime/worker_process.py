@@ -6,6 +6,7 @@ that started them), in a process group of their own so that Ctrl-C reaches the c
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -76,8 +77,15 @@ def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return dict(environ) | ONE_THREAD | {CACHE_VARIABLE: str(CACHE_DIRECTORY)}
 
 
+WORKERS_IGNORE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+"""Signals that are the coordinator's alone to act on, whoever sends them to all processes of a run."""
+
+
 def start_worker(worker: int, door: str, arena_fd: int, environ: Mapping[str, str]) -> WorkerProcess:
     """Start a worker, which then waits to be told its spec. From the main thread only. Raises RunError."""
+    # blocked here they are blocked in the worker before worker_boot.py can ignore them, when Python would
+    # still print a traceback for SIGINT; here they wait a few milliseconds
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, WORKERS_IGNORE)
     try:
         process = subprocess.Popen(
             [sys.executable, "-m", "feste_dp.runtime.worker_boot", door, str(os.getpid())],
@@ -88,4 +96,6 @@ def start_worker(worker: int, door: str, arena_fd: int, environ: Mapping[str, st
         )
     except OSError as error:
         raise RunError(f"worker {worker} could not be started: {error.strerror}") from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return WorkerProcess(worker, process, os.pidfd_open(process.pid))

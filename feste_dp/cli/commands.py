@@ -11,6 +11,7 @@ from feste_dp.cli.checkpoint import checkpoint
 from feste_dp.cli.prepare import prepare
 from feste_dp.cli.read_run import evaluate, generate
 from feste_dp.cli.train import launch, resume
+from feste_dp.cli.workers import workers
 from feste_dp.errors import RunError, UsageError
 from feste_dp.train.progress import printable
 from feste_dp.train.signals import Interrupted
@@ -50,7 +51,7 @@ def cli() -> None:
     """
 
 
-for command in (launch, resume, generate, evaluate, prepare, checkpoint, bench):
+for command in (launch, resume, workers, generate, evaluate, prepare, checkpoint, bench):
     cli.add_command(command)
 
 

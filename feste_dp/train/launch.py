@@ -23,6 +23,7 @@ from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.runtime.cpus import default_workers
 from feste_dp.train.estimate import estimated_seconds
 from feste_dp.train.metrics import MetricsWriter, truncate_after, with_perplexity
+from feste_dp.train.notices import teller
 from feste_dp.train.progress import format_duration
 from feste_dp.train.run_directory import (
     RunDirectory,
@@ -37,6 +38,7 @@ from feste_dp.train.run_directory import (
 from feste_dp.train.signals import Interrupted
 from feste_dp.train.start import Surroundings, check_machine, counted, prepare, start_workers
 from feste_dp.train.trainer import Outlets, Trainer
+from feste_dp.train.worker_request import take_request
 
 
 def launch(config: Config, out: Path | None, around: Surroundings) -> int:
@@ -52,7 +54,8 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
     workers = config.run.workers or default_workers(config.train.shards)
     warnings = check_machine(config, workers, around, saves_in=out or Path(config.run.dir))
     data = prepare(config, around)
-    with Coordinator(config, workers, data.directory, around.environ) as coordinator:
+    shown = teller(around.progress)
+    with Coordinator(config, workers, data.directory, around.environ, shown) as coordinator:
         start_workers(coordinator, workers, around)
         text, tokenizer = dump_config(config), data.tokenizer_path
         if out is not None:
@@ -93,7 +96,8 @@ def resume(
         for line in [*damages, *warnings]:
             log.warning(line)
         data = prepare(config, around)
-        with Coordinator(config, count, data.directory, around.environ) as coordinator:
+        shown = teller(around.progress, log)
+        with Coordinator(config, count, data.directory, around.environ, shown) as coordinator:
 
             def begin() -> None:
                 start_workers(coordinator, count, around)
@@ -128,7 +132,9 @@ def _train(
     with contextlib.ExitStack() as stack:
         metrics = stack.enter_context(MetricsWriter(run.metrics))
         stack.enter_context(contextlib.closing(writer))
-        outlets = Outlets(around.progress, log, metrics, writer, around.signals)
+        coordinator.tell(teller(around.progress, log))
+        take_request(run)  # one that came too late for the process before
+        outlets = Outlets(around.progress, log, metrics, writer, around.signals, lambda: take_request(run))
         tokenizer = load_tokenizer(run.tokenizer)
         trainer = Trainer(config, data, tokenizer, coordinator, outlets)
         stack.enter_context(contextlib.closing(trainer))

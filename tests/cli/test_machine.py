@@ -4,12 +4,16 @@
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import COMMAND, Place
+from feste_dp.config.loading import load_config
+from feste_dp.train import launch as launching
+from feste_dp.train.preflight import needs
+from tests.cli.conftest import COMMAND, Feste, Place
 
 Launch = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -143,3 +147,46 @@ def test_a_run_that_fits_into_its_control_group_is_not_killed(
     assert (done.returncode, done.stderr) == (0, "")
     kills = next(group / name for name in ("memory.oom_control", "memory.events") if (group / name).exists())
     assert "oom_kill 0" in kills.read_text()
+
+
+def kib(pid: str, file: str, name: str) -> int:
+    lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
+
+
+def test_what_is_said_to_be_needed_is_what_a_run_takes(place: Place, tmp_path: Path) -> None:
+    need = needs(load_config(place.config), 2)
+    command = [*COMMAND, "launch", "--config", str(place.config), "--out", str(tmp_path / "run"), "--quiet"]
+    memory, private, descriptors, threads = 0, 0, 0, 0
+    with subprocess.Popen([*command, "--set", "train.steps=150"], stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            try:
+                children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+                pids = [str(process.pid), *children]
+                memory = max(memory, 1024 * sum(kib(pid, "status", "RssAnon") for pid in pids))
+                for pid in pids:
+                    descriptors = max(descriptors, len(list(Path(f"/proc/{pid}/fd").iterdir())))
+                for worker in children:
+                    private = max(private, 1024 * kib(worker, "status", "RssAnon"))
+                threads = max(threads, sum(len(list(Path(f"/proc/{p}/task").iterdir())) for p in pids))
+            except OSError:  # a process has ended between two looks at it
+                continue
+            time.sleep(0.01)
+    assert process.returncode == 0
+    assert private == pytest.approx(need.memory.worker + need.memory.activations, rel=0.1)
+    own = need.memory.total - need.memory.arena - need.memory.libraries
+    assert memory == pytest.approx(own, rel=0.1)
+    assert 16 < descriptors <= need.descriptors < 3 * descriptors
+    assert 8 < threads <= need.processes < 4 * threads
+
+
+def test_memory_that_runs_out_all_the_same_is_one_line(
+    place: Place, feste: Feste, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def no_memory(*arguments: object) -> int:
+        raise MemoryError
+
+    monkeypatch.setattr(launching, "launch", no_memory)
+    result = feste("launch", "--config", place.config, "--out", tmp_path / "run")
+    assert (result.status, result.out) == (1, "")
+    assert result.err == "error: out of memory: set the model, train.micro_batch or --workers smaller\n"

@@ -10,6 +10,7 @@ from feste_dp.cli.bench import bench
 from feste_dp.cli.checkpoint import checkpoint
 from feste_dp.cli.prepare import prepare
 from feste_dp.cli.read_run import evaluate, generate
+from feste_dp.cli.replay import replay_command
 from feste_dp.cli.train import launch, resume
 from feste_dp.cli.workers import workers
 from feste_dp.errors import RunError, UsageError
@@ -51,7 +52,7 @@ def cli() -> None:
     """
 
 
-for command in (launch, resume, workers, generate, evaluate, prepare, checkpoint, bench):
+for command in (launch, resume, workers, generate, evaluate, prepare, checkpoint, replay_command, bench):
     cli.add_command(command)
 
 

@@ -69,7 +69,10 @@ def launch(
       feste-dp launch --config configs/tiny.yaml --workers 2
       feste-dp launch --config configs/small.yaml --set train.steps=500 --name short
 
-    Ctrl-C saves and stops; `feste-dp resume` goes on from there.
+    Ctrl-C finishes the step, saves and stops; pressed again, it stops at once. SIGTERM, and SIGHUP when
+    the terminal is closed (not under nohup), give up the step, validation or sample under way, save the
+    last finished step and stop: within the time of one save. SIGUSR1 saves and goes on. `feste-dp resume`
+    goes on with the same bits.
     """
     given = list(overrides)
     if workers is not None:

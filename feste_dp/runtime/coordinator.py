@@ -142,13 +142,17 @@ class Coordinator:
                 self.arena.fd = -1
 
     def _seconds_by_worker(self, reports: Sequence[Report]) -> list[float]:
-        seconds = [0.0] * max(self._count, 1 + max(report.worker for report in reports))
+        seconds = [0.0] * self._numbers(reports)
         for report in reports:
             seconds[report.worker] += report.seconds
         return seconds
 
+    def _numbers(self, reports: Sequence[Report]) -> int:
+        """Length of a list by worker; fewer may be wanted by now than reported."""
+        return max(self._count, 1 + max(report.worker for report in reports))
+
     def _count_by_worker(self, reports: Sequence[Report]) -> list[int]:
-        counts = [0] * max(self._count, 1 + max(report.worker for report in reports))
+        counts = [0] * self._numbers(reports)
         for report in reports:
             counts[report.worker] += 1
         return counts

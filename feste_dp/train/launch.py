@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from feste_dp.checkpoint.background import BackgroundWriter
-from feste_dp.checkpoint.format import Manifest, TensorRange
 from feste_dp.checkpoint.listing import newest_whole, step_directories
 from feste_dp.checkpoint.loading import load_checkpoint, read_manifest
 from feste_dp.config.changes import check_changes
@@ -17,12 +16,13 @@ from feste_dp.config.schema import Config
 from feste_dp.data.preparation import SHAKESPEARE
 from feste_dp.data.tokenizer import load_tokenizer
 from feste_dp.data.tokens import TokenData
-from feste_dp.errors import RunError, UsageError
-from feste_dp.model.parameters import initial_params, layout, parameter_count
+from feste_dp.errors import RunError
+from feste_dp.model.parameters import initial_params, parameter_count
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.runtime.cpus import default_workers
 from feste_dp.train.estimate import estimated_seconds
 from feste_dp.train.metrics import MetricsWriter, truncate_after, with_perplexity
+from feste_dp.train.nonfinite import NonFiniteError
 from feste_dp.train.notices import teller
 from feste_dp.train.progress import format_duration
 from feste_dp.train.run_directory import (
@@ -36,13 +36,20 @@ from feste_dp.train.run_directory import (
     open_run_directory,
 )
 from feste_dp.train.signals import Interrupted
-from feste_dp.train.start import Surroundings, check_machine, counted, prepare, start_workers
+from feste_dp.train.start import (
+    Surroundings,
+    check_fingerprints,
+    check_machine,
+    counted,
+    prepare,
+    start_workers,
+)
 from feste_dp.train.trainer import Outlets, Trainer
 from feste_dp.train.worker_request import take_request
 
 
 def launch(config: Config, out: Path | None, around: Surroundings) -> int:
-    """Train a new run; returns the exit status: 0, 1 when something could not be saved, 130 or 143.
+    """Train a new run; returns the exit status: 0, 1 when something could not be saved, 128 + signal.
 
     The run directory is `out`, or a new one under run.dir. Raises UsageError with nothing created, RunError.
     """
@@ -125,9 +132,10 @@ def _train(
     first_step = 0
     if resume_from is not None:
         saved = read_manifest(resume_from)
-        _check_fingerprints(saved, config, data)  # before anything is changed
-        first_step = saved.step
-    truncate_after(run.metrics, first_step)
+        check_fingerprints(saved, config, data)  # before anything is changed
+        # the row of a step that is still to be measured is written again
+        first_step = saved.step - (saved.train.unmeasured is not None)
+    rows = truncate_after(run.metrics, first_step)
     writer = BackgroundWriter(run.checkpoints, parameter_count(config.model), keep=config.checkpoint.keep)
     with contextlib.ExitStack() as stack:
         metrics = stack.enter_context(MetricsWriter(run.metrics))
@@ -142,7 +150,7 @@ def _train(
             trainer.start_from(initial_params(config.model, config.train.seed))
         else:
             manifest, _ = load_checkpoint(resume_from, out=trainer.restore_into())
-            trainer.restore(manifest)
+            trainer.restore(manifest, rows)
         if trainer.finished:
             around.progress.finish(_already_finished(run, trainer, config, around))
             return 0
@@ -155,11 +163,15 @@ def _train(
             log.warning(f"the run failed: {error}")
             for note in getattr(error, "__notes__", []):
                 log.warning(note)
+            if isinstance(error, NonFiniteError):
+                why = f"{around.program} replay {run.path} --step {error.step}"
+                error = RunError(f"{error}; to see why: {why}")
             raise RunError(
                 f"{error}; to go on from the last checkpoint: {around.program} resume {run.path}"
             ) from None
         except Interrupted:
             log.warning("stopped at once, by a second signal")
+            writer.abandon()
             around.progress.finish(f"to go on from what is saved:    {around.program} resume {run.path}")
             raise
         return _finish(run, trainer, config, log, around)
@@ -172,7 +184,8 @@ def _finish(run: RunDirectory, trainer: Trainer, config: Config, log: RunLog, ar
     if best.best_loss is not None:
         lines.append(f"best validation loss {with_perplexity(best.best_loss)} at step {best.best_step}")
     if stopped:
-        lines.append(f"stopped after step {trainer.step} of {config.train.steps}, saved in {run.path}")
+        saved = f"saved in {run.path}" if trainer.step else "nothing to save yet"
+        lines.append(f"stopped after step {trainer.step} of {config.train.steps}, {saved}")
         lines.append(f"to go on:    {around.program} resume {run.path}")
     else:
         lines.append(f"finished after step {trainer.step}, saved in {run.path}")
@@ -207,16 +220,6 @@ def _saved_config(run: RunDirectory, checkpoint: Path | None) -> Config:
     if checkpoint is None:
         return load_config(run.config)
     return Config.model_validate(read_manifest(checkpoint).config)
-
-
-def _check_fingerprints(manifest: Manifest, config: Config, data: TokenData) -> None:
-    if manifest.layout != tuple(TensorRange(*tensor) for tensor in layout(config.model)):
-        raise UsageError("the checkpoint's tensors are not those of the config's model: start a new run")
-    if manifest.tokenizer_sha256 != data.tokenizer_sha256 or manifest.data_sha256 != data.fingerprint:
-        raise UsageError(
-            f"the tokens in {data.directory} are not those the run was trained on: "
-            "restore the text files, or start a new run"
-        )
 
 
 def _already_finished(run: RunDirectory, trainer: Trainer, config: Config, around: Surroundings) -> str:

@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from feste_dp.checkpoint.format import Manifest, TensorRange
 from feste_dp.config.schema import Config
 from feste_dp.data.preparation import prepare_for_run
 from feste_dp.data.tokens import TokenData
 from feste_dp.errors import UsageError
 from feste_dp.kernels.simd import HAS_BF16
+from feste_dp.model.parameters import layout
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.runtime.cpus import crowding, pin_plan
 from feste_dp.runtime.limits import available_memory, measure_limits
@@ -93,6 +95,17 @@ def prepare(config: Config, around: Surroundings) -> TokenData:
 
     compile_kernels(around.environ, on_wait)
     return data
+
+
+def check_fingerprints(manifest: Manifest, config: Config, data: TokenData) -> None:
+    """Raises UsageError unless a checkpoint has the model of the config and the tokens of the data."""
+    if manifest.layout != tuple(TensorRange(*tensor) for tensor in layout(config.model)):
+        raise UsageError("the checkpoint's tensors are not those of the config's model: start a new run")
+    if manifest.tokenizer_sha256 != data.tokenizer_sha256 or manifest.data_sha256 != data.fingerprint:
+        raise UsageError(
+            f"the tokens in {data.directory} are not those the run was trained on: "
+            "restore the text files, or start a new run"
+        )
 
 
 def start_workers(coordinator: Coordinator, workers: int, around: Surroundings) -> None:

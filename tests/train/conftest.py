@@ -96,6 +96,11 @@ class Runs:
 
     def new_path(self) -> Path:
         self._number += 1
+        return self.newest_path
+
+    @property
+    def newest_path(self) -> Path:
+        """The run launched last, or about to be."""
         return self._folder / f"run{self._number}"
 
     def launch(

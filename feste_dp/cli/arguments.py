@@ -38,6 +38,22 @@ class WholeNumber(click.IntRange):
             self.fail(f"expected {expected}, got {str(value)[:40]!r}", param, ctx)
 
 
+class StepRange(click.ParamType[tuple[int, int]]):
+    """FIRST:LAST, steps counted from 1, both included."""
+
+    name = "steps"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        first, _, last = str(value).partition(":")
+        if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+            self.fail(f"expected FIRST:LAST, such as 10:12, got {str(value)[:40]!r}", param, ctx)
+        return int(first), int(last)
+
+
 class Number(click.FloatRange):
     """A float in a range, `nan` in none; says which range where it is not."""
 

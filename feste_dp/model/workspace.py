@@ -12,6 +12,7 @@ import numpy as np
 from feste_dp.config.schema import ModelConfig
 from feste_dp.kernels.attention import AttentionScratch, make_attention_scratch
 from feste_dp.kernels.packing import PackBuffers, make_pack_buffers
+from feste_dp.kernels.stamps import make_clock
 
 Zeros = Callable[[tuple[int, ...], type[np.floating[Any]]], Any]
 
@@ -59,6 +60,7 @@ class Scratch(NamedTuple):
     attention: AttentionScratch
     mask: Any  # see kernels/dropout.py
     pack: PackBuffers
+    clock: Any  # see kernels/stamps.py: without room, no times are taken
 
 
 class Workspace(NamedTuple):
@@ -137,6 +139,7 @@ def make_scratch(
         attention=make_attention_scratch(positions, cfg.n_embd // cfg.n_head, make_zeros),
         mask=make_zeros((cfg.n_embd + 3,), dtype),
         pack=make_pack_buffers(bf16, make_zeros),
+        clock=make_clock(0),
     )
 
 

@@ -71,6 +71,21 @@ class Arena:
         ).reshape(shards, BOX_BYTES)
 
 
+class PrivateArena(Arena):
+    """The same arrays in memory of this process alone, with one slot that is the gradient as well."""
+
+    def __init__(self, parameters: int) -> None:
+        self.fd = -1
+        self.params, self.grad = _pages_of_zeros(parameters), _pages_of_zeros(parameters)
+        self.slots = self.grad.reshape(1, parameters)
+        self.norms: NDArray[np.float64] = np.zeros(chunk_count(parameters))
+
+
+def _pages_of_zeros(count: int) -> NDArray[np.float32]:
+    """On pages of its own, as the arrays of an arena are."""
+    return np.frombuffer(mmap.mmap(-1, _FLOAT_BYTES * count), np.float32)
+
+
 def create_arena(parameters: int, shards: int) -> Arena:
     """Reserve and map the arena. Raises UsageError when the memory is not there."""
     check_memory(parameters, shards)

@@ -20,7 +20,6 @@ from feste_dp.errors import RunError
 from feste_dp.model.parameters import initial_params, parameter_count
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.runtime.cpus import default_workers
-from feste_dp.train.estimate import estimated_seconds
 from feste_dp.train.metrics import MetricsWriter, truncate_after, with_perplexity
 from feste_dp.train.nonfinite import NonFiniteError
 from feste_dp.train.notices import teller
@@ -35,6 +34,7 @@ from feste_dp.train.run_directory import (
     create_run_directory_at,
     open_run_directory,
 )
+from feste_dp.train.run_trace import RunTrace, check_steps
 from feste_dp.train.signals import Interrupted
 from feste_dp.train.start import (
     Surroundings,
@@ -44,6 +44,7 @@ from feste_dp.train.start import (
     prepare,
     start_workers,
 )
+from feste_dp.train.step_time import LAUNCH_S, estimated_step, run_seconds
 from feste_dp.train.trainer import Outlets, Trainer
 from feste_dp.train.worker_request import take_request
 
@@ -57,12 +58,16 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
         check_can_create_at(out)
     else:
         check_can_create(Path(config.run.dir))
+    check_steps(around.trace, config.train.steps)
     config = _with_absolute_corpus(config)
     workers = config.run.workers or default_workers(config.train.shards)
     warnings = check_machine(config, workers, around, saves_in=out or Path(config.run.dir))
     data = prepare(config, around)
     shown = teller(around.progress)
-    with Coordinator(config, workers, data.directory, around.environ, shown) as coordinator:
+    with (
+        RunTrace(around.trace, around.progress) as trace,
+        Coordinator(config, workers, data.directory, around.environ, shown, trace.request) as coordinator,
+    ):
         start_workers(coordinator, workers, around)
         text, tokenizer = dump_config(config), data.tokenizer_path
         if out is not None:
@@ -71,6 +76,7 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
             run = create_run_directory(
                 Path(config.run.dir), config.run.name, datetime.now(UTC), config=text, tokenizer=tokenizer
             )
+        trace.directory = run.path
         with RunLock(run, datetime.now(UTC)):
             log = RunLog(run.log)
             log.info(f"new run, {workers} workers, seed {config.train.seed}")
@@ -99,12 +105,17 @@ def resume(
         for line in damages:
             around.progress.warning(line)
         count = config.run.workers or default_workers(config.train.shards)
+        check_steps(around.trace, config.train.steps)
         warnings = check_machine(config, count, around, saves_in=run.checkpoints, resumes=True)
         for line in [*damages, *warnings]:
             log.warning(line)
         data = prepare(config, around)
         shown = teller(around.progress, log)
-        with Coordinator(config, count, data.directory, around.environ, shown) as coordinator:
+        with (
+            RunTrace(around.trace, around.progress) as trace,
+            Coordinator(config, count, data.directory, around.environ, shown, trace.request) as coordinator,
+        ):
+            trace.directory = run.path
 
             def begin() -> None:
                 start_workers(coordinator, count, around)
@@ -239,7 +250,7 @@ def _announcement(
 ) -> list[str]:
     model, train = config.model, config.train
     left = (train.steps - first_step) / train.steps
-    seconds = estimated_seconds(config, workers) * left
+    seconds = max(1.0, run_seconds(config, estimated_step(config, workers, LAUNCH_S)) * left)
     head = "tied" if model.tie_embeddings else "untied"
     lines = [
         f"model        {parameter_count(model):,} parameters ({counted(model.n_layer, 'layer')}, "

@@ -31,6 +31,8 @@ class Surroundings:
     signals: StopSignals
     program: str = "feste-dp"
     """How the user calls it, for the commands that a run suggests."""
+    trace: tuple[int, int] | None = None
+    """First and last step to trace."""
 
 
 # Numbers of threads that people set in the hope of more speed.
@@ -46,12 +48,7 @@ def check_machine(
     disk: training goes on without saves, and it may be freed meanwhile. Says and returns what is worth a
     warning. Raises UsageError.
     """
-    if config.train.precision == "bf16" and not HAS_BF16:
-        raise UsageError(
-            "train.precision: bf16 needs a CPU that multiplies bfloat16 (AVX512-BF16), this one does not: "
-            "use train.precision: fp32"
-        )
-    pin_plan(config.run.pin, workers)
+    check_cpus(config, workers)
     found = shortages(config, workers, measure_limits(saves_in), saves=saves_in is not None)
     tolerated = [shortage for shortage in found if resumes and shortage.what == "disk"]
     if len(found) > len(tolerated):
@@ -72,6 +69,16 @@ def _threads_in_vain(environ: Mapping[str, str]) -> list[str]:
     if not many:
         return []
     return [f"{', '.join(many)}: a worker has one thread all the same; more cores take more --workers"]
+
+
+def check_cpus(config: Config, workers: int) -> None:
+    """Whether the CPUs can multiply so and be pinned so. Raises UsageError."""
+    if config.train.precision == "bf16" and not HAS_BF16:
+        raise UsageError(
+            "train.precision: bf16 needs a CPU that multiplies bfloat16 (AVX512-BF16), this one does not: "
+            "use train.precision: fp32"
+        )
+    pin_plan(config.run.pin, workers)
 
 
 def prepare(config: Config, around: Surroundings) -> TokenData:

@@ -140,6 +140,10 @@ class Stepper:
             self._skip(number, skipped)
         finished = time.perf_counter()
         self._coordinator.faults.at("updated", number)
+        if self._coordinator.recorder is not None:
+            self._coordinator.recorder.phases(
+                number, {f"step {number}": (started, finished), "update": (reduced, finished)}
+            )
         times = StepTimes(
             total=finished - started,
             worker_compute=gradient.worker_seconds,

@@ -14,12 +14,11 @@ REAL_CALLS = """
 import os, sys
 from pathlib import Path
 import numpy as np
-from feste_dp.config.schema import ModelConfig, OptimConfig
+from feste_dp.config.schema import Config, ModelConfig, OptimConfig
 from feste_dp.data.order import train_offsets
 from feste_dp.data.tokens import open_token_data
 from feste_dp.kernels.adamw import adamw
 from feste_dp.kernels.data_order import fill_offsets
-from feste_dp.kernels.matmul import matmul
 from feste_dp.bench.yardsticks import memory_bytes_per_second, peak_flops_per_second
 from feste_dp.kernels.peak import multiply_tiles, triad
 from feste_dp.kernels.philox import uniform
@@ -32,9 +31,9 @@ from feste_dp.optim.adamw import AdamW
 from feste_dp.runtime.arena import create_arena
 from feste_dp.runtime.rehearsal import rehearse_all
 from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
-from feste_dp.train.estimate import matmul_flops_per_second
+from feste_dp.train.step_time import micro_batch_seconds
 
-entries = [fill_offsets, matmul, adamw, uniform, reduce_slots]
+entries = [fill_offsets, adamw, uniform, reduce_slots]
 entries += [multiply_tiles, triad, forward, micro_batch]
 rehearse_all()
 warmed = [set(entry.signatures) for entry in entries]
@@ -54,7 +53,7 @@ for precision in ["fp32"] + ["bf16"] * HAS_BF16:
 computer.stripe(0, len(arena.norms))
 AdamW(len(arena.params), decayed_count(cfg), OptimConfig(), 1).update(arena.params, arena.grad, 3, 0.1, 0.5)
 list(Sampler(cfg, view_params(arena.params, cfg)).draw([1], 2, temperature=0.5, seed=5, step=9, top_k=3))
-matmul_flops_per_second(32)
+micro_batch_seconds(Config.model_validate({"model": cfg.model_dump()}), 1, 0.01)
 peak_flops_per_second("fp32", 2)
 memory_bytes_per_second(2, 1 << 16)
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from feste_dp.errors import UsageError
 from feste_dp.kernels.reduction import chunk_count
+from feste_dp.runtime.file_limit import file_size_limit_lifted
 
 _PAGE = 4096
 _FLOAT_BYTES, _DOUBLE_BYTES = 4, 8
@@ -70,7 +71,8 @@ def create_arena(parameters: int, shards: int) -> Arena:
     total = arena_sizes(parameters, shards).total
     fd = os.memfd_create("feste-dp", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        os.posix_fallocate(fd, 0, total)
+        with file_size_limit_lifted():
+            os.posix_fallocate(fd, 0, total)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         return Arena(fd, parameters, shards)
     except OSError as error:

@@ -108,7 +108,7 @@ def _add_text(draft: _Draft, text: str, source: str) -> None:
         raise UsageError(one_line(f"{place}: {what}"))
     for name, node, place in _entries(draft, root, source, ""):
         if name not in sections():
-            draft.problems.append((place, f"{name}: {describe_unknown(name)}"))
+            draft.problems.append((place, f"{shortened(name, 80)}: {describe_unknown(name)}"))
         elif isinstance(node, MappingNode) and not refusal(node):
             for key, child, key_place in _entries(draft, node, source, f"{name}."):
                 _add_value(draft, name, key, child, key_place, _place(child, source))
@@ -131,7 +131,8 @@ def _entries(draft: _Draft, node: MappingNode, source: str, prefix: str) -> list
             draft.problems.append((place, refusal(key) or "expected a key, got a list or a map"))
         elif key.value in entries:
             first = entries[key.value][2].line
-            draft.problems.append((place, f"{prefix}{key.value}: given twice; the first is on line {first}"))
+            name = f"{prefix}{shortened(key.value, 80)}"
+            draft.problems.append((place, f"{name}: given twice; the first is on line {first}"))
         else:
             entries[key.value] = (key.value, value, place)
     return list(entries.values())
@@ -148,7 +149,7 @@ def _add_override(draft: _Draft, override: str, rank: int) -> None:
         keys = ", ".join(f"{path}.{name}" for name in sections()[path].model_fields)
         draft.problems.append((place, f"{path}: is a section; set one of {keys}"))
     elif section not in sections():
-        draft.problems.append((place, f"{path}: {describe_unknown(path)}"))
+        draft.problems.append((place, f"{shortened(path, 80)}: {describe_unknown(path)}"))
     else:
         node = compose(text, place)
         if node is None:
@@ -160,7 +161,7 @@ def _add_override(draft: _Draft, override: str, rank: int) -> None:
 def _add_value(draft: _Draft, section: str, key: str, node: Node, key_place: Place, place: Place) -> None:
     path = f"{section}.{key}"
     if key not in sections()[section].model_fields:
-        draft.problems.append((key_place, f"{path}: {describe_unknown(path)}"))
+        draft.problems.append((key_place, f"{shortened(path, 80)}: {describe_unknown(path)}"))
         return
     try:
         value = plain_value(node)

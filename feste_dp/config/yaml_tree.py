@@ -16,6 +16,7 @@ from feste_dp.errors import UsageError
 from feste_dp.limits import YAML_MARKS, too_many_marks
 
 MAX_MARKS = 6_000  # a written config has 170, and one more, or two, for each file of its corpus
+MAX_DEPTH = 200  # brackets open at once; for each token the parser looks at all of them
 _LONG_TAG = re.compile(r"(?:^|[\s,\[{])!\S{200}")  # the parser takes quadratic time over a tag
 
 
@@ -42,6 +43,8 @@ def compose(text: str, place: Place) -> Node | None:
         raise UsageError(
             one_line(f"{place.source}: has more than {MAX_MARKS} lines and values: no config has")
         )
+    if _is_deep(text):
+        raise UsageError(one_line(f"{place.source}: is nested too deep for a config"))
     if _LONG_TAG.search(text):
         raise UsageError(one_line(f"{place.source}: tags (!) are not taken in a config"))
     yaml = YAML(typ="safe", pure=True)
@@ -65,6 +68,15 @@ def compose(text: str, place: Place) -> Node | None:
     except RecursionError:
         raise UsageError(one_line(f"{place.source}: is nested too deep for a config")) from None
     return root
+
+
+def _is_deep(text: str) -> bool:
+    depth = 0
+    for bracket in re.finditer(r"[\[{\]}]", text):
+        depth = depth + 1 if bracket[0] in "[{" else max(0, depth - 1)
+        if depth > MAX_DEPTH:
+            return True
+    return False
 
 
 def refusal(node: Node) -> str:

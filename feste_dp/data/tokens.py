@@ -196,7 +196,7 @@ def _read_meta(path: Path) -> TokenMeta:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         field = ".".join(str(part) for part in first["loc"])[:80]
         reason = " ".join(f"{field}: {first['msg']}".removeprefix(": ").split())
-        raise _damaged(path, reason.encode("ascii", "backslashreplace").decode()[:200]) from None
+        raise _damaged(path, ascii(reason[:200])[1:-1]) from None
 
 
 def _file_size(path: Path) -> int:

@@ -9,6 +9,7 @@ through a mapping takes 0.5 to 0.7 s, with MADV_POPULATE_WRITE or two threads to
 of the coordinator's NUMA node, unless it was started under `numactl --interleave=all`.
 """
 
+import errno
 import fcntl
 import mmap
 import os
@@ -77,9 +78,14 @@ def create_arena(parameters: int, shards: int) -> Arena:
         return Arena(fd, parameters, shards)
     except OSError as error:
         os.close(fd)
+        advice = "set train.shards or the model smaller"
+        if error.errno == errno.EFBIG:
+            advice = (
+                "raise the file-size limit of this shell (ulimit -f), which the kernel applies to memory too"
+            )
         raise UsageError(
             f"cannot reserve {total / 2**20:,.0f} MiB of memory for the weights and {shards} gradient slots "
-            f"({error.strerror}): set train.shards or the model smaller"
+            f"({error.strerror}): {advice}"
         ) from None
 
 

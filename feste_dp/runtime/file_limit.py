@@ -12,7 +12,10 @@ def file_size_limit_lifted() -> Iterator[None]:
     The limit that the user set holds again afterwards, for what goes to disk.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    except (ValueError, OSError):  # not root
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     try:
         yield
     finally:

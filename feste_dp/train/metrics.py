@@ -205,7 +205,7 @@ def _read_rows(path: Path) -> list[tuple[bytes, list[str]]]:
             fields = _split(record)
             _decode_row(fields)
         except ValueError as error:
-            raise UsageError(f"{path}: row {number} is damaged ({error})") from error
+            raise UsageError(f"{path}: row {number} is damaged ({ascii(str(error)[:100])[1:-1]})") from error
         rows.append((record, fields))
     return rows
 

@@ -1,4 +1,4 @@
-"""Runs the inputs of a target in a process of its own, which may take 64 MiB more than it has at its start.
+"""Runs the inputs of targets in a process of its own, which may take 64 MiB more than it has at its start.
 
 As a script: `python -m tests.fuzz.runner` runs all of every target and prints a table (`make fuzz`); with
 --share it runs a part. An input that does harm is left in tests/fuzz/seeds, to be kept there.
@@ -14,6 +14,7 @@ import tempfile
 import time
 import traceback
 import zlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -42,25 +43,27 @@ class Hang(BaseException):
     """Not an Exception: no reader may swallow it."""
 
 
-def run_target(name: str, first: int, count: int) -> Outcome:
-    """The inputs in a process of its own; the last one before a crash is kept."""
+def run_targets(names: Sequence[str], first: int, count: int) -> dict[str, Outcome]:
+    """The inputs of these targets in one process of their own; one that does harm ends it, and is kept."""
     with tempfile.TemporaryDirectory() as folder:
+        arguments = [folder, ",".join(names), str(first), str(count)]
         done = subprocess.run(
-            [sys.executable, "-m", "tests.fuzz.runner", "--child", folder, name, str(first), str(count)],
+            [sys.executable, "-m", "tests.fuzz.runner", "--child", *arguments],
             cwd=ROOT,
             capture_output=True,
             text=True,
         )
-        if done.returncode == 0:
-            outcome = Outcome(**json.loads(done.stdout))
-        else:
-            outcome = Outcome(0, 0.0, 0.0, 0, f"ended with {done.returncode}: {done.stderr[-1000:]}")
-        if outcome.finding:
-            last = Path(folder) / "last"
-            kept = SEEDS / f"{name.replace(' ', '-')}-{zlib.crc32(outcome.finding.encode())}"
-            kept.write_bytes(last.read_bytes() if last.exists() else b"")
-            print(f"{name}: {outcome.finding}\nkept as {kept}", file=sys.stderr)
-    return outcome
+        outcomes = {name: Outcome(**each) for name, each in map(json.loads, done.stdout.splitlines())}
+        if done.returncode:
+            crash = f"ended with {done.returncode}: {done.stderr[-1000:]}"
+            outcomes[next(name for name in names if name not in outcomes)] = Outcome(0, 0.0, 0.0, 0, crash)
+        for name, outcome in outcomes.items():
+            if outcome.finding:
+                last = Path(folder) / "last"
+                kept = SEEDS / f"{name.replace(' ', '-')}-{zlib.crc32(outcome.finding.encode())}"
+                kept.write_bytes(last.read_bytes() if last.exists() else b"")
+                print(f"{name}: {outcome.finding}\nkept as {kept}", file=sys.stderr)
+    return outcomes
 
 
 def run_inputs(target: Target, folder: Path, first: int, count: int) -> Outcome:
@@ -104,9 +107,13 @@ def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _child(folder: Path, name: str, first: int, count: int) -> None:
-    target = next(target for target in make_targets(folder) if target.name == name)
-    print(json.dumps(asdict(run_inputs(target, folder, first, count))))
+def _child(folder: Path, names: str, first: int, count: int) -> None:
+    targets = {target.name: target for target in make_targets(folder)}
+    for name in names.split(","):
+        outcome = run_inputs(targets[name], folder, first, count)
+        print(json.dumps([name, asdict(outcome)]), flush=True)
+        if outcome.finding:
+            break
 
 
 def main() -> int:
@@ -116,8 +123,8 @@ def main() -> int:
     parser.add_argument("--target", help="run only this one")
     arguments = parser.parse_args()
     if arguments.child:
-        folder, name, first, count = arguments.child
-        _child(Path(folder), name, int(first), int(count))
+        folder, names, first, count = arguments.child
+        _child(Path(folder), names, int(first), int(count))
         return 0
     total, failed, started = 0, False, time.perf_counter()
     print(f"{'target':28} {'inputs':>8} {'seconds':>8} {'slowest':>9} {'memory':>9}")
@@ -125,7 +132,8 @@ def main() -> int:
         targets = make_targets(Path(folder))
     for target in targets:
         if arguments.target in (None, target.name):
-            result = run_target(target.name, 0, int(target.count * arguments.share))
+            count = int(target.count * arguments.share)
+            result = run_targets([target.name], 0, count)[target.name]
             total, failed = total + result.inputs, failed or bool(result.finding)
             slowest, memory = f"{1000 * result.slowest_s:.0f} ms", f"{result.memory_bytes / 2**20:.1f} MiB"
             columns = f"{target.name:28} {result.inputs:8,} {result.seconds:8.1f} {slowest:>9} {memory:>9}"

@@ -42,7 +42,7 @@ class Target:
     """Inputs of a whole run."""
     seeds: list[bytes]
     mutate: Mutate
-    read: Callable[[bytes], None]
+    read: Callable[[bytes], object]
 
     def input(self, number: int) -> bytes:
         """The input of this number: the same in every run."""

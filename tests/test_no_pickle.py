@@ -13,11 +13,15 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "feste_dp"
-MODULES = set(["pickle", "_pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib", "jsonpickle", "yaml", "code"])
+MODULES = {
+    *("pickle", "_pickle", "cloudpickle", "dill", "joblib", "jsonpickle"),
+    *("marshal", "shelve", "yaml", "code"),
+}
 CALLS = {"eval", "exec", "compile", "__import__", "execfile"}
-METHODS = set(
-    ["recv_pyobj", "send_pyobj", "recv_serialized", "unsafe_load", "full_load", "load_module", "exec_module", "read_pickle"]
-)
+METHODS = {
+    *("recv_pyobj", "send_pyobj", "recv_serialized", "read_pickle"),
+    *("unsafe_load", "full_load", "load_module", "exec_module"),
+}
 FLAGS = {"allow_pickle": True, "shell": True, "weights_only": False}
 
 

@@ -35,8 +35,9 @@ class StepTimes:
 
     @property
     def compute(self) -> float:
-        """Mean of the workers' compute times."""
-        return math.fsum(self.worker_compute) / len(self.worker_compute)
+        """Mean of the compute times of the workers that had any."""
+        worked = [seconds for seconds in self.worker_compute if seconds > 0]
+        return math.fsum(worked) / len(worked) if worked else 0.0
 
     @property
     def wait(self) -> float:

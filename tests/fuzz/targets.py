@@ -27,6 +27,7 @@ from feste_dp.runtime.frames import FrameReader
 from feste_dp.train.metrics import MetricsRow, MetricsWriter, encode_row, read_metrics, truncate_after
 from tests.checkpoint.conftest import example_arrays, example_fields
 from tests.fuzz.mutation import mutated_bytes, mutated_json_text
+from tests.runtime.test_messages import EXAMPLES
 
 Mutate = Callable[[bytes, random.Random], bytes]
 TEXT = "To be, or not to be: that is the question.\n\tÉ 😀\n"
@@ -68,17 +69,6 @@ def _one_line(error: Exception) -> None:
 
 def _frame_targets() -> list[Target]:
     token = b"0123456789abcdef" * 2
-    messages = (
-        m.Ready(4711),
-        m.Compute(3, tuple(range(8)), tuple(range(100, 132))),
-        m.ShardDone(3, 1, 12.5, 0.25),
-        m.Reduce(3, 0, 7),
-        m.StripeDone(3, 0, 7, 0.5),
-        m.Evaluate(3, (4,), (1, 2)),
-        m.UnitDone(3, 4, 1.5, 0.125),
-        m.Failed("ValueError: no", "Traceback\n  ..."),
-        m.Stop(),
-    )
 
     def read(data: bytes) -> None:
         try:
@@ -96,7 +86,7 @@ def _frame_targets() -> list[Target]:
         assert message is None or (data[:32] == token and isinstance(message, m.REPORTS))
         assert all(line.isprintable() for line in told)
 
-    seeds = [m.encode(message) for message in messages]
+    seeds = [m.encode(message) for message in EXAMPLES]
     return [
         Target("frame", 100_000, seeds, mutated_bytes, read),
         Target("frame with its token", 50_000, [token + seed for seed in seeds], mutated_bytes, read_framed),

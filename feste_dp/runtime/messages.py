@@ -110,7 +110,9 @@ class Stop:
 
 
 REPORTS = (Ready, ShardDone, StripeDone, UnitDone, Failed)
-"""What a worker may say; the other messages are the coordinator's."""
+"""What a worker may say."""
+ORDERS = (Compute, Reduce, Evaluate, Stop)
+"""What the coordinator may say."""
 
 Message: TypeAlias = Ready | Compute | ShardDone | Reduce | StripeDone | Evaluate | UnitDone | Failed | Stop
 

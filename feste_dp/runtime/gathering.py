@@ -58,13 +58,10 @@ class Gathering:
         self._called_slow: dict[int, float] = {}
 
     def start(self) -> None:
-        """Start the workers and wait until all are ready. Raises RunError where one cannot be started."""
+        """Start the workers and wait until all are ready. Raises RunError where none can be started."""
         self._crew.hire(range(self._wanted))
         while self._crew.starting():
-            event = self._crew.wait(self._start_deadline())
-            self._take_in(event)
-            if isinstance(event, Lost) and event.worker not in self._crew.members:
-                raise _run_error(_described(event, "start-up"), event)
+            self._take_in(self._crew.wait(self._start_deadline()))
 
     def resize(self, workers: int) -> None:
         """Have so many workers from here on; new ones join when they are ready. Not while gathering."""

@@ -51,12 +51,9 @@ class WorkerProcess:
         with contextlib.suppress(BrokenPipeError), self.process.stdin as pipe:
             pipe.write(spec.model_dump_json().encode())
 
-    def describe_end(self) -> str:
-        """How the process ended, in words; waits for it, so that nothing of it writes any more."""
-        code = self.process.wait()
-        if code < 0:
-            return f"was killed by {signal.Signals(-code).name}"
-        return f"exited with status {code}"
+    def wait(self) -> int:
+        """The exit status once it has ended, negative for a signal; nothing of it writes any more then."""
+        return self.process.wait()
 
     def signal_kill(self) -> None:
         """End the process without waiting until it has ended."""

@@ -19,10 +19,10 @@ from feste_dp.data.tokens import TokenData
 from feste_dp.errors import RunError
 from feste_dp.model.parameters import initial_params, parameter_count
 from feste_dp.runtime.coordinator import Coordinator
-from feste_dp.runtime.cpus import default_workers, usable_cpus
-from feste_dp.train.estimate import estimated_seconds
+from feste_dp.runtime.cpus import default_workers
 from feste_dp.train.metrics import MetricsWriter, truncate_after, with_perplexity
 from feste_dp.train.nonfinite import NonFiniteError
+from feste_dp.train.notices import teller
 from feste_dp.train.progress import format_duration
 from feste_dp.train.run_directory import (
     RunDirectory,
@@ -34,6 +34,7 @@ from feste_dp.train.run_directory import (
     create_run_directory_at,
     open_run_directory,
 )
+from feste_dp.train.run_trace import RunTrace, check_steps
 from feste_dp.train.signals import Interrupted
 from feste_dp.train.start import (
     Surroundings,
@@ -43,7 +44,9 @@ from feste_dp.train.start import (
     prepare,
     start_workers,
 )
+from feste_dp.train.step_time import LAUNCH_S, estimated_step, run_seconds
 from feste_dp.train.trainer import Outlets, Trainer
+from feste_dp.train.worker_request import take_request
 
 
 def launch(config: Config, out: Path | None, around: Surroundings) -> int:
@@ -55,11 +58,16 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
         check_can_create_at(out)
     else:
         check_can_create(Path(config.run.dir))
+    check_steps(around.trace, config.train.steps)
     config = _with_absolute_corpus(config)
     workers = config.run.workers or default_workers(config.train.shards)
-    check_machine(config, workers)
+    warnings = check_machine(config, workers, around, saves_in=out or Path(config.run.dir))
     data = prepare(config, around)
-    with Coordinator(config, workers, data.directory, around.environ) as coordinator:
+    shown = teller(around.progress)
+    with (
+        RunTrace(around.trace, around.progress) as trace,
+        Coordinator(config, workers, data.directory, around.environ, shown, trace.request) as coordinator,
+    ):
         start_workers(coordinator, workers, around)
         text, tokenizer = dump_config(config), data.tokenizer_path
         if out is not None:
@@ -68,13 +76,18 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
             run = create_run_directory(
                 Path(config.run.dir), config.run.name, datetime.now(UTC), config=text, tokenizer=tokenizer
             )
+        trace.directory = run.path
         with RunLock(run, datetime.now(UTC)):
             log = RunLog(run.log)
             log.info(f"new run, {workers} workers, seed {config.train.seed}")
+            for line in warnings:
+                log.warning(line)
             return _train(run, config, data, coordinator, workers, log, around)
 
 
-def resume(path: Path, workers: int | None, overrides: Sequence[str], around: Surroundings) -> int:
+def resume(
+    path: Path, workers: int | None, overrides: Sequence[str], around: Surroundings, pin: str | None = None
+) -> int:
     """Continue a run after its newest whole checkpoint; returns the exit status as launch does.
 
     Keys of the config change as config/changes.py allows. Raises UsageError with nothing changed, RunError.
@@ -83,18 +96,26 @@ def resume(path: Path, workers: int | None, overrides: Sequence[str], around: Su
     with RunLock(run, datetime.now(UTC)):
         log = RunLog(run.log)
         to_store = load_config(run.config, overrides)
-        worker_override = [] if workers is None else [f"run.workers={workers}"]
-        config = load_config(run.config, [*overrides, *worker_override])
+        for_now = [] if workers is None else [f"run.workers={workers}"]
+        for_now += [] if pin is None else [f"run.pin={pin}"]
+        config = load_config(run.config, [*overrides, *for_now])
         checkpoint, damages = _find_checkpoint(run)
         saved = _saved_config(run, checkpoint)
         changes = check_changes(saved, config, explicit=override_keys(overrides))
         for line in damages:
             around.progress.warning(line)
-            log.warning(line)
         count = config.run.workers or default_workers(config.train.shards)
-        check_machine(config, count)
+        check_steps(around.trace, config.train.steps)
+        warnings = check_machine(config, count, around, saves_in=run.checkpoints, resumes=True)
+        for line in [*damages, *warnings]:
+            log.warning(line)
         data = prepare(config, around)
-        with Coordinator(config, count, data.directory, around.environ) as coordinator:
+        shown = teller(around.progress, log)
+        with (
+            RunTrace(around.trace, around.progress) as trace,
+            Coordinator(config, count, data.directory, around.environ, shown, trace.request) as coordinator,
+        ):
+            trace.directory = run.path
 
             def begin() -> None:
                 start_workers(coordinator, count, around)
@@ -130,7 +151,9 @@ def _train(
     with contextlib.ExitStack() as stack:
         metrics = stack.enter_context(MetricsWriter(run.metrics))
         stack.enter_context(contextlib.closing(writer))
-        outlets = Outlets(around.progress, log, metrics, writer, around.signals)
+        coordinator.tell(teller(around.progress, log))
+        take_request(run)  # one that came too late for the process before
+        outlets = Outlets(around.progress, log, metrics, writer, around.signals, lambda: take_request(run))
         tokenizer = load_tokenizer(run.tokenizer)
         trainer = Trainer(config, data, tokenizer, coordinator, outlets)
         stack.enter_context(contextlib.closing(trainer))
@@ -227,7 +250,7 @@ def _announcement(
 ) -> list[str]:
     model, train = config.model, config.train
     left = (train.steps - first_step) / train.steps
-    seconds = estimated_seconds(config, workers) * left
+    seconds = max(1.0, run_seconds(config, estimated_step(config, workers, LAUNCH_S)) * left)
     head = "tied" if model.tie_embeddings else "untied"
     lines = [
         f"model        {parameter_count(model):,} parameters ({counted(model.n_layer, 'layer')}, "
@@ -243,6 +266,4 @@ def _announcement(
     ]
     if first_step:
         lines.append(f"resuming     after step {first_step}")
-    if workers > usable_cpus():
-        lines.append(f"note         {workers} workers share {usable_cpus()} usable CPUs: use {usable_cpus()}")
     return lines

@@ -90,7 +90,7 @@ def replay(path: Path, step: int, shard: int | None, workers: int | None, around
     if workers is not None and workers > shards:
         raise UsageError(f"--workers: {workers} is more than train.shards {shards}; use at most {shards}")
     count = workers or default_workers(shards)
-    check_machine(config, count)
+    check_machine(config, count, around)
     data = prepare(config, around)
     with (
         Coordinator(config, count, data.directory, around.environ) as coordinator,

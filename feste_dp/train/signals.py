@@ -125,7 +125,7 @@ class StopSignals:
             self._gives_up, self._save_at_once = _NONE, None
 
     def __enter__(self) -> "StopSignals":
-        # the first time it writes a file to see whether it can: before a handler could raise in its middle
+        # writes a file to see whether it can, the first time: before a handler could raise in its middle
         with contextlib.suppress(OSError):
             tempfile.gettempdir()
         handlers = dict.fromkeys(STOP_SIGNALS, self._stop) | {signal.SIGUSR1: self._save}

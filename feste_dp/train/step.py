@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from feste_dp.config.schema import Config
 from feste_dp.data.order import train_offsets
@@ -40,6 +40,8 @@ class StepTimes:
     """Each worker's own time in its stripe."""
     update: float
     """Norm, clip factor, learning rate and AdamW."""
+    worker_shards: list[int] = field(default_factory=list)
+    """How many shards each worker computed, where that is known."""
 
     @property
     def compute(self) -> float:
@@ -115,6 +117,7 @@ class Stepper:
         with self._computing():
             gradient = self._coordinator.gradient(number, offsets)
         reduced = time.perf_counter()
+        self._coordinator.faults.at("update", number)
         norm = gradient_norm(self._arena.norms)
         lr = learning_rate(
             number,
@@ -136,11 +139,17 @@ class Stepper:
                 skipped = explain(config, self._data, self._arena, number, offsets, gradient.shard_losses)
             self._skip(number, skipped)
         finished = time.perf_counter()
+        self._coordinator.faults.at("updated", number)
+        if self._coordinator.recorder is not None:
+            self._coordinator.recorder.phases(
+                number, {f"step {number}": (started, finished), "update": (reduced, finished)}
+            )
         times = StepTimes(
             total=finished - started,
             worker_compute=gradient.worker_seconds,
             worker_reduce=gradient.worker_reduce_seconds,
             update=finished - reduced,
+            worker_shards=gradient.worker_shards,
         )
         return StepResult(gradient.loss, norm, lr, times, skipped)
 

@@ -24,6 +24,7 @@ from feste_dp.config.schema import Config
 from feste_dp.data.order import validation_offsets
 from feste_dp.data.tokenizer import ByteTokenizer
 from feste_dp.data.tokens import TokenData
+from feste_dp.errors import UsageError
 from feste_dp.model.parameters import layout, view_params
 from feste_dp.model.sampling import Sampler
 from feste_dp.runtime.coordinator import Coordinator
@@ -34,7 +35,8 @@ from feste_dp.train.progress import Progress
 from feste_dp.train.run_directory import RunLog
 from feste_dp.train.signals import Abandoned, StopSignals
 from feste_dp.train.spikes import WINDOW, SpikeWatch
-from feste_dp.train.step import Stepper, StepResult
+from feste_dp.train.step import Stepper, StepResult, StepTimes
+from feste_dp.train.stragglers import Stragglers
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Outlets:
     metrics: MetricsWriter
     writer: BackgroundWriter
     signals: StopSignals
+    requested_workers: Callable[[], int | None] = lambda: None
+    """Asked between steps: another number of workers, where somebody wants one."""
 
 
 class Trainer:
@@ -76,6 +80,7 @@ class Trainer:
         """Set from a step's update until its validation and sample are there."""
         self._elapsed_before = 0.0
         self._degraded = False
+        self._stragglers = Stragglers()
 
     def start_from(self, params: np.ndarray[tuple[int], np.dtype[np.float32]]) -> None:
         """Begin at step 0 with these weights (P,)."""
@@ -135,10 +140,12 @@ class Trainer:
             if self._unmeasured is not None:
                 self._finish_step(self._unmeasured, started)
             while not self.finished and not self._out.signals.requested:
+                self._resize()
                 step_started = time.perf_counter()
                 result = self.train_step(self._step + 1)
                 seconds = time.perf_counter() - step_started
                 self._step, self._val_loss = self._step + 1, None
+                self._watch_workers(result.times)
                 if spike := self._spikes.add(self._step, result.train_loss):
                     self._tell(spike)
                 numbers = (
@@ -162,6 +169,18 @@ class Trainer:
         if self._step > 0 and self._saved_step != self._step:
             self._save(time.monotonic() - started)
         self._report_saves(self._out.writer.wait())
+
+    def _resize(self) -> None:
+        """Go on with another number of workers where one was asked for."""
+        before, wanted = self._coordinator.workers, self._out.requested_workers()
+        if wanted is None or wanted == before or not 0 < wanted <= self._config.train.shards:
+            return
+        try:
+            self._coordinator.resize(wanted)
+        except UsageError as error:
+            self._warn(f"still {before} workers: {error}")
+        else:
+            self._tell(f"{wanted} workers from step {self._step + 1} on, {before} before")
 
     def _finish_step(self, numbers: Unmeasured, started: float) -> None:
         """What comes after an update: validation and sample where due, the metrics row, a save where due.
@@ -203,6 +222,8 @@ class Trainer:
         if self._should_save(is_best):
             self._save(finished.elapsed_seconds)
         self._report_saves(self._out.writer.poll())
+        if evaluates or samples or self._saved_step == self._step:
+            self._coordinator.tend()  # what took long: has a worker been lost meanwhile?
 
     def train_step(self, step: int) -> StepResult:
         """One update of the shared weights; a step that is skipped is said so. See Stepper.step."""
@@ -210,6 +231,14 @@ class Trainer:
         if result.skipped is not None:
             self._warn(f"step {step} skipped ({self._stepper.skipped_steps} so far): {result.skipped}")
         return result
+
+    def _watch_workers(self, times: StepTimes) -> None:
+        """Name workers that are slow for a while, and log every worker's times now and then."""
+        for verdict in self._stragglers.add(times.worker_compute, times.worker_shards):
+            (self._warn if verdict.slow else self._tell)(verdict.line)
+        report = self._stragglers.report()
+        if report is not None:
+            self._out.log.info(report)
 
     def validation_loss(self) -> float:
         return self._coordinator.validation_loss(self._step, self._validation_offsets)
@@ -232,6 +261,7 @@ class Trainer:
         return is_best
 
     def _draw_sample(self) -> str:
+        self._coordinator.faults.at("sample", self._step)
         sample = self._config.sample
         prompt = self._tokenizer.encode(sample.prompt).tolist()
         drawn = self._sampler.draw(
@@ -266,8 +296,10 @@ class Trainer:
         self._stepper.check_state(self._step)
         self._guard("metrics file", self._out.metrics.sync)
         fields = self._manifest_fields(elapsed_seconds)
+        self._coordinator.faults.at("save", self._step)
         self._out.writer.submit(fields, self._arena.params, self._stepper.m, self._stepper.v)
         self._saved_step = self._step
+        self._coordinator.faults.at("saved", self._step)
 
     def _manifest_fields(self, elapsed_seconds: float) -> ManifestFields:
         config, early_stop = self._config, self._early_stop

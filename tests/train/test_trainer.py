@@ -4,6 +4,7 @@ import io
 import math
 import os
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,6 +21,7 @@ from feste_dp.data.tokenizer import load_tokenizer
 from feste_dp.errors import RunError
 from feste_dp.model.parameters import initial_params, layout, parameter_count, view_params
 from feste_dp.runtime.coordinator import Coordinator
+from feste_dp.runtime.faults import Faults
 from feste_dp.runtime.results import Gradient
 from feste_dp.runtime.warmup import compile_kernels
 from feste_dp.train import launch as launching
@@ -43,6 +45,7 @@ class FakeCoordinator:
             grad=np.zeros(parameters, np.float32),
             norms=np.zeros(1),
         )
+        self.workers, self.faults = 2, Faults((), "coordinator")
         self._gradients, self._validation = gradients or {}, iter(validation)
         self.losses = {}
 
@@ -52,10 +55,13 @@ class FakeCoordinator:
         self.arena.grad[:] = self.arena.slots.sum(axis=0)
         self.arena.norms[:] = np.sum(self.arena.grad.astype(np.float64) ** 2)
         losses = self.losses.get(step, [4.0] * SHARDS)
-        return Gradient(sum(losses) / SHARDS, losses, 0.0, 0.0, [0.0], [0.0])
+        return Gradient(sum(losses) / SHARDS, losses, 0.0, 0.0, [0.0], [0.0], [SHARDS])
 
     def validation_loss(self, step, offsets):
         return next(self._validation)
+
+    def tend(self):
+        pass
 
     def close(self, *, at_once):
         self.closed_at_once = at_once
@@ -462,3 +468,28 @@ def test_a_run_with_a_nan_ends_with_the_way_to_go_on(runs, monkeypatch):
     message = str(caught.value)
     assert message.startswith("step 1: shard 0 has a NaN") and "feste-dp resume" in message
     assert "\n" not in message
+
+
+def test_a_worker_that_is_slow_for_a_while_is_named_on_screen_and_in_the_log(make_trainer, tmp_path):
+    slow, even = ([4.0, 1.0], [4, 4]), ([1.0, 1.0], [4, 4])
+    trainer, outlets = make_trainer(train__steps=60)
+    fake = trainer._coordinator
+    gradient = fake.gradient
+
+    def timed(step, offsets):
+        seconds, shards = slow if 5 <= step < 30 else even
+        return replace(gradient(step, offsets), worker_seconds=seconds, worker_shards=shards)
+
+    fake.gradient = timed
+    trainer.run()
+    (warning,) = outlets.progress.warnings
+    assert warning.startswith("warning: worker 0 has been slow for 20 steps: 1e+03 ms a shard, 4.0 times")
+    assert "worker 0 is as fast as the others again" in outlets.progress.events
+    log = (tmp_path / "log.txt").read_text()
+    assert log.count("worker 0 has been slow") == log.count("worker 0 is as fast") == 1
+
+
+def test_the_log_has_the_times_of_every_worker_now_and_then(make_trainer, tmp_path):
+    trainer, _ = make_trainer(train__steps=100)
+    trainer.run()
+    assert (tmp_path / "log.txt").read_text().count("compute, ms a step over 100 steps, by worker: 0: 0") == 1

@@ -139,7 +139,8 @@ class Crew:
         )
 
     def starting(self) -> list[int]:
-        return sorted(w for w, member in self.members.items() if member.phase is Phase.STARTING)
+        """The numbers of the workers that have not been ready yet, also of one that said why and will end."""
+        return sorted(worker for worker, member in self.members.items() if not member.joined)
 
     def pids(self) -> list[int]:
         return [self.members[worker].process.pid for worker in sorted(self.members)]

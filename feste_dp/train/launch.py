@@ -11,7 +11,7 @@ from feste_dp.checkpoint.format import Manifest, TensorRange
 from feste_dp.checkpoint.listing import newest_whole, step_directories
 from feste_dp.checkpoint.loading import load_checkpoint, read_manifest
 from feste_dp.config.changes import check_changes
-from feste_dp.config.dumping import dump_config
+from feste_dp.config.dumping import dump_config, flat_values
 from feste_dp.config.loading import load_config, override_keys
 from feste_dp.config.schema import Config
 from feste_dp.data.preparation import SHAKESPEARE
@@ -21,7 +21,12 @@ from feste_dp.errors import RunError, UsageError
 from feste_dp.model.parameters import initial_params, layout, parameter_count
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.runtime.cpus import default_workers, usable_cpus
+from feste_dp.track.choosing import make_trackers
+from feste_dp.track.events import FINISH, RESUME, START, STOP
+from feste_dp.track.tracker import RunFacts
 from feste_dp.train.estimate import estimated_seconds
+from feste_dp.train.history import History
+from feste_dp.train.machine import machine_facts
 from feste_dp.train.metrics import MetricsWriter, truncate_after, with_perplexity
 from feste_dp.train.progress import format_duration
 from feste_dp.train.run_directory import (
@@ -38,6 +43,9 @@ from feste_dp.train.signals import Interrupted
 from feste_dp.train.start import Surroundings, check_machine, counted, prepare, start_workers
 from feste_dp.train.trainer import Outlets, Trainer
 
+Beginning = tuple[str, str, dict[str, object]]
+"""The kind, text and fields of the event that the history begins with."""
+
 
 def launch(config: Config, out: Path | None, around: Surroundings) -> int:
     """Train a new run; returns the exit status: 0, 1 when something could not be saved, 130 or 143.
@@ -51,6 +59,7 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
     config = _with_absolute_corpus(config)
     workers = config.run.workers or default_workers(config.train.shards)
     check_machine(config, workers)
+    make_trackers(config.run.trackers)
     data = prepare(config, around)
     with Coordinator(config, workers, data.directory, around.environ) as coordinator:
         start_workers(coordinator, workers, around)
@@ -63,8 +72,11 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
             )
         with RunLock(run, datetime.now(UTC)):
             log = RunLog(run.log)
-            log.info(f"new run, {workers} workers, seed {config.train.seed}")
-            return _train(run, config, data, coordinator, workers, log, around)
+
+            def begin() -> Beginning:
+                return START, f"new run, {workers} workers, seed {config.train.seed}", {}
+
+            return _train(run, config, data, coordinator, workers, log, around, begin)
 
 
 def resume(path: Path, workers: int | None, overrides: Sequence[str], around: Surroundings) -> int:
@@ -86,18 +98,24 @@ def resume(path: Path, workers: int | None, overrides: Sequence[str], around: Su
             log.warning(line)
         count = config.run.workers or default_workers(config.train.shards)
         check_machine(config, count)
+        make_trackers(config.run.trackers)
         data = prepare(config, around)
         with Coordinator(config, count, data.directory, around.environ) as coordinator:
 
-            def begin() -> None:
+            def begin() -> Beginning:
                 start_workers(coordinator, count, around)
                 run.write_config(dump_config(to_store))
-                log.info(f"resumed from {checkpoint.name if checkpoint else 'the start'}, {count} workers")
                 for line in changes:
                     around.progress.message(f"changed: {line}")
                     log.info(f"changed: {line}")
+                where = checkpoint.name if checkpoint else "the start"
+                return (
+                    RESUME,
+                    f"resumed from {where}, {count} workers",
+                    {"changes": changes, "damages": damages},
+                )
 
-            return _train(run, config, data, coordinator, count, log, around, checkpoint, begin)
+            return _train(run, config, data, coordinator, count, log, around, begin, checkpoint)
 
 
 def _train(
@@ -108,10 +126,15 @@ def _train(
     workers: int,
     log: RunLog,
     around: Surroundings,
+    begin: Callable[[], Beginning],
     resume_from: Path | None = None,
-    begin: Callable[[], None] = lambda: None,
 ) -> int:
     """Train from `resume_from` or the start; calls begin() once it is clear that there are steps to do."""
+
+    def warn(line: str) -> None:
+        around.progress.warning(line)
+        log.warning(line)
+
     first_step = 0
     if resume_from is not None:
         saved = read_manifest(resume_from)
@@ -122,7 +145,8 @@ def _train(
     with contextlib.ExitStack() as stack:
         metrics = stack.enter_context(MetricsWriter(run.metrics))
         stack.enter_context(contextlib.closing(writer))
-        outlets = Outlets(around.progress, log, metrics, writer, around.signals)
+        history = stack.enter_context(History(run.events, warn))
+        outlets = Outlets(around.progress, log, metrics, history, writer, around.signals)
         tokenizer = load_tokenizer(run.tokenizer)
         trainer = Trainer(config, data, tokenizer, coordinator, outlets)
         stack.enter_context(contextlib.closing(trainer))
@@ -134,7 +158,11 @@ def _train(
         if trainer.finished:
             around.progress.finish(_already_finished(run, trainer, config, around))
             return 0
-        begin()
+        kind, line, fields = begin()
+        log.info(line)
+        facts = RunFacts(run.path, flat_values(config), dump_config(config), trainer.step)
+        history.open(facts, make_trackers(config.run.trackers))
+        history.event(trainer.step, kind, line, **fields, **_facts(config, data, workers))
         around.progress.announce(_announcement(run, config, data, workers, trainer.step))
         around.signals.defer()
         try:
@@ -150,10 +178,12 @@ def _train(
             log.warning("stopped at once, by a second signal")
             around.progress.finish(f"to go on from what is saved:    {around.program} resume {run.path}")
             raise
-        return _finish(run, trainer, config, log, around)
+        return _finish(run, trainer, config, log, history, around)
 
 
-def _finish(run: RunDirectory, trainer: Trainer, config: Config, log: RunLog, around: Surroundings) -> int:
+def _finish(
+    run: RunDirectory, trainer: Trainer, config: Config, log: RunLog, history: History, around: Surroundings
+) -> int:
     stopped = around.signals.exit_status if not trainer.finished else 0
     best = trainer.early_stop
     lines = []
@@ -168,8 +198,21 @@ def _finish(run: RunDirectory, trainer: Trainer, config: Config, log: RunLog, ar
     if trainer.degraded:
         lines.append(f"something could not be saved: see the warnings in {run.log}")
     around.progress.finish("\n".join(lines))
-    log.info(f"{'stopped' if stopped else 'finished'} after step {trainer.step}")
+    line = f"{'stopped' if stopped else 'finished'} after step {trainer.step}"
+    log.info(line)
+    history.event(trainer.step, STOP if stopped else FINISH, line)
     return stopped or (1 if trainer.degraded else 0)
+
+
+def _facts(config: Config, data: TokenData, workers: int) -> dict[str, object]:
+    """What the history says at each start of the process."""
+    return {
+        "workers": workers,
+        "parameters": parameter_count(config.model),
+        "train_tokens": len(data.train),
+        "val_tokens": len(data.val),
+        "machine": machine_facts(),
+    }
 
 
 def _with_absolute_corpus(config: Config) -> Config:

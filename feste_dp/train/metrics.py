@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feste_dp.errors import UsageError
-from feste_dp.train.run_directory import append_whole, write_atomically
+from feste_dp.track.lines import append_whole
+from feste_dp.train.run_directory import write_atomically
 
 COLUMNS = (
     "step",

@@ -1,7 +1,7 @@
 """The directory of one run: made whole or not at all, opened by one writer at a time, with its log.
 
-Knows the names of what lies in it, not what is written there. `write_atomically` and `append_whole` are
-how the small files of a run reach the disk.
+Knows the names of what lies in it, not what is written there. `write_atomically` is how its small files
+reach the disk.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from feste_dp.errors import UsageError
+from feste_dp.track.lines import append_whole
 
 STAMP = "%Y%m%dT%H%M%SZ"
 _NAME_END = re.compile(r"-(\d{8}T\d{6}Z)(?:-(\d+))?$")
@@ -40,6 +41,10 @@ class RunDirectory:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.csv"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
 
     @property
     def log(self) -> Path:
@@ -219,20 +224,6 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
-
-
-def append_whole(fd: int, end: int, data: bytes) -> int:
-    """Writes `data` at `end`, in one call unless the disk fills up; returns the new end. OSError leaves the
-    file cut back to `end`. The descriptor must not be in append mode, which would ignore `end`."""
-    written = 0
-    try:
-        while written < len(data):
-            written += os.pwrite(fd, data[written:], end + written)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.ftruncate(fd, end)
-        raise
-    return end + written
 
 
 def _create(path: Path, config: str, tokenizer: bytes | Path, existing: bool = False) -> RunDirectory:

@@ -20,6 +20,8 @@ from feste_dp.optim.schedule import learning_rate
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.runtime.cpus import usable_cpus
 
+PHASES = ("compute", "wait", "reduce", "update", "control")
+
 
 @dataclass(frozen=True)
 class StepTimes:

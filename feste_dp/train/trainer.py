@@ -21,6 +21,7 @@ from feste_dp.model.parameters import layout, view_params
 from feste_dp.model.sampling import Sampler
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.train.early_stop import EarlyStop
+from feste_dp.train.history import History
 from feste_dp.train.metrics import MetricsRow, MetricsWriter, with_perplexity
 from feste_dp.train.progress import Progress
 from feste_dp.train.run_directory import RunLog
@@ -30,11 +31,12 @@ from feste_dp.train.step import Stepper, StepResult
 
 @dataclass(frozen=True)
 class Outlets:
-    """Where a run speaks: screen, log, metrics file and checkpoints; and the signals that stop it."""
+    """Where a run speaks: screen, log, metrics, history and checkpoints; and the signals that stop it."""
 
     progress: Progress
     log: RunLog
     metrics: MetricsWriter
+    history: History
     writer: BackgroundWriter
     signals: StopSignals
 
@@ -112,6 +114,7 @@ class Trainer:
             result = self.train_step(self._step + 1)
             seconds = time.perf_counter() - step_started
             self._step, self._val_loss = self._step + 1, None
+            self._out.history.times(self._step, result.times)
             is_best = self._evaluate() if self._is_due(self._config.eval.every) else False
             sample = self._draw_sample() if self._is_due(self._config.sample.every) else ""
             row = MetricsRow(
@@ -136,7 +139,9 @@ class Trainer:
         """One update of the shared weights; a step that is skipped is said so. See Stepper.step."""
         result = self._stepper.step(step)
         if result.skipped is not None:
-            self._warn(f"step {step} skipped ({self._stepper.skipped_steps} so far): {result.skipped}")
+            line = f"step {step} skipped ({self._stepper.skipped_steps} so far): {result.skipped}"
+            self._warn(line)
+            self._out.history.event(step, "skip", line)
         return result
 
     def validation_loss(self) -> float:
@@ -150,13 +155,18 @@ class Trainer:
         self._val_loss = self.validation_loss()
         self._early_stop, is_best, stops = self._early_stop.update(self._step, self._val_loss)
         best = self._early_stop
-        if stops and best.best_loss is not None:
-            self._tell(
-                f"early stop: no better validation loss in {best.evals_since_best} evaluations; "
-                f"best {with_perplexity(best.best_loss)} at step {best.best_step}"
-            )
-        elif stops:
-            self._tell(f"early stop: no finite validation loss in {best.evals_since_best} evaluations")
+        if is_best:
+            line = f"best validation loss so far: {with_perplexity(self._val_loss)}"
+            self._out.history.event(self._step, "best", line, val_loss=self._val_loss)
+        if stops:
+            line = f"early stop: no finite validation loss in {best.evals_since_best} evaluations"
+            if best.best_loss is not None:
+                line = (
+                    f"early stop: no better validation loss in {best.evals_since_best} evaluations; "
+                    f"best {with_perplexity(best.best_loss)} at step {best.best_step}"
+                )
+            self._tell(line)
+            self._out.history.event(self._step, "early_stop", line)
         return is_best
 
     def _draw_sample(self) -> str:
@@ -173,6 +183,7 @@ class Trainer:
 
     def _record(self, row: MetricsRow, is_best: bool) -> None:
         self._guard("metrics row", lambda: self._out.metrics.append(row))
+        self._out.history.row(row)
         self._out.progress.step(row, self._config.train.steps, is_best)
         if row.val_loss is not None:
             best = " (best)" if is_best else ""
@@ -220,8 +231,11 @@ class Trainer:
             if result.error is not None:
                 self._degraded = True
                 self._warn(str(result.error))
+                self._out.history.event(result.step, "save_failed", str(result.error))
             else:
-                self._out.log.info(f"saved step {result.step} in {result.seconds:.2f} s")
+                line = f"saved step {result.step} in {result.seconds:.2f} s"
+                self._out.log.info(line)
+                self._out.history.event(result.step, "save", line, seconds=round(result.seconds, 3))
 
     def _guard(self, what: str, write: Callable[[], None]) -> None:
         """Training goes on when a file cannot be written; the exit status will say so."""

@@ -8,6 +8,7 @@ import click
 from feste_dp import __version__
 from feste_dp.cli.bench import bench
 from feste_dp.cli.checkpoint import checkpoint
+from feste_dp.cli.pages import dashboard, report, watch
 from feste_dp.cli.prepare import prepare
 from feste_dp.cli.read_run import evaluate, generate
 from feste_dp.cli.train import launch, resume
@@ -50,7 +51,7 @@ def cli() -> None:
     """
 
 
-for command in (launch, resume, generate, evaluate, prepare, checkpoint, bench):
+for command in (launch, resume, generate, evaluate, prepare, checkpoint, bench, report, dashboard, watch):
     cli.add_command(command)
 
 

@@ -33,7 +33,7 @@ def report(runs: tuple[Path, ...], out: Path | None) -> int:
     for number, study in enumerate(studies):
         part = read_study_part(study, "scaling" if number == 0 else f"scaling-{number + 1}")
         parts.insert(number, part)
-    title = report_title([run.name for run in read] + [f"scaling study {path.name}" for path in studies])
+    title = report_title([run.name for run in read]) if read else "Scaling study"
     target = out or (runs[0] if runs[0].is_dir() else runs[0].parent) / "report.html"
     try:
         write_atomically(target, page(title, parts).encode())

@@ -30,7 +30,7 @@ def make_axis(values: Iterable[float], *, is_log: bool = False, from_zero: bool 
         room = (high / low) ** 0.04 if high > low else 1.5
         return Axis(low / room, high * room, True)
     if from_zero:
-        low = min(low, 0.0)
+        low, high = min(low, 0.0), max(high, 0.0)
     if high <= low:
         room = abs(high) * 0.1 or 1.0
         return Axis(low if from_zero and low == 0 else low - room, high + room)
@@ -69,7 +69,7 @@ def _log_ticks(axis: Axis, wanted: int) -> list[float]:
 
 
 def short(value: float) -> str:
-    """A number as an axis writes it: 1,200 0.001 2.5 3e-05 1.2M."""
+    """A number as an axis writes it: 1,200 50k 1.2M 0.001 3e-05."""
     size = abs(value)
     if value == 0:
         return "0"
@@ -77,6 +77,8 @@ def short(value: float) -> str:
         for power, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
             if size >= power:
                 return f"{value / power:.4g}{letter}" if size < 1e15 else f"{value:.2g}"
+    if size >= 1e4:
+        return f"{value / 1000:.4g}k"
     if size >= 1000:
         return f"{value:,.0f}"
     if size < 1e-3:
@@ -92,6 +94,6 @@ def exact(value: float | None, digits: int = 5) -> str:
         return {math.inf: "∞", -math.inf: "-∞"}.get(value, "NaN")
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}"
-    if abs(value) >= 10 ** (digits - 1):
-        return f"{value:,.0f}" if abs(value) < 1e15 else f"{value:.{digits}g}"
+    if 1000 <= abs(value) < 1e15:
+        return f"{value:,.{max(0, digits - len(str(int(abs(value)))))}f}"
     return f"{value:.{digits}g}"

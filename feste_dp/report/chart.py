@@ -130,9 +130,8 @@ def _x_ticks(chart: Chart, axis: Axis) -> list[tuple[float, str]]:
 def _heights(series: Sequence[Series], chart: Chart) -> list[float]:
     if chart.stacked:
         return [0.0, *_tops(series)[-1].values()]
-    return [y for each in series for _, y in each.points] + [
-        y for each in series for b in each.band for y in b[1:]
-    ]
+    # an interval that is wider than the curves is cut off
+    return [y for each in series for _, y in each.points]
 
 
 def _tops(series: Sequence[Series]) -> list[dict[float, float]]:

@@ -12,7 +12,7 @@ from feste_dp.train.step import PHASES
 
 COLORS = 8
 SHOWN_WORKERS = 8
-_LEAST_ROWS = 120
+_LEAST_ROWS = 200
 _PHASE_COLORS = dict(zip(PHASES, (1, 2, 3, 4, 5), strict=True))
 _NOTABLE = {"resume", "skip", "spike", "early_stop", "fail", "save_failed"}
 """Kinds of events that charts mark, beside all that begin with worker_."""
@@ -145,7 +145,7 @@ def _chart(
     series, drawn = [], 0
     most = max(_LEAST_ROWS, MOST_ROWS // len(runs))
     for number, run in enumerate(runs):
-        made, rows = _run_series(run, curves, most)
+        made, rows = _run_series(run, curves, most, len(runs) > 1)
         drawn += rows
         for name, index, points, style in made:
             name = f"{run.name} · {name}" if len(runs) > 1 else name
@@ -167,7 +167,7 @@ def _chart(
 
 
 def _run_series(
-    run: RunData, curves: Sequence[_Curve], most: int
+    run: RunData, curves: Sequence[_Curve], most: int, several: bool
 ) -> tuple[list[tuple[str, int, list[Point], Style]], int]:
     """Name, number, points and style of each curve of a run, a median after its curve, and of how many rows
     they were drawn."""
@@ -175,10 +175,14 @@ def _run_series(
     keep = [number for number, row in enumerate(run.rows) if row.val_loss is not None]
     rows = thin(columns, keep, most)
     made: list[tuple[str, int, list[Point], Style]] = []
+    window = smoothing_window(len(run.rows))
     for index, (curve, column) in enumerate(zip(curves, columns, strict=True)):
-        made.append((curve.name, index, _row_points(run, rows, column), curve.style))
-        window = smoothing_window(len(run.rows))
-        if curve.smooth and window > 1:
+        has_median = bool(curve.smooth) and window > 1
+        if not (several and has_median):  # the noise of several runs would hide all of them
+            style = curve.style if has_median or curve.style != "faint" else "line"
+            style = "dashed" if several and curve.name == "validation" else style
+            made.append((curve.name, index, _row_points(run, rows, column), style))
+        if has_median:
             made.append(
                 (
                     f"{curve.smooth} of {window}",

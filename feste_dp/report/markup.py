@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 # what could reorder or hide text, or is no character of HTML
 _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
-_VOID = frozenset({"input", "meta", "br", "line", "path", "rect"})
+_VOID = frozenset({"input", "meta", "link"})
 
 
 class Markup(str):

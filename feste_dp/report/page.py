@@ -68,7 +68,7 @@ def page(title: str, parts: Sequence[Markup], *, version: str = "", home: str = 
         tag("meta", {"name": "color-scheme", "content": "light dark"}),
         tag("meta", {"name": "generator", "content": f"feste-dp {__version__}"}),
         tag("title", None, f"{title} · feste-dp"),
-        Markup('<link rel="icon" href="data:,">'),
+        tag("link", {"rel": "icon", "href": "data:,"}),
         tag("style", None, Markup(style)),
     )  # fmt: skip
     top = tag(
@@ -94,7 +94,8 @@ def page(title: str, parts: Sequence[Markup], *, version: str = "", home: str = 
 
 
 def report_title(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{len(names)} runs: {', '.join(names)}" if names else "feste-dp"
+    """What a page on these runs is called."""
+    return names[0] if len(names) == 1 else f"{len(names)} runs side by side"
 
 
 @cache

@@ -11,7 +11,7 @@ from feste_dp.track.events import BEGINNINGS, Event
 from feste_dp.train.metrics import Pace, perplexity
 from feste_dp.train.progress import format_duration
 
-_ROUTINE = ("save", "best")
+ROUTINE = ("save", "best")
 _BADGES = {
     "save": "checkpoint", "save_failed": "save failed", "early_stop": "early stop", "skip": "skipped step",
     "finish": "finished", "stop": "stopped", "fail": "failed", "worker_lost": "worker lost",
@@ -61,7 +61,8 @@ def figures(run: RunData) -> dict[str, str]:
         shown["train loss"] = f"{last.train_loss:.4f}"
         if (best := run.best) is not None and best.val_loss is not None:
             shown["best validation"] = f"{best.val_loss:.4f}"
-            shown["perplexity"] = f"{perplexity(best.val_loss):,.1f} at step {best.step:,}"
+            shown["its perplexity"] = f"{perplexity(best.val_loss):,.1f}"
+            shown["at step"] = f"{best.step:,}"
         shown["tokens per second"] = f"{pace.tokens_per_second:,.0f}"
         shown["tokens"] = f"{run.last_step * run.config.tokens_per_step:,}"
         shown["elapsed"] = format_duration(last.elapsed_seconds)
@@ -78,8 +79,8 @@ def events_section(runs: Sequence[RunData]) -> Markup:
     """What happened, the rare apart from the routine."""
     parts = []
     for run in runs:
-        rare = [event for event in run.events if event.kind not in _ROUTINE]
-        routine = [event for event in run.events if event.kind in _ROUTINE]
+        rare = [event for event in run.events if event.kind not in ROUTINE]
+        routine = [event for event in run.events if event.kind in ROUTINE]
         parts += [
             tag("h3", None, run.name) if len(runs) > 1 else None,
             _events_table(rare) if rare else tag("p", {"class": "empty"}, "this run kept no history"),

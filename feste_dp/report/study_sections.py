@@ -36,7 +36,7 @@ def read_study_part(path: Path, key: str = "scaling") -> Markup:
         return _study_section(study, key)
     except OSError as error:
         raise UsageError(f"{file}: cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise UsageError(f"{file}: not a scaling study ({error}): make it anew with feste-dp scale") from None
 
 
@@ -96,10 +96,10 @@ def speed_chart(study: Json, key: str) -> Chart:
     return Chart(
         key=f"{key}-speed",
         title="Throughput over workers",
-        x_label="workers, logarithmic",
-        y_label="tokens per second, logarithmic",
+        x_label="workers",
+        y_label="tokens per second; both axes are logarithmic",
         series=series,
-        note=f"Bands are 95 % intervals. {study['intervals']}",
+        note=f"The bands: {study['intervals']}.",
         is_log_x=True,
         is_log_y=True,
         is_wide=True,
@@ -113,7 +113,7 @@ def efficiency_chart(study: Json, key: str) -> Chart:
     return Chart(
         key=f"{key}-efficiency",
         title="Efficiency",
-        x_label="workers, logarithmic",
+        x_label="workers",
         y_label="speed-up per worker; 1 is perfect",
         series=[Series("efficiency", speedup, 1, "line", _band(counts, "efficiency"))],
         is_log_x=True,
@@ -169,7 +169,10 @@ def _baselines(baselines: Sequence[Json]) -> Markup | None:
     for each in baselines:
         rate = each["tokens_per_second"]
         rows.append([each["name"], _interval(rate, 4) if rate else each["skipped"], each["what"]])
-    return Markup(tag("h3", None, "Baselines") + table(["baseline", "tokens/s (95 %)", "what"], rows))
+    return Markup(
+        tag("h3", None, "Baselines")
+        + table(["baseline", "tokens/s (95 %)", "what"], rows, {"class": "prose"})
+    )
 
 
 def _fits(fits: Sequence[Json], key: str) -> Markup:
@@ -181,7 +184,11 @@ def _fits(fits: Sequence[Json], key: str) -> Markup:
         residual = fit["largest_residual"]
         shown = "" if residual is None else f"{100 * residual:.1f} %"
         rows.append([fit["law"], tag("code", None, fit["formula"]), "; ".join(named), shown, fit["note"]])
-    made = table(["law", "formula", "parameters (95 %)", "largest residual", "how to read it"], rows)
+    made = table(
+        ["law", "formula", "parameters (95 %)", "largest residual", "how to read it"],
+        rows,
+        {"class": "prose"},
+    )
     return disclosure(f"{key}-fits", "Fitted laws", made, opened=True)
 
 

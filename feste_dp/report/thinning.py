@@ -4,7 +4,7 @@ import statistics
 from bisect import insort
 from collections.abc import Collection, Sequence
 
-MOST_ROWS = 480
+MOST_ROWS = 600
 """Rows that a chart draws of each run: more than a screen of that width can show apart."""
 
 
@@ -18,7 +18,7 @@ def thin(
     if rows <= most:
         return list(range(rows))
     chosen = {0, rows - 1}
-    parts = max(1, most // (3 * max(1, len(columns))))
+    parts = max(1, most // (2 * max(1, len(columns)) + 1))
     for column in columns:
         for part in range(parts):
             first, stop = rows * part // parts, rows * (part + 1) // parts
@@ -28,7 +28,7 @@ def thin(
     wanted = sorted(set(keep) - chosen)
     room = max(2, most - len(chosen))
     if len(wanted) > room:
-        wanted = [wanted[(len(wanted) - 1) * i // (room - 1)] for i in range(room)]
+        wanted = [wanted[(len(wanted) - 1) * index // (room - 1)] for index in range(room)]
     return sorted(chosen | set(wanted))
 
 

@@ -13,8 +13,9 @@ from rich.text import Text
 
 from feste_dp.report.curves import loss_sparkline
 from feste_dp.report.run_data import RunData, RunReader
-from feste_dp.report.run_sections import figures
+from feste_dp.report.run_sections import ROUTINE, figures
 from feste_dp.track.events import Event
+from feste_dp.train.metrics import MetricsRow
 from feste_dp.train.progress import PlainProgress, printable
 from feste_dp.train.step import PHASES
 
@@ -46,22 +47,22 @@ def _watch_live(reader: RunReader, console: Console, sleep: Callable[[float], No
 
 
 def _watch_plainly(reader: RunReader, out: TextIO, sleep: Callable[[float], None]) -> int:
-    """Lines as launch prints them, and one for each event."""
+    """Lines as launch prints them, and one for each event that is not routine."""
     progress = PlainProgress(out, out)
-    shown_rows = shown_events = 0
-    last_step = 0
+    shown_events = last_step = 0
     while True:
         run = reader.read()
-        if run.last_step < last_step:  # a resume cut the rows after its checkpoint
-            shown_rows = sum(row.step <= last_step for row in run.rows)
-        for event in run.events[shown_events:]:
-            progress.message(_event_line(event))
-        for row in run.rows[shown_rows:]:
-            if row.step > last_step:
-                progress.step(row, run.config.train.steps)
-                if row.sample:
-                    progress.sample(row.step, row.sample)
-        shown_rows, shown_events, last_step = len(run.rows), len(run.events), run.last_step
+        told = [event for event in run.events[shown_events:] if event.kind not in ROUTINE]
+        rows = [row for row in run.rows if row.step > last_step]
+        news: list[Event | MetricsRow] = [*rows, *told]
+        for each in sorted(news, key=lambda each: each.step):
+            if isinstance(each, Event):
+                progress.message(_event_line(each))
+            else:
+                progress.step(each, run.config.train.steps)
+                if each.sample:
+                    progress.sample(each.step, each.sample)
+        shown_events, last_step = len(run.events), max(last_step, run.last_step)
         if run.status.is_over:
             progress.finish(f"{run.status.state}: {run.status.text}")
             return EXIT_STATUS[run.status.state]
@@ -121,8 +122,10 @@ def _phases(times: Event, width: int) -> Text:
     if total <= 0:
         return Text("")
     line = Text()
+    passed = 0.0
     for phase, number in numbers.items():
-        line.append("█" * round(width * number / total), _PHASE_STYLES[phase])
+        first, passed = round(width * passed / total), passed + number
+        line.append("█" * (round(width * passed / total) - first), _PHASE_STYLES[phase])
     line.append("\n")
     for phase, number in numbers.items():
         line.append(f"{phase} {number:.2f} ms  ", _PHASE_STYLES[phase])

@@ -56,6 +56,19 @@
       parent.append(made);
       return made;
     }
+    // the row at most a fiftieth of the width away that has a value of this curve: not all have one at each x
+    function valueNear(all, near, series) {
+      let best = null;
+      for (const step of [1, -1]) {
+        for (let index = near; index in all && Math.abs(all[index].share - all[near].share) < 0.02; index += step) {
+          if (all[index].cells[series] === "") continue;
+          const distance = Math.abs(all[index].share - all[near].share);
+          if (!best || distance < Math.abs(best.share - all[near].share)) best = all[index];
+          break;
+        }
+      }
+      return best;
+    }
     function show(share) {
       clear();
       const all = parsed();
@@ -70,20 +83,22 @@
       head.textContent = `${label} ${row.x}`;
       box.append(head);
       names.forEach((name, series) => {
-        if (!shown(series) || row.cells[series] === "") return;
+        if (!shown(series)) return;
+        const value = valueNear(all, near, series);
+        if (value === null) return;
         const colour = [...keys[series].classList].find((each) => /^c\d$/.test(each));
         const line = document.createElement("span");
         const dot = document.createElement("i");
         const what = document.createElement("em");
-        const value = document.createElement("strong");
+        const figures = document.createElement("strong");
         line.className = colour;
         what.textContent = name;
-        value.textContent = row.cells[series];
-        line.append(dot, what, value);
+        figures.textContent = value.cells[series];
+        line.append(dot, what, figures);
         box.append(line);
         if (!("stacked" in figure.dataset)) {
-          const y = at(number(row.cells[series]));
-          add(`dot ${colour}`, { left: `${100 * row.share}%`, top: `${100 * (1 - y)}%` });
+          const y = at(number(value.cells[series]));
+          add(`dot ${colour}`, { left: `${100 * value.share}%`, top: `${100 * (1 - y)}%` });
         }
       });
       reading = { id: figure.id, share: row.share, near };

@@ -1,6 +1,7 @@
 """A real browser on pages of real runs. All tests here carry the mark `browser`: see `make test-browser`."""
 
 import base64
+import contextlib
 import os
 import re
 import shutil
@@ -82,7 +83,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         pytest.skip("needs chromium and chromium-driver")
     options = selenium.ChromeOptions()
     options.binary_location = chromium
-    for argument in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+    for argument in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--hide-scrollbars",
                      f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):  # fmt: skip
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
@@ -119,16 +120,23 @@ def write_report(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
     return write
 
 
-@pytest.fixture(scope="session")
-def dashboard(runs: Path) -> Iterator[str]:
-    """The address of a dashboard over the runs."""
+@contextlib.contextmanager
+def serve(directory: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A dashboard over a directory, and its address."""
     process = subprocess.Popen(
-        [*COMMAND, "dashboard", str(runs), "--port", "0"], stdout=subprocess.PIPE, text=True,
+        [*COMMAND, "dashboard", str(directory), "--port", "0"], stdout=subprocess.PIPE, text=True,
         env=dict(os.environ) | {"PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
     assert process.stdout is not None
     found = re.search(r"http://\S+/", process.stdout.readline())
     assert found
-    yield found[0]
+    yield process, found[0]
     process.terminate()
     process.communicate()
+
+
+@pytest.fixture(scope="session")
+def dashboard(runs: Path) -> Iterator[str]:
+    """The address of a dashboard over the runs."""
+    with serve(runs) as (_, address):
+        yield address

@@ -4,7 +4,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from tests.browser.conftest import COMMAND, CONFIG, Browser
+from tests.browser.conftest import COMMAND, CONFIG, Browser, serve
 
 STEP = "return Number(document.querySelector('#runs dd').textContent.split(' ')[0].replaceAll(',', ''))"
 STATE = "return document.querySelector('.chip').textContent"
@@ -22,7 +22,7 @@ def test_the_page_advances_while_a_run_trains_and_survives_its_end(
     browser: Browser, dashboard: str, runs: Path
 ) -> None:
     browser.open(dashboard)
-    process = train(runs / "live", 6000)
+    process = train(runs / "live", 100_000)
     # it appears by itself on the page of all runs
     browser.wait_for("return !!document.querySelector('a[href=\"/runs/live\"]')")
     browser.open(f"{dashboard}runs/live")
@@ -78,15 +78,10 @@ def test_runs_are_chosen_and_compared(browser: Browser, dashboard: str) -> None:
 
 
 def test_a_dashboard_that_is_gone_is_said_so_and_the_page_stays(browser: Browser, runs: Path) -> None:
-    process = subprocess.Popen(
-        [*COMMAND, "dashboard", str(runs), "--port", "0"], stdout=subprocess.PIPE, text=True,
-        env=None,
-    )  # fmt: skip
-    assert process.stdout is not None
-    address = process.stdout.readline().split()[4]
-    browser.open(f"{address}runs/first")
-    process.send_signal(signal.SIGINT)
-    assert process.wait() == 0
+    with serve(runs) as (process, address):
+        browser.open(f"{address}runs/first")
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 0
     browser.wait_for("return document.getElementById('live').textContent === 'no answer from the dashboard'")
     assert browser.run("return document.querySelectorAll('figure.chart').length") == 7
     browser.complaints()  # the refused requests

@@ -12,6 +12,7 @@ from feste_dp.cli.pages import dashboard, report, watch
 from feste_dp.cli.prepare import prepare
 from feste_dp.cli.read_run import evaluate, generate
 from feste_dp.cli.train import launch, resume
+from feste_dp.cli.workers import workers
 from feste_dp.errors import RunError, UsageError
 from feste_dp.train.progress import printable
 from feste_dp.train.signals import Interrupted
@@ -51,7 +52,11 @@ def cli() -> None:
     """
 
 
-for command in (launch, resume, generate, evaluate, prepare, checkpoint, bench, report, dashboard, watch):
+COMMANDS = (
+    *(launch, resume, workers, generate, evaluate, prepare, checkpoint, bench),
+    *(report, dashboard, watch),
+)
+for command in COMMANDS:
     cli.add_command(command)
 
 

@@ -104,10 +104,10 @@ def _progress(quiet: bool) -> Progress:
 
 
 def _surroundings(progress: Progress, signals: StopSignals) -> Surroundings:
-    return Surroundings(os.environ, cache_root(os.environ), progress, signals, _program())
+    return Surroundings(os.environ, cache_root(os.environ), progress, signals, program_name())
 
 
-def _program() -> str:
+def program_name() -> str:
     """What to type for this program: its name where the shell finds it, else the way it was called now."""
     if shutil.which("feste-dp") or Path(sys.argv[0]).name != "feste-dp":
         return "feste-dp"

@@ -16,8 +16,8 @@ from feste_dp.report.markup import Markup, section, tag
 from feste_dp.report.overview import COMPARE_ADDRESS, RUN_ADDRESS, STUDY_ADDRESS, overview_parts
 from feste_dp.report.page import page, report_title, run_parts
 from feste_dp.report.run_data import RunData, RunReader
-from feste_dp.report.status import is_locked
 from feste_dp.report.study_sections import FILE_NAME, read_study_part
+from feste_dp.train.run_directory import RunDirectory, is_locked
 
 MOST_COMPARED = 8
 
@@ -104,7 +104,7 @@ def _version(names: Iterable[str], runs: Sequence[Path], study: Path | None) -> 
     seen: list[object] = [__version__, *names]
     for run in runs:
         files = [run / name for name in ("metrics.csv", "events.jsonl", "config.yaml", "checkpoints")]
-        seen += [is_locked(run), *map(_stamp, files)]
+        seen += [is_locked(RunDirectory(run)), *map(_stamp, files)]
     if study is not None:
         seen.append(_stamp(study / FILE_NAME))
     return f'"{hashlib.sha256(repr(seen).encode()).hexdigest()[:32]}"'

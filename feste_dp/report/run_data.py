@@ -12,10 +12,10 @@ from feste_dp.config.schema import Config
 from feste_dp.data.tokenizer import BYTE_TOKENS, load_tokenizer
 from feste_dp.errors import UsageError
 from feste_dp.report.following import Following
-from feste_dp.report.status import Status, is_locked, status_of
+from feste_dp.report.status import Status, status_of
 from feste_dp.track.events import BEGINNINGS, TIMES, Event, decode_event
 from feste_dp.train.metrics import MetricsRow, read_rows
-from feste_dp.train.run_directory import open_run_directory
+from feste_dp.train.run_directory import is_locked, open_run_directory
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class RunReader:
         self._tokenizer: TokenizerFacts | None = None
 
     def read(self, name: str = "") -> RunData:
-        locked = is_locked(self.path)  # first: see status_of
+        locked = is_locked(self._run)  # first: see status_of
         config = load_config(self._run.config)
         try:
             self._events.update()

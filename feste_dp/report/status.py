@@ -1,10 +1,7 @@
 """How a run is doing: from its lock and the last thing its history says."""
 
-import fcntl
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from feste_dp.track.events import BEGINNINGS, ENDS, FAIL, FINISH, Event
@@ -22,24 +19,6 @@ class Status:
     @property
     def is_over(self) -> bool:
         return self.state != "running"
-
-
-def is_locked(run: Path) -> bool:
-    """Whether a process trains the run now. Asks for a shared lock and gives it back at once; takes nothing
-    from a run that is just starting, which asks again."""
-    try:
-        fd = os.open(run / "lock", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-    return False
 
 
 def status_of(locked: bool, events: Sequence[Event], last_step: int, steps: int) -> Status:

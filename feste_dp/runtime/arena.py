@@ -1,4 +1,4 @@
-"""The shared memory of a run: weights, gradient slots, summed gradient, chunk norms. Numbers only.
+"""The shared memory of a run: weights, gradient slots, summed gradient, chunk norms; and letterboxes.
 
 One memfd without a name: nothing can be left in /dev/shm, and /dev/shm's size does not matter. All of it is
 reserved before the run starts, so running out is an error message and not a SIGBUS. The phase decides who
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from feste_dp.errors import UsageError
 from feste_dp.kernels.reduction import chunk_count
+from feste_dp.runtime.letterbox import BOX_BYTES
 
 _PAGE = 4096
 _FLOAT_BYTES, _DOUBLE_BYTES = 4, 8
@@ -32,6 +33,7 @@ class ArenaSizes(NamedTuple):
     slots: int
     grad: int
     norms: int
+    boxes: int
     total: int
 
 
@@ -42,11 +44,13 @@ def arena_sizes(parameters: int, shards: int) -> ArenaSizes:
     slots = pages(parameters * _FLOAT_BYTES)
     grad = slots + pages(shards * parameters * _FLOAT_BYTES)
     norms = grad + pages(parameters * _FLOAT_BYTES)
-    return ArenaSizes(0, slots, grad, norms, norms + pages(chunk_count(parameters) * _DOUBLE_BYTES))
+    boxes = norms + pages(chunk_count(parameters) * _DOUBLE_BYTES)
+    return ArenaSizes(0, slots, grad, norms, boxes, boxes + pages(shards * BOX_BYTES))
 
 
 class Arena:
-    """Views of the shared memory: params (P,), slots (S, P), grad (P,) float32, norms (chunks,) float64."""
+    """Views of the shared memory: params (P,), slots (S, P), grad (P,) float32, norms (chunks,) float64, and
+    boxes (S, BOX_BYTES), a letterbox for each worker that there can be."""
 
     def __init__(self, fd: int, parameters: int, shards: int) -> None:
         sizes = arena_sizes(parameters, shards)
@@ -62,6 +66,9 @@ class Arena:
         self.norms: NDArray[np.float64] = np.frombuffer(
             memory, np.float64, chunk_count(parameters), sizes.norms
         )
+        self.boxes: NDArray[np.uint8] = np.frombuffer(
+            memory, np.uint8, shards * BOX_BYTES, sizes.boxes
+        ).reshape(shards, BOX_BYTES)
 
 
 def create_arena(parameters: int, shards: int) -> Arena:

@@ -48,6 +48,11 @@ class History:
         except OSError as error:
             self._failed(error)
 
+    @property
+    def step(self) -> int:
+        """The last finished step that was told of."""
+        return self._step
+
     def event(self, step: int, kind: str, text: str = "", **fields: object) -> None:
         """Something happened after `step` steps; fields are what JSON can hold."""
         self._ended = kind in ENDS

@@ -28,6 +28,7 @@ from feste_dp.train.estimate import estimated_seconds
 from feste_dp.train.history import History
 from feste_dp.train.machine import machine_facts
 from feste_dp.train.metrics import MetricsWriter, truncate_after, with_perplexity
+from feste_dp.train.notices import teller
 from feste_dp.train.progress import format_duration
 from feste_dp.train.run_directory import (
     RunDirectory,
@@ -42,6 +43,7 @@ from feste_dp.train.run_directory import (
 from feste_dp.train.signals import Interrupted
 from feste_dp.train.start import Surroundings, check_machine, counted, prepare, start_workers
 from feste_dp.train.trainer import Outlets, Trainer
+from feste_dp.train.worker_request import take_request
 
 Beginning = tuple[str, str, dict[str, object]]
 """The kind, text and fields of the event that the history begins with."""
@@ -61,7 +63,8 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
     check_machine(config, workers)
     make_trackers(config.run.trackers)
     data = prepare(config, around)
-    with Coordinator(config, workers, data.directory, around.environ) as coordinator:
+    shown = teller(around.progress)
+    with Coordinator(config, workers, data.directory, around.environ, shown) as coordinator:
         start_workers(coordinator, workers, around)
         text, tokenizer = dump_config(config), data.tokenizer_path
         if out is not None:
@@ -100,7 +103,8 @@ def resume(path: Path, workers: int | None, overrides: Sequence[str], around: Su
         check_machine(config, count)
         make_trackers(config.run.trackers)
         data = prepare(config, around)
-        with Coordinator(config, count, data.directory, around.environ) as coordinator:
+        shown = teller(around.progress, log)
+        with Coordinator(config, count, data.directory, around.environ, shown) as coordinator:
 
             def begin() -> Beginning:
                 start_workers(coordinator, count, around)
@@ -146,7 +150,11 @@ def _train(
         metrics = stack.enter_context(MetricsWriter(run.metrics))
         stack.enter_context(contextlib.closing(writer))
         history = stack.enter_context(History(run.events, warn))
-        outlets = Outlets(around.progress, log, metrics, history, writer, around.signals)
+        coordinator.tell(teller(around.progress, log, history))
+        take_request(run)  # one that came too late for the process before
+        outlets = Outlets(
+            around.progress, log, metrics, history, writer, around.signals, lambda: take_request(run)
+        )
         tokenizer = load_tokenizer(run.tokenizer)
         trainer = Trainer(config, data, tokenizer, coordinator, outlets)
         stack.enter_context(contextlib.closing(trainer))

@@ -187,6 +187,23 @@ def _lock(fd: int) -> None:
     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def is_locked(run: RunDirectory) -> bool:
+    """Whether a process trains in the run now."""
+    try:
+        fd = os.open(run.path / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return False
+
+
 class RunLog:
     """Appends lines with their UTC time to a log file. A line that cannot be written is dropped and counted:
     a full disk must not stop the run."""

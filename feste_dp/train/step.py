@@ -37,8 +37,9 @@ class StepTimes:
 
     @property
     def compute(self) -> float:
-        """Mean of the workers' compute times."""
-        return math.fsum(self.worker_compute) / len(self.worker_compute)
+        """Mean of the compute times of the workers that had any."""
+        worked = [seconds for seconds in self.worker_compute if seconds > 0]
+        return math.fsum(worked) / len(worked) if worked else 0.0
 
     @property
     def wait(self) -> float:
@@ -99,6 +100,7 @@ class Stepper:
         # compute and reduce; an exchange between machines would stand between this line and the next
         gradient = self._coordinator.gradient(number, offsets)
         reduced = time.perf_counter()
+        self._coordinator.faults.at("update", number)
         norm = gradient_norm(self._arena.norms)
         lr = learning_rate(
             number,
@@ -116,6 +118,7 @@ class Stepper:
         else:
             skipped = self._skip(number, gradient.shard_losses)
         finished = time.perf_counter()
+        self._coordinator.faults.at("updated", number)
         times = StepTimes(
             total=finished - started,
             worker_compute=gradient.worker_seconds,

@@ -17,6 +17,7 @@ from feste_dp.config.schema import Config
 from feste_dp.data.order import validation_offsets
 from feste_dp.data.tokenizer import ByteTokenizer
 from feste_dp.data.tokens import TokenData
+from feste_dp.errors import UsageError
 from feste_dp.model.parameters import layout, view_params
 from feste_dp.model.sampling import Sampler
 from feste_dp.runtime.coordinator import Coordinator
@@ -39,6 +40,8 @@ class Outlets:
     history: History
     writer: BackgroundWriter
     signals: StopSignals
+    requested_workers: Callable[[], int | None] = lambda: None
+    """Asked between steps: another number of workers, where somebody wants one."""
 
 
 class Trainer:
@@ -110,6 +113,7 @@ class Trainer:
         """Train to the end, to an early stop or to a signal, and save the last step. Raises RunError."""
         started = time.monotonic() - self._elapsed_before
         while not self.finished and not self._out.signals.requested:
+            self._resize()
             step_started = time.perf_counter()
             result = self.train_step(self._step + 1)
             seconds = time.perf_counter() - step_started
@@ -131,9 +135,23 @@ class Trainer:
             if self._should_save(is_best):
                 self._save(row.elapsed_seconds)
             self._report_saves(self._out.writer.poll())
+            if sample or self._val_loss is not None or self._saved_step == self._step:
+                self._coordinator.tend()  # what took long: has a worker been lost meanwhile?
         if self._step > 0 and self._saved_step != self._step:
             self._save(time.monotonic() - started)
         self._report_saves(self._out.writer.wait())
+
+    def _resize(self) -> None:
+        """Go on with another number of workers where one was asked for."""
+        before, wanted = self._coordinator.workers, self._out.requested_workers()
+        if wanted is None or wanted == before or not 0 < wanted <= self._config.train.shards:
+            return
+        try:
+            self._coordinator.resize(wanted)
+        except UsageError as error:
+            self._warn(f"still {before} workers: {error}")
+        else:
+            self._tell(f"{wanted} workers from step {self._step + 1} on, {before} before")
 
     def train_step(self, step: int) -> StepResult:
         """One update of the shared weights; a step that is skipped is said so. See Stepper.step."""
@@ -170,6 +188,7 @@ class Trainer:
         return is_best
 
     def _draw_sample(self) -> str:
+        self._coordinator.faults.at("sample", self._step)
         sample = self._config.sample
         prompt = self._tokenizer.encode(sample.prompt).tolist()
         drawn = self._sampler.draw(
@@ -203,8 +222,10 @@ class Trainer:
         """Copy the state and let the writer thread store it, after the rows that it continues."""
         self._guard("metrics file", self._out.metrics.sync)
         fields = self._manifest_fields(elapsed_seconds)
+        self._coordinator.faults.at("save", self._step)
         self._out.writer.submit(fields, self._arena.params, self._stepper.m, self._stepper.v)
         self._saved_step = self._step
+        self._coordinator.faults.at("saved", self._step)
 
     def _manifest_fields(self, elapsed_seconds: float) -> ManifestFields:
         config, early_stop = self._config, self._early_stop

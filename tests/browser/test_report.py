@@ -1,4 +1,4 @@
-"""The report as a person sees it: curves whole, read-outs right, no complaint, at any width, light and dark."""
+"""The report as a person sees it: whole curves, right read-outs, any width, light and dark."""
 
 import json
 from collections.abc import Callable

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from feste_dp.report.status import is_locked, status_of
-from feste_dp.train.run_directory import RunDirectory, RunLock
+from feste_dp.report.status import status_of
+from feste_dp.train.run_directory import RunDirectory, RunLock, is_locked
 from tests.report.conftest import NOON, event
 
 
 def test_a_run_is_locked_while_its_process_holds_it_and_no_longer(tmp_path: Path) -> None:
-    assert not is_locked(tmp_path)
+    assert not is_locked(RunDirectory(tmp_path))
     with RunLock(RunDirectory(tmp_path), NOON):
-        assert is_locked(tmp_path)
+        assert is_locked(RunDirectory(tmp_path))
     assert (tmp_path / "lock").exists()
-    assert not is_locked(tmp_path)
+    assert not is_locked(RunDirectory(tmp_path))
 
 
 def test_who_looks_does_not_keep_a_run_from_starting(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_looking_all_the_time_lets_runs_start(tmp_path: Path) -> None:
 
     def look() -> None:
         while not stop.is_set():
-            is_locked(tmp_path)
+            is_locked(RunDirectory(tmp_path))
             time.sleep(0.001)
 
     watcher = threading.Thread(target=look)

@@ -98,9 +98,16 @@ class Runs:
         self._number += 1
         return self._folder / f"run{self._number}"
 
-    def launch(self, config: Config, *, stop_after: int | None = None) -> Outcome:
-        path = self.new_path()
-        return self._follow(path, stop_after, lambda around: launching.launch(config, path, around))
+    def launch(
+        self,
+        config: Config,
+        *,
+        stop_after: int | None = None,
+        path: Path | None = None,
+        on_step: Callable[[int], None] = lambda step: None,
+    ) -> Outcome:
+        path = path or self.new_path()
+        return self._follow(path, stop_after, lambda around: launching.launch(config, path, around), on_step)
 
     def resume(
         self,
@@ -112,8 +119,15 @@ class Runs:
     ) -> Outcome:
         return self._follow(run, stop_after, lambda around: launching.resume(run, workers, overrides, around))
 
-    def _follow(self, path: Path, stop_after: int | None, start: Callable[[Surroundings], int]) -> Outcome:
+    def _follow(
+        self,
+        path: Path,
+        stop_after: int | None,
+        start: Callable[[Surroundings], int],
+        also_on_step: Callable[[int], None] = lambda step: None,
+    ) -> Outcome:
         def on_step(step: int) -> None:
+            also_on_step(step)
             if step == stop_after:
                 os.kill(os.getpid(), signal.SIGTERM)
 

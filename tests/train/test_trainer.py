@@ -20,6 +20,7 @@ from feste_dp.data.tokenizer import load_tokenizer
 from feste_dp.errors import RunError
 from feste_dp.model.parameters import initial_params, layout, parameter_count, view_params
 from feste_dp.runtime.coordinator import Coordinator
+from feste_dp.runtime.faults import Faults
 from feste_dp.runtime.results import Gradient
 from feste_dp.runtime.warmup import compile_kernels
 from feste_dp.train import launch as launching
@@ -43,6 +44,7 @@ class FakeCoordinator:
             grad=np.zeros(parameters, np.float32),
             norms=np.zeros(1),
         )
+        self.workers, self.faults = 2, Faults((), "coordinator")
         self._gradients, self._validation = gradients or {}, iter(validation)
         self.losses = {}
 
@@ -56,6 +58,9 @@ class FakeCoordinator:
 
     def validation_loss(self, step, offsets):
         return next(self._validation)
+
+    def tend(self):
+        pass
 
 
 class Recorder(Progress):

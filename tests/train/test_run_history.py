@@ -82,3 +82,12 @@ def test_a_tracker_is_told_where_a_resumed_run_goes_on(runs, monkeypatch):
     stopped = runs.launch(runs.config(run__trackers=["jsonl"]), stop_after=13)
     runs.resume(stopped.run)
     assert [facts.first_step for facts in told] == [0, 13]
+
+
+def test_a_worker_that_is_killed_and_replaced_is_in_the_history(runs, straight, monkeypatch):
+    monkeypatch.setenv("FESTE_DP_FAULT", "worker1:step3:compute:kill")
+    outcome = runs.launch(runs.config())
+    assert outcome.status == 0
+    told = [(line["kind"], line["step"], line["worker"]) for line in history(outcome.run) if "worker" in line]
+    assert told[0] == ("worker_lost", 2, 1)
+    assert comparable_rows(outcome.run / "metrics.csv") == comparable_rows(straight.run / "metrics.csv")

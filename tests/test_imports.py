@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "feste_dp"
 
 TABLE_LINE = (
-    "cli -> report -> bench -> train -> runtime "
+    "cli -> report -> scale -> bench -> train -> runtime "
     "-> {model, optim, data, checkpoint, track} -> {kernels, config}"
 )
 
@@ -18,8 +18,9 @@ TABLE_LINE = (
 _LEAVES = {"kernels", "config"}
 _PARTS = {"model", "optim", "data", "checkpoint", "track"} | _LEAVES
 MAY_IMPORT = {
-    "cli": {"report", "bench", "train", "runtime"} | _PARTS,
-    "report": {"bench", "train", "runtime"} | _PARTS,
+    "cli": {"report", "scale", "bench", "train", "runtime"} | _PARTS,
+    "report": {"scale", "bench", "train", "runtime"} | _PARTS,
+    "scale": {"bench", "train", "runtime"} | _PARTS,
     "bench": {"train", "runtime"} | _PARTS,
     "train": {"runtime"} | _PARTS,
     "runtime": _PARTS,
@@ -39,6 +40,9 @@ FREE_FOR_ALL = {"errors", "cache", "__version__", ""}
 
 # Test references and optional extras: never needed to import the program.
 NOT_AT_MODULE_LEVEL = {"torch", "transformers", "matplotlib", "tensorboardX", "wandb", "starlette", "uvicorn"}
+
+# A process of its own, started only where PyTorch is installed; no other module imports these.
+TORCH_PROCESS = ("feste_dp.scale.torch_steps", "feste_dp.scale.torch_gpt2")
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -83,8 +87,15 @@ def violations(part: str, file: str, source: str) -> list[str]:
             target = [*name.split("."), ""][1]
             if target not in MAY_IMPORT[part] | FREE_FOR_ALL | {part}:
                 found.append(f"{file}:{line}: {part} must not import {name}; the order is {TABLE_LINE}")
+    inside_torch_process = file.removesuffix(".py").replace("/", ".") in TORCH_PROCESS
+    if not inside_torch_process:
+        found += [
+            f"{file}:{line}: {name} imports PyTorch; start it as a process"
+            for line, name in imports(tree)
+            if name.startswith(TORCH_PROCESS)
+        ]
     for line, name in imports(module_level(tree)):
-        if name.split(".")[0] in NOT_AT_MODULE_LEVEL:
+        if name.split(".")[0] in NOT_AT_MODULE_LEVEL - ({"torch"} if inside_torch_process else set()):
             found.append(f"{file}:{line}: {name} is imported at module level; it is no core dependency")
     return found
 
@@ -127,6 +138,8 @@ def test_the_table_is_the_order_of_the_layers():
         ("config", "from ..errors import UsageError"),
         ("train", "try:\n    import torch.nn\nexcept ImportError:\n    pass"),
         ("train", "class A:\n    from matplotlib import pyplot"),
+        ("scale", "import torch"),
+        ("scale", "def f():\n    from feste_dp.scale.torch_steps import Settings"),
         ("utilities", "import os"),
     ],
 )

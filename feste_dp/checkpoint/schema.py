@@ -26,6 +26,9 @@ class Fields:
             refuse(source, where.rstrip(".") or "the content", f"{shown(value)} is not an object")
         self._left: dict[str, Any] = dict(value)
 
+    def has(self, name: str) -> bool:
+        return name in self._left
+
     def take(self, name: str) -> Any:
         if name not in self._left:
             self.refuse(name, "is missing")

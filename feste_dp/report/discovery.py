@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feste_dp.errors import UsageError
-from feste_dp.report.study_sections import FILE_NAME
+from feste_dp.scale.study import FILE_NAME
 from feste_dp.train.run_directory import is_run
 
 DEPTH = 4

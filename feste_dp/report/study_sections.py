@@ -1,7 +1,7 @@
 """The page's part on a scaling study: what `feste-dp scale` wrote into scaling.json, drawn."""
 
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,9 @@ from feste_dp.errors import UsageError
 from feste_dp.report.axes import exact
 from feste_dp.report.chart import Chart, Series, render
 from feste_dp.report.markup import Child, Markup, disclosure, section, table, tag
+from feste_dp.scale.study import FILE_NAME, read_study
 from feste_dp.train.step import PHASES
 
-FILE_NAME = "scaling.json"
-FORMAT = 1
 Json = Mapping[str, Any]
 
 _LAW_COLORS = {"Amdahl": 2, "USL": 5, "Gustafson": 3}
@@ -25,19 +24,10 @@ def is_study(path: Path) -> bool:
 
 def read_study_part(path: Path, key: str = "scaling") -> Markup:
     """The section on the study in this file or directory. Raises UsageError where it is none."""
-    file = path / FILE_NAME if path.is_dir() else path
-    try:
-        study = json.loads(file.read_text(encoding="utf-8"))
-        if study["format"] != FORMAT:
-            raise UsageError(
-                f"{file}: a scaling study of format {study['format']}, known is {FORMAT}: "
-                "make it anew with feste-dp scale"
-            )
-        return _study_section(study, key)
-    except OSError as error:
-        raise UsageError(f"{file}: cannot be read: {error.strerror}") from None
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise UsageError(f"{file}: not a scaling study ({error}): make it anew with feste-dp scale") from None
+    study = read_study(path)
+    if not study.counts:
+        raise UsageError(f"{path}: a scaling study of no worker count: make it anew with feste-dp scale")
+    return _study_section(asdict(study), key)
 
 
 def _study_section(study: Json, key: str) -> Markup:

@@ -12,7 +12,6 @@ of the coordinator's NUMA node, unless it was started under `numactl --interleav
 import fcntl
 import mmap
 import os
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from feste_dp.errors import UsageError
 from feste_dp.kernels.reduction import chunk_count
 from feste_dp.runtime.letterbox import BOX_BYTES
+from feste_dp.runtime.limits import available_memory
 
 _PAGE = 4096
 _FLOAT_BYTES, _DOUBLE_BYTES = 4, 8
@@ -71,6 +71,21 @@ class Arena:
         ).reshape(shards, BOX_BYTES)
 
 
+class PrivateArena(Arena):
+    """The same arrays in memory of this process alone, with one slot that is the gradient as well."""
+
+    def __init__(self, parameters: int) -> None:
+        self.fd = -1
+        self.params, self.grad = _pages_of_zeros(parameters), _pages_of_zeros(parameters)
+        self.slots = self.grad.reshape(1, parameters)
+        self.norms: NDArray[np.float64] = np.zeros(chunk_count(parameters))
+
+
+def _pages_of_zeros(count: int) -> NDArray[np.float32]:
+    """On pages of its own, as the arrays of an arena are."""
+    return np.frombuffer(mmap.mmap(-1, _FLOAT_BYTES * count), np.float32)
+
+
 def create_arena(parameters: int, shards: int) -> Arena:
     """Reserve and map the arena. Raises UsageError when the memory is not there."""
     check_memory(parameters, shards)
@@ -96,32 +111,3 @@ def check_memory(parameters: int, shards: int) -> None:
             f"the weights and {shards} gradient slots need {total / 2**20:,.0f} MiB of memory, "
             f"{available / 2**20:,.0f} MiB are available: set train.shards or the model smaller"
         )
-
-
-def available_memory(root: Path = Path("/")) -> int:
-    """Bytes that can still be taken: MemAvailable, or what the cgroup's limit leaves if that is less."""
-    available = 1 << 62
-    try:
-        for line in (root / "proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                available = int(line.split()[1]) * 1024
-        own = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return available
-    path = next((line[3:] for line in own if line.startswith("0::")), "/").lstrip("/")
-    directory = root / "sys/fs/cgroup" / path
-    while directory.is_relative_to(root / "sys/fs/cgroup"):
-        available = min(available, _left_below_limit(directory))
-        directory = directory.parent
-    return available
-
-
-def _left_below_limit(cgroup: Path) -> int:
-    """memory.max - memory.current, where page cache that can be dropped does not count as used."""
-    try:
-        limit = int((cgroup / "memory.max").read_text())
-        used = int((cgroup / "memory.current").read_text())
-        statistics = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):
-        return 1 << 62
-    return max(0, limit - used + int(statistics.get("inactive_file", 0)))

@@ -25,6 +25,8 @@ from feste_dp.runtime.gathering import Gathering, Notice, Task
 from feste_dp.runtime.ledger import Ledger, split_range
 from feste_dp.runtime.results import Gradient, Report, tree_sum
 from feste_dp.runtime.shard_computer import ShardSpec
+from feste_dp.runtime.traced_crew import TracedCrew
+from feste_dp.runtime.tracing import Recorder, TraceRequest
 from feste_dp.runtime.worker import WorkerSpec
 
 # Floats of all slots up to which the coordinator sums them itself: 80 us, less than asking the workers takes.
@@ -44,13 +46,20 @@ class Coordinator:
         data_directory: Path,
         environ: Mapping[str, str],
         notify: Callable[[Notice], None] = lambda notice: None,
+        trace: TraceRequest | None = None,
     ) -> None:
+        self._trace = trace
+        self.recorder = None if trace is None else Recorder(trace, "coordinator", 0)
         self.faults = Faults(parse_faults(environ.get(FAULT_VARIABLE, "")), COORDINATOR)
         self._config, self._data_directory = config, data_directory
         self._count, self._cpus = workers, pin_plan(config.run.pin, workers)
         self.arena = create_arena(parameter_count(config.model), config.train.shards)
         self._tree = make_tree(config.train.shards)
-        self._crew = Crew(self._spec, self.arena, environ)
+        self._crew = (
+            Crew(self._spec, self.arena, environ)
+            if self.recorder is None
+            else TracedCrew(self._spec, self.arena, environ, self.recorder)
+        )
         self._gathering = Gathering(self._crew, workers, config.run.step_timeout_s, notify)
 
     def __enter__(self) -> Self:
@@ -106,6 +115,7 @@ class Coordinator:
         computed = time.perf_counter()
         self.faults.at("reduce", step)
         stripes = self._reduce(step)
+        self._record(step, {"compute": (started, computed), "reduce": (computed, time.perf_counter())})
         reports = ledger.results()
         losses = [report.value for report in reports]
         self._gathering.step_done()
@@ -116,10 +126,16 @@ class Coordinator:
             reduce_seconds=time.perf_counter() - computed,
             worker_seconds=self._seconds_by_worker(reports),
             worker_reduce_seconds=self._seconds_by_worker(stripes),
+            worker_shards=self._count_by_worker(reports),
         )
+
+    def _record(self, step: int, phases: Mapping[str, tuple[float, float]]) -> None:
+        if self.recorder is not None:
+            self.recorder.phases(step, phases)
 
     def validation_loss(self, step: int, offsets: NDArray[np.int64]) -> float:
         """Mean loss over the sequences at offsets, a multiple of sequences_per_shard of them."""
+        started = time.perf_counter()
         units = len(offsets) // self._config.train.sequences_per_shard
         ledger: Ledger[int, Report] = Ledger(range(units))
         self.faults.at("evaluate", step)
@@ -129,6 +145,7 @@ class Coordinator:
 
         self._gathering.gather(ledger, Task("validation", step, "unit", m.UnitDone, order))
         total = tree_sum([report.value for report in ledger.results()])
+        self._record(step, {"validation": (started, time.perf_counter())})
         return total / (len(offsets) * self._config.model.block_size)
 
     def close(self, *, at_once: bool) -> None:
@@ -136,15 +153,27 @@ class Coordinator:
         try:
             self._crew.close(at_once=at_once)
         finally:
+            if self.recorder is not None:
+                self.recorder.write()
             if self.arena.fd >= 0:
                 os.close(self.arena.fd)
                 self.arena.fd = -1
 
     def _seconds_by_worker(self, reports: Sequence[Report]) -> list[float]:
-        seconds = [0.0] * max(self._count, 1 + max(report.worker for report in reports))
+        seconds = [0.0] * self._numbers(reports)
         for report in reports:
             seconds[report.worker] += report.seconds
         return seconds
+
+    def _numbers(self, reports: Sequence[Report]) -> int:
+        """Length of a list by worker; fewer may be wanted by now than reported."""
+        return max(self._count, 1 + max(report.worker for report in reports))
+
+    def _count_by_worker(self, reports: Sequence[Report]) -> list[int]:
+        counts = [0] * self._numbers(reports)
+        for report in reports:
+            counts[report.worker] += 1
+        return counts
 
     def _reduce(self, step: int) -> list[Report]:
         if self.arena.slots.size <= SMALL_REDUCTION:
@@ -186,4 +215,5 @@ class Coordinator:
             cpu=self._cpus[worker],
             # where the cores do not suffice, one that looks would take the time of one that works
             listen_s=_LISTEN_S if self._count <= usable_cpus() else 0.0,
+            trace=self._trace,
         )

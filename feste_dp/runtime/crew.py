@@ -17,6 +17,7 @@ import zmq
 from feste_dp.runtime import messages as m
 from feste_dp.runtime.arena import Arena
 from feste_dp.runtime.letterbox import Letterbox
+from feste_dp.runtime.oom import KillCount, explain_end
 from feste_dp.runtime.protocol import Phase, next_phase
 from feste_dp.runtime.socket_directory import choose_door, endpoint_of, open_door, remove_door
 from feste_dp.runtime.worker import WorkerSpec
@@ -92,6 +93,7 @@ class Crew:
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._poller = zmq.Poller()
         self._early: deque[Event] = deque()
+        self._kill_count = KillCount.now()
         self.dropped_frames = 0
 
     def hire(self, numbers: Iterable[int]) -> None:
@@ -223,15 +225,16 @@ class Crew:
     def _bury(self, worker: int) -> Lost:
         """Reap a worker that has ended and forget it."""
         member = self.members[worker]
-        status = member.process.describe_end()
-        if member.process.process.returncode == 1 and self._socket.poll(_LAST_WORDS_MS):
+        status = member.process.wait()
+        if status == 1 and self._socket.poll(_LAST_WORDS_MS):
             self._hear_all()  # it said why, but the words took longer than the exit
         self._forget(worker)
         said = member.failure or m.Failed("", "")
         return Lost(
             worker,
             member.process.pid,
-            member.killed_for or status,
+            member.killed_for
+            or explain_end(status, self._kill_count.risen_to(KillCount.now()), len(self.members) + 1),
             member.joined,
             said.reason,
             said.trace,

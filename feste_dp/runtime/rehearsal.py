@@ -16,8 +16,6 @@ from feste_dp.data.order import train_offsets
 from feste_dp.data.tokens import TokenData
 from feste_dp.kernels.compilation import CACHE_DIRECTORY
 from feste_dp.kernels.handover import go_away, hand_over, listen, look
-from feste_dp.kernels.matmul import matmul
-from feste_dp.kernels.packing import make_pack_buffers
 from feste_dp.kernels.peak import make_register_loop, make_triad_operands, triad
 from feste_dp.kernels.reduction import reduce_slots
 from feste_dp.model.gpt2 import micro_batch
@@ -56,8 +54,6 @@ def rehearse_all() -> None:
     optimizer = AdamW(len(arena.params), decayed_count(_MODEL), OptimConfig(), threads=1)
     optimizer.update(arena.params, arena.grad, 1, 1e-3, 1.0)
     list(Sampler(_MODEL, view_params(arena.params, _MODEL)).draw([0], 1, temperature=1.0, seed=1))
-    c = np.zeros((1, 1), np.float32)
-    matmul(c, c, c, False, make_pack_buffers())  # train/estimate.py times it
     _rehearse_yardsticks()
     os.close(arena.fd)
 

@@ -22,6 +22,7 @@ from feste_dp.runtime.letterbox import Letterbox
 from feste_dp.runtime.protocol import Phase, next_phase
 from feste_dp.runtime.rehearsal import check_that_compiled_code_is_loaded
 from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
+from feste_dp.runtime.tracing import Recorder, TraceRequest
 from feste_dp.runtime.worker_boot import die_with_coordinator
 
 _PARENT_CHECK_MS = 1000
@@ -44,6 +45,7 @@ class WorkerSpec(BaseModel):
     cpu: int | None
     listen_s: float
     """How long the worker looks for its next order before it sleeps."""
+    trace: TraceRequest | None = None
 
     @property
     def identity(self) -> bytes:
@@ -151,13 +153,31 @@ def exit_if_orphaned(coordinator_pid: int) -> None:
         os._exit(1)
 
 
+def _connection(spec: WorkerSpec, recorder: Recorder | None) -> Connection:
+    if recorder is None:
+        return Connection(spec)
+    from feste_dp.runtime.traced_worker import TracedConnection
+
+    return TracedConnection(spec, recorder)
+
+
+def _computer(spec: WorkerSpec, arena: Arena, recorder: Recorder | None) -> ShardComputer:
+    data = open_token_data(Path(spec.data_directory))
+    if recorder is None:
+        return ShardComputer(spec.shard, arena, data)
+    from feste_dp.runtime.traced_worker import TracedShardComputer
+
+    return TracedShardComputer(spec.shard, arena, data, recorder)
+
+
 def work() -> int:
     """The life of a worker; returns its exit status."""
     spec = WorkerSpec.model_validate_json(sys.stdin.buffer.read())
     if spec.cpu is not None:
         os.sched_setaffinity(0, {spec.cpu})
     faults = Faults(parse_faults(os.environ.get(FAULT_VARIABLE, "")), f"worker{spec.worker}", spec.life)
-    connection = Connection(spec)
+    recorder = None if spec.trace is None else Recorder(spec.trace, f"worker {spec.worker}", 1 + spec.worker)
+    connection = _connection(spec, recorder)
     # a worker that is woken must not push the coordinator off its core before that has woken the others
     os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     try:
@@ -165,7 +185,7 @@ def work() -> int:
         check_that_compiled_code_is_loaded()
         arena = Arena(spec.arena_fd, parameter_count(spec.shard.model), spec.shard.shards)
         connection.look_into(Letterbox(arena.boxes[spec.worker]))
-        computer = ShardComputer(spec.shard, arena, open_token_data(Path(spec.data_directory)))
+        computer = _computer(spec, arena, recorder)
         serve(connection, computer, spec.shard.sequences_per_shard, faults)
     except Exception as error:
         connection.report_failure(error)

@@ -51,12 +51,9 @@ class WorkerProcess:
         with contextlib.suppress(BrokenPipeError), self.process.stdin as pipe:
             pipe.write(spec.model_dump_json().encode())
 
-    def describe_end(self) -> str:
-        """How the process ended, in words; waits for it, so that nothing of it writes any more."""
-        code = self.process.wait()
-        if code < 0:
-            return f"was killed by {signal.Signals(-code).name}"
-        return f"exited with status {code}"
+    def wait(self) -> int:
+        """The exit status once it has ended, negative for a signal; nothing of it writes any more then."""
+        return self.process.wait()
 
     def signal_kill(self) -> None:
         """End the process without waiting until it has ended."""
@@ -80,8 +77,15 @@ def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return dict(environ) | ONE_THREAD | {CACHE_VARIABLE: str(CACHE_DIRECTORY)}
 
 
+WORKERS_IGNORE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+"""Signals that are the coordinator's alone to act on, whoever sends them to all processes of a run."""
+
+
 def start_worker(worker: int, door: str, arena_fd: int, environ: Mapping[str, str]) -> WorkerProcess:
     """Start a worker, which then waits to be told its spec. From the main thread only. Raises RunError."""
+    # blocked here they are blocked in the worker before worker_boot.py can ignore them, when Python would
+    # still print a traceback for SIGINT; here they wait a few milliseconds
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, WORKERS_IGNORE)
     try:
         process = subprocess.Popen(
             [sys.executable, "-m", "feste_dp.runtime.worker_boot", door, str(os.getpid())],
@@ -92,4 +96,6 @@ def start_worker(worker: int, door: str, arena_fd: int, environ: Mapping[str, st
         )
     except OSError as error:
         raise RunError(f"worker {worker} could not be started: {error.strerror}") from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return WorkerProcess(worker, process, os.pidfd_open(process.pid))

@@ -5,13 +5,27 @@ import os
 import platform
 
 from feste_dp import __version__
+from feste_dp.config.schema import Config
+from feste_dp.data.tokens import TokenData
+from feste_dp.model.parameters import parameter_count
 from feste_dp.runtime.cpus import cpu_name, usable_cpus
 
 _PACKAGES = ("numpy", "numba", "llvmlite", "pyzmq")
 
 
+def start_facts(config: Config, data: TokenData, workers: int) -> dict[str, object]:
+    """What events.jsonl says at each start of the process."""
+    return {
+        "workers": workers,
+        "parameters": parameter_count(config.model),
+        "train_tokens": len(data.train),
+        "val_tokens": len(data.val),
+        "machine": machine_facts(),
+    }
+
+
 def machine_facts() -> dict[str, object]:
-    """What events.jsonl says of the machine at each start."""
+    """The part on the machine."""
     return {
         "cpu": cpu_name(),
         "cpus": os.cpu_count() or 1,

@@ -21,6 +21,7 @@ from feste_dp.model.parameters import view_params
 from feste_dp.model.sampling import Sampler
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.runtime.cpus import default_workers
+from feste_dp.runtime.limits import available_memory
 from feste_dp.train.metrics import perplexity
 from feste_dp.train.run_directory import open_run_directory
 
@@ -138,6 +139,7 @@ def evaluation_data(model: TrainedModel, directory: Path | None, cache_root: Pat
             config.data.val_fraction,
             config.model.block_size,
             cache_root,
+            available_memory(),
         )
     if data.tokenizer_sha256 != model.manifest.tokenizer_sha256:
         raise UsageError(

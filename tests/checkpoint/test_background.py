@@ -92,6 +92,20 @@ def test_a_second_save_waits_for_the_first_and_both_are_whole(make_fields, make_
         assert load_checkpoint(result.path)[1].params.tobytes() == make_arrays(seed, P)[0].tobytes()
 
 
+def test_an_abandoned_writer_waits_for_nothing_and_its_save_is_not_committed(
+    tmp_path, make_fields, make_arrays, open_writer
+):
+    filesystem = SlowFilesystem()
+    writer = open_writer(filesystem=filesystem)
+    writer.submit(make_fields(100, P), *make_arrays(1, P))
+    assert filesystem.started.wait(10)
+    writer.abandon()
+    assert writer.close() == []
+    assert not (tmp_path / "run" / "step-00000100").exists()
+    filesystem.go.set()
+    writer.wait()
+
+
 def test_pointers_and_retention_follow_each_commit(tmp_path, make_fields, make_arrays, open_writer):
     writer = open_writer(protected_steps={150})
     deleted = []

@@ -110,8 +110,13 @@ def study() -> dict[str, object]:
         "format": 1, "kind": "strong", "created": "2026-01-31T12:00:00+00:00", "config_name": "tiny",
         "config": {}, "parameters": 169_728, "flops_per_token": 1e6, "flops_formula": "", "warmup_steps": 2,
         "steps": 20, "repeats": 2, "intervals": "95 %: Student's t",
-        "machine": {"cpu": "A CPU", "usable_cpus": 2, "physical_cores": 2, "caches": [{"level": 1}],
-                    "cgroup_cpus": None, "versions": {"python": "3.11"}},
+        "machine": {
+            "cpu": "A CPU", "usable_cpus": 2, "physical_cores": 2, "sockets": 1, "threads_per_core": 1,
+            "numa_nodes": 1, "memory_bytes": 8 << 30, "cgroup_cpus": None, "cgroup_memory_bytes": None,
+            "caches": [{"level": 1, "kind": "Data", "bytes": 32768, "shared_by": 1, "instances": 2}],
+            "pin": "none", "pinned_cpus": [None, None], "load_before": 0.1, "busy_before": 0.0,
+            "versions": {"python": "3.11"},
+        },
         "counts": counts,
         "baselines": [
             {"name": "one process", "what": "no messages", "threads": 1, "tokens_per_second": interval(1100),

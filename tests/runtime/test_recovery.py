@@ -24,19 +24,19 @@ GROUPS = {
     "kill": (
         "worker0:step1:compute:kill,worker1:step1:computed:kill,worker2:step2:reduce:kill,worker3:step2:reduced:kill",
         [
-            r"worker 0 .* was killed by SIGKILL during compute of step 1; to be done again: shard 0, 1",
-            r"worker 1 .* was killed by SIGKILL during compute of step 1; to be done again: shard 2, 3",
-            r"worker 2 .* was killed by SIGKILL during reduce of step 2; to be done again: stripe \(",
-            r"worker 3 .* was killed by SIGKILL during reduce of step 2; to be done again: stripe \(",
+            r"worker 0 .* was killed by signal 9 .* during compute of step 1; to be done again: shard 0, 1",
+            r"worker 1 .* was killed by signal 9 .* during compute of step 1; to be done again: shard 2, 3",
+            r"worker 2 .* was killed by signal 9 .* during reduce of step 2; to be done again: stripe \(",
+            r"worker 3 .* was killed by signal 9 .* during reduce of step 2; to be done again: stripe \(",
         ],
     ),
     "other ends": (
         "worker0:step2:shard1:segv,worker1:step2:evaluate:exit,worker2:step2:evaluated:raise,worker3:step2:wait:kill",
         [
-            r"worker 0 .* was killed by SIGSEGV during compute of step 2; to be done again: shard 1;",
+            r"worker 0 .* was killed by signal 11 .* during compute of step 2; to be done again: shard 1;",
             r"worker 1 .* exited with status 3 during validation of step 2; to be done again: unit ",
             r"worker 2 .* exited with status 1 during validation of step 2: InjectedFaultError: .*; to be",
-            r"worker 3 .* was killed by SIGKILL during ",
+            r"worker 3 .* was killed by signal 9 .* during ",
         ],
     ),
     "hangs": (

@@ -96,6 +96,11 @@ class Runs:
 
     def new_path(self) -> Path:
         self._number += 1
+        return self.newest_path
+
+    @property
+    def newest_path(self) -> Path:
+        """The run launched last, or about to be."""
         return self._folder / f"run{self._number}"
 
     def launch(
@@ -105,9 +110,12 @@ class Runs:
         stop_after: int | None = None,
         path: Path | None = None,
         on_step: Callable[[int], None] = lambda step: None,
+        trace: tuple[int, int] | None = None,
     ) -> Outcome:
         path = path or self.new_path()
-        return self._follow(path, stop_after, lambda around: launching.launch(config, path, around), on_step)
+        return self._follow(
+            path, stop_after, lambda around: launching.launch(config, path, around), on_step, trace
+        )
 
     def resume(
         self,
@@ -116,8 +124,11 @@ class Runs:
         overrides: Sequence[str] = (),
         *,
         stop_after: int | None = None,
+        trace: tuple[int, int] | None = None,
     ) -> Outcome:
-        return self._follow(run, stop_after, lambda around: launching.resume(run, workers, overrides, around))
+        return self._follow(
+            run, stop_after, lambda around: launching.resume(run, workers, overrides, around), trace=trace
+        )
 
     def _follow(
         self,
@@ -125,6 +136,7 @@ class Runs:
         stop_after: int | None,
         start: Callable[[Surroundings], int],
         also_on_step: Callable[[int], None] = lambda step: None,
+        trace: tuple[int, int] | None = None,
     ) -> Outcome:
         def on_step(step: int) -> None:
             also_on_step(step)
@@ -133,10 +145,10 @@ class Runs:
 
         progress = Watched(on_step)
         with progress, StopSignals(notice=lambda text: None) as signals:
-            status = start(Surroundings(os.environ, self.cache, progress, signals))
-        return Outcome(
-            path, status, progress.result.getvalue(), progress.warnings.getvalue(), progress.messages
-        )
+            status = start(Surroundings(os.environ, self.cache, progress, signals, trace=trace))
+        warnings = progress.warnings.getvalue().splitlines(keepends=True)
+        about_the_run = "".join(line for line in warnings if " workers share " not in line)
+        return Outcome(path, status, progress.result.getvalue(), about_the_run, progress.messages)
 
 
 @pytest.fixture(scope="session")

@@ -91,7 +91,7 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
         with RunLock(run, datetime.now(UTC)):
             log = RunLog(run.log)
 
-            def begin() -> Beginning:
+            def begin(trainer: Trainer) -> Beginning:
                 for line in warnings:
                     log.warning(line)
                 return START, f"new run, {workers} workers, seed {config.train.seed}", {"warnings": warnings}

@@ -6,7 +6,7 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 py
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-long test-browser lint clean
+.PHONY: train test test-long test-browser fuzz lint clean
 
 train: $(VENV)/installed
 	$(BIN)/feste-dp launch --config configs/quick.yaml
@@ -21,6 +21,10 @@ test-browser: $(VENV)/installed-browser
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
 		{ echo "error: Chromium and its driver are needed: apt-get install chromium chromium-driver"; exit 2; }
 	$(BIN)/python -m pytest -m browser
+
+# 445,000 mutated inputs for every reader of bytes from outside, in a few minutes
+fuzz: $(VENV)/installed-test
+	$(BIN)/python -m tests.fuzz.runner
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff format --check .

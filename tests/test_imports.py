@@ -14,7 +14,7 @@ TABLE_LINE = (
     "-> {model, optim, data, checkpoint, track} -> {kernels, config}"
 )
 
-# What each part of the package may import, besides itself, errors.py, cache.py and the version.
+# What each part of the package may import, besides itself, errors.py, cache.py, limits.py and the version.
 _LEAVES = {"kernels", "config"}
 _PARTS = {"model", "optim", "data", "checkpoint", "track"} | _LEAVES
 MAY_IMPORT = {
@@ -33,10 +33,11 @@ MAY_IMPORT = {
     "config": set(),
     "errors": set(),
     "cache": set(),
+    "limits": set(),
     "__init__": set(),
     "__main__": {"cli"},
 }
-FREE_FOR_ALL = {"errors", "cache", "__version__", ""}
+FREE_FOR_ALL = {"errors", "cache", "limits", "__version__", ""}
 
 # Test references and optional extras: never needed to import the program.
 NOT_AT_MODULE_LEVEL = {"torch", "transformers", "matplotlib", "tensorboardX", "wandb", "starlette", "uvicorn"}

@@ -135,13 +135,13 @@ def _baseline(baseline: Baseline, first: Count) -> Iterator[str]:
 
 
 def _phases(study: Study) -> Iterator[str]:
-    names = "".join(f"{name:>10}" for name in PHASES)
-    yield f"{'ms of a step':<15}{names}{'sum':>10}{'GF/s a core':>13}{'reduce GB/s':>13}{'update GB/s':>13}"
+    names = "".join(f"{name:>9}" for name in PHASES)
+    yield f"{'ms of a step':<15}{names}{'sum':>9}{'GF/s a core':>13}{'reduce GB/s':>13}{'update GB/s':>13}"
     for count in study.counts:
-        phases = "".join(f"{count.phases_ms[name]:>10.3f}" for name in PHASES)
+        phases = "".join(f"{count.phases_ms[name]:>9.3f}" for name in PHASES)
         share = count.gflops_per_second_per_core / count.peak_gflops_per_second_per_core
         yield (
-            f"{count.workers:<15}{phases}{sum(count.phases_ms.values()):>10.3f}"
+            f"{count.workers:<15}{phases}{sum(count.phases_ms.values()):>9.3f}"
             f"{f'{count.gflops_per_second_per_core:.1f} {share:4.0%}':>13}"
             f"{f'{count.reduce.gb_per_second:.1f} {count.reduce.share_of_triad:4.0%}':>13}"
             f"{f'{count.update.gb_per_second:.1f} {count.update.share_of_triad:4.0%}':>13}"

@@ -38,8 +38,10 @@ from feste_dp.train.run_directory import (
     create_run_directory,
     create_run_directory_at,
     open_run_directory,
+    write_atomically,
 )
 from feste_dp.train.run_trace import RunTrace, check_steps
+from feste_dp.train.saved_state import is_tokenizer_of, saved_config
 from feste_dp.train.signals import Interrupted
 from feste_dp.train.start import (
     Surroundings,
@@ -89,7 +91,7 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
         with RunLock(run, datetime.now(UTC)):
             log = RunLog(run.log)
 
-            def begin() -> Beginning:
+            def begin(trainer: Trainer) -> Beginning:
                 for line in warnings:
                     log.warning(line)
                 return START, f"new run, {workers} workers, seed {config.train.seed}", {"warnings": warnings}
@@ -130,9 +132,9 @@ def resume(
         ):
             trace.directory = run.path
 
-            def begin() -> Beginning:
+            def begin(trainer: Trainer) -> Beginning:
                 start_workers(coordinator, count, around)
-                run.write_config(dump_config(to_store))
+                _put_right(run, dump_config(to_store), data, trainer, around)
                 for line in changes:
                     around.progress.message(f"changed: {line}")
                     log.info(f"changed: {line}")
@@ -154,10 +156,10 @@ def _train(
     workers: int,
     log: RunLog,
     around: Surroundings,
-    begin: Callable[[], Beginning],
+    begin: Callable[[Trainer], Beginning],
     resume_from: Path | None = None,
 ) -> int:
-    """Train from `resume_from` or the start; calls begin() once it is clear that there are steps to do."""
+    """Train from `resume_from` or the start; calls begin once it is clear that there are steps to do."""
 
     def warn(line: str) -> None:
         around.progress.warning(line)
@@ -180,7 +182,7 @@ def _train(
         outlets = Outlets(
             around.progress, log, metrics, history, writer, around.signals, lambda: take_request(run)
         )
-        tokenizer = load_tokenizer(run.tokenizer)
+        tokenizer = load_tokenizer(data.tokenizer_path)
         trainer = Trainer(config, data, tokenizer, coordinator, outlets)
         stack.enter_context(contextlib.closing(trainer))
         if resume_from is None:
@@ -191,7 +193,7 @@ def _train(
         if trainer.finished:
             around.progress.finish(_already_finished(run, trainer, config, around))
             return 0
-        kind, line, fields = begin()
+        kind, line, fields = begin(trainer)
         log.info(line)
         facts = RunFacts(run.path, flat_values(config), dump_config(config), trainer.step)
         history.open(facts, make_trackers(config.run.trackers))
@@ -218,20 +220,40 @@ def _train(
         return _finish(run, trainer, config, log, history, around)
 
 
+def _put_right(
+    run: RunDirectory, config: str, data: TokenData, trainer: Trainer, around: Surroundings
+) -> None:
+    """Store the config with what this resume changed, and the tokenizer where the run's own is damaged."""
+    try:
+        if run.config.read_bytes() != config.encode():
+            run.write_config(config)
+        if not is_tokenizer_of(run.tokenizer, data.tokenizer_sha256):
+            write_atomically(run.tokenizer, data.tokenizer_path.read_bytes())
+            around.progress.warning(f"{run.tokenizer} was damaged; it is the tokenizer of the run again")
+    except OSError as error:
+        trainer.report_unsaved(
+            f"{run.config} not brought up to date: {error.strerror}; give the next resume the same --set"
+        )
+
+
 def _finish(
     run: RunDirectory, trainer: Trainer, config: Config, log: RunLog, history: History, around: Surroundings
 ) -> int:
     stopped = around.signals.exit_status if not trainer.finished else 0
+    where = f"saved in {run.path}"
+    if not trainer.step:
+        where = "nothing to save yet"
+    elif not trainer.saved:
+        where = f"which is NOT saved; what was saved is in {run.path}"
     best = trainer.early_stop
     lines = []
     if best.best_loss is not None:
         lines.append(f"best validation loss {with_perplexity(best.best_loss)} at step {best.best_step}")
     if stopped:
-        saved = f"saved in {run.path}" if trainer.step else "nothing to save yet"
-        lines.append(f"stopped after step {trainer.step} of {config.train.steps}, {saved}")
+        lines.append(f"stopped after step {trainer.step} of {config.train.steps}, {where}")
         lines.append(f"to go on:    {around.program} resume {run.path}")
     else:
-        lines.append(f"finished after step {trainer.step}, saved in {run.path}")
+        lines.append(f"finished after step {trainer.step}, {where}")
         lines.append(f"to write:    {around.program} generate {run.path} --prompt 'HAMLET.'")
     if trainer.degraded:
         lines.append(f"something could not be saved: see the warnings in {run.log}")
@@ -239,7 +261,7 @@ def _finish(
     line = f"{'stopped' if stopped else 'finished'} after step {trainer.step}"
     log.info(line)
     history.event(trainer.step, STOP if stopped else FINISH, line)
-    return stopped or (1 if trainer.degraded else 0)
+    return 1 if trainer.degraded else stopped
 
 
 def _with_absolute_corpus(config: Config) -> Config:
@@ -264,7 +286,7 @@ def _find_checkpoint(run: RunDirectory) -> tuple[Path | None, list[str]]:
 def _saved_config(run: RunDirectory, checkpoint: Path | None) -> Config:
     if checkpoint is None:
         return load_config(run.config)
-    return Config.model_validate(read_manifest(checkpoint).config)
+    return saved_config(read_manifest(checkpoint), checkpoint)
 
 
 def _already_finished(run: RunDirectory, trainer: Trainer, config: Config, around: Surroundings) -> str:

@@ -80,6 +80,7 @@ class Trainer:
         self._saved_step: int | None = None
         self._unmeasured: Unmeasured | None = None
         """Set from a step's update until its validation and sample are there."""
+        self._failed_step: int | None = None
         self._elapsed_before = 0.0
         self._degraded = False
         self._stragglers = Stragglers()
@@ -134,6 +135,16 @@ class Trainer:
     def degraded(self) -> bool:
         """Whether something that the user asked for could not be kept: a save or a metrics row failed."""
         return self._degraded
+
+    @property
+    def saved(self) -> bool:
+        """Whether a checkpoint holds the state as it is now."""
+        return self._step == self._saved_step != self._failed_step
+
+    def report_unsaved(self, line: str) -> None:
+        """Say that something was not kept; the run goes on, and its exit status will say so."""
+        self._degraded = True
+        self._warn(line)
 
     def run(self) -> None:
         """Train to the end, to an early stop or to a signal, and save the last step. Raises RunError."""
@@ -340,8 +351,9 @@ class Trainer:
     def _report_saves(self, results: list[SaveResult]) -> None:
         for result in results:
             if result.error is not None:
-                self._degraded = True
-                self._warn(str(result.error))
+                if result.path is None:
+                    self._failed_step = result.step
+                self.report_unsaved(str(result.error))
                 self._out.history.event(result.step, "save_failed", str(result.error))
             else:
                 line = f"saved step {result.step} in {result.seconds:.2f} s"

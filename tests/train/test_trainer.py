@@ -39,6 +39,8 @@ SHARDS = 8
 class FakeCoordinator:
     """Gradients and validation losses of our choice, by step; no processes."""
 
+    recorder = None
+
     def __init__(self, parameters, gradients=None, validation=()):
         self.arena = SimpleNamespace(
             params=np.zeros(parameters, np.float32),

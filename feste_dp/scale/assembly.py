@@ -60,8 +60,8 @@ def machine_warnings(machine: Machine, counts: Sequence[int], busy_during: float
         )
     if busy_during > BUSY:
         warnings.append(
-            f"others took {busy_during:.0%} of the CPUs during the study: stop them and measure again, or do not "
-            "trust the figures"
+            f"others took {busy_during:.0%} of the CPUs during the study: stop them and measure again, or do "
+            "not trust the figures"
         )
     above = [count for count in counts if count > machine.physical_cores]
     if above:

@@ -18,9 +18,14 @@ import numpy.typing as npt
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from feste_dp.errors import UsageError
+from feste_dp.limits import JSON_MARKS, too_many_marks
 
 BYTE_TOKENS = 256
-MAX_TOKENIZER_BYTES = 64 * 2**20
+MAX_TOKENIZER_BYTES = 32 * 2**20
+MAX_TOKENIZER_ITEMS = 1_200_000  # a token has four with its merge: a vocabulary of 262,144 fits
+# The alphabet of byte-level BPE ends at U+0143; one character beyond U+FFFF would make Python's text of the
+# whole file four times as large.
+BEYOND_ALPHABET = re.compile(rb"[\xe0-\xff]")
 # A pair seen once is not worth a token.
 MIN_PAIR_COUNT = 2
 # A line with its end; a longer line (a text without line ends) is cut before a space where there is one.
@@ -132,6 +137,10 @@ def load_tokenizer(path: Path) -> ByteTokenizer:
     except OSError as error:
         raise UsageError(f"tokenizer file {path} cannot be read: {error.strerror}") from error
     try:
+        if too_many_marks(content, JSON_MARKS, MAX_TOKENIZER_ITEMS):
+            raise ValueError(f"it has more than {MAX_TOKENIZER_ITEMS} values")
+        if BEYOND_ALPHABET.search(content):
+            raise ValueError("it has characters that no token of bytes has")
         vocab, merges = _read_bpe(json.loads(content))
         # Built from the checked tables, not by the library's own reader: nothing else in the file has a say.
         return ByteTokenizer(_new_tokenizer(models.BPE(vocab, merges)))

@@ -3,7 +3,16 @@
 import math
 
 from feste_dp.kernels.compilation import kernel
-from feste_dp.kernels.simd import exp, maximum
+from feste_dp.kernels.simd import (
+    FLOAT_BYTES,
+    LANES,
+    address_of,
+    exp,
+    load_vector,
+    maximum,
+    spread,
+    store_vector,
+)
 
 
 @kernel
@@ -38,6 +47,16 @@ def cross_entropy_backward(dlogits, logits, targets, lse, dloss):
     for b in range(logits.shape[0]):
         for t in range(logits.shape[1]):
             drow, row, log_total = dlogits[b, t], logits[b, t], lse[b, t]
-            for v in range(row.size):
+            whole = 0
+            if row.itemsize == 4:
+                # a loop that the compiler makes into vectors asks first whether its arrays overlap and, where
+                # dlogits are the logits, goes one by one: that took 300 us of the 1,570 of tiny's micro-batch
+                whole = row.size - row.size % LANES
+                source, target = address_of(row), address_of(drow)
+                log_totals, dlosses = spread(log_total), spread(dloss)
+                for v in range(0, whole, LANES):
+                    at = FLOAT_BYTES * v
+                    store_vector(target + at, exp(load_vector(source + at) - log_totals) * dlosses)
+            for v in range(whole, row.size):
                 drow[v] = exp(row[v] - log_total) * dloss
             drow[targets[b, t]] -= dloss

@@ -293,9 +293,7 @@ def _make_multiply_tile(height, bf16):
             # what the end of the loop touches is on its way while the loop runs: 1-5 % on wide C
             for i in range(height):
                 for j in range(TILE_VECTORS):
-                    line = _tile_address(builder, c, ldc, i, j)
-                    pointer = _pointer(builder, line, ir.IntType(8))
-                    _call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(1), I32(3), I32(1))
+                    _prefetch(builder, _tile_address(builder, c, ldc, i, j), 1)
             entry, loop, done = builder.block, *(builder.append_basic_block(n) for n in ("k_loop", "done"))
             builder.branch(loop)
 
@@ -473,6 +471,80 @@ def copy_vector(typingctx, target, source):
 
 
 @intrinsic
+def add_vector(typingctx, target, source):
+    """target += source, LANES floats."""
+
+    def codegen(context, builder, signature, args):
+        target, source = args
+        total = builder.fadd(_load(builder, target), _load(builder, source), flags=_IN_ORDER)
+        _store(builder, total, target)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), codegen
+
+
+@intrinsic
+def prefetch(typingctx, address):
+    """Ask for the cache line of an address, which need not be one of ours."""
+
+    def codegen(context, builder, signature, args):
+        _prefetch(builder, args[0], 0)
+        return context.get_dummy_value()
+
+    return types.void(types.intp), codegen
+
+
+def _prefetch(builder, address, for_writing):
+    pointer = _pointer(builder, address, ir.IntType(8))
+    _call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(for_writing), I32(3), I32(1))
+
+
+def _first_lanes(builder, count):
+    """A mask of the first `count` lanes."""
+    lanes = ir.Constant(WORDS, list(range(LANES)))
+    return builder.icmp_signed("<", lanes, _spread(builder, builder.trunc(count, I32)))
+
+
+def _load_lanes(builder, address, count):
+    """The first `count` of LANES floats, then zeros; nothing else is read."""
+    pointer, mask = _pointer(builder, address, VECTOR), _first_lanes(builder, count)
+    zeros = _constant(VECTOR, 0.0)
+    return _call(builder, f"llvm.masked.load.v{LANES}f32.p0", VECTOR, pointer, I32(FLOAT_BYTES), mask, zeros)
+
+
+def _store_lanes(builder, value, address, count):
+    """Write the first `count` lanes of a vector of floats."""
+    pointer, mask = _pointer(builder, address, VECTOR), _first_lanes(builder, count)
+    name = f"llvm.masked.store.v{LANES}f32.p0"
+    _call(builder, name, ir.VoidType(), value, pointer, I32(FLOAT_BYTES), mask)
+
+
+@intrinsic
+def copy_lanes(typingctx, target, source, present, width):
+    """Copy `present` <= LANES floats, then zeros up to `width` <= LANES."""
+
+    def codegen(context, builder, signature, args):
+        target, source, present, width = args
+        _store_lanes(builder, _load_lanes(builder, source, present), target, width)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 4), codegen
+
+
+@intrinsic
+def round_lanes(typingctx, target, even, odd, even_present, odd_present, width):
+    """`width` <= LANES pairs of bfloat16 from so many floats at `even` and at `odd`, the rest zeros."""
+
+    def codegen(context, builder, signature, args):
+        target, even, odd, even_present, odd_present, width = args
+        low, high = _load_lanes(builder, even, even_present), _load_lanes(builder, odd, odd_present)
+        _store_lanes(builder, _round_pairs(builder, low, high), target, width)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 6), codegen
+
+
+@intrinsic
 def copy_float(typingctx, target, source):
     """Copy one float."""
 
@@ -514,6 +586,12 @@ _INTERLEAVED = ir.Constant(
 )
 
 
+def _round_pairs(builder, even, odd):
+    """LANES pairs of bfloat16, as a vector of floats."""
+    halves = _round(builder, even, odd)
+    return builder.bitcast(builder.shuffle_vector(halves, halves, _INTERLEAVED), VECTOR)
+
+
 @intrinsic
 def round_vectors(typingctx, target, even, odd):
     """LANES pairs of bfloat16 from LANES floats at `even` and LANES at `odd`: one instruction and a shuffle,
@@ -521,8 +599,7 @@ def round_vectors(typingctx, target, even, odd):
 
     def codegen(context, builder, signature, args):
         target, even, odd = args
-        halves = _round(builder, _load(builder, even), _load(builder, odd))
-        _store(builder, builder.shuffle_vector(halves, halves, _INTERLEAVED), target)
+        _store(builder, _round_pairs(builder, _load(builder, even), _load(builder, odd)), target)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 3), codegen
@@ -537,9 +614,8 @@ def round_floats(typingctx, target, even, odd):
         missing = builder.icmp_signed("==", odd, I64(0))
         high = _load(builder, builder.select(missing, even, odd), F32)
         high = builder.select(missing, F32(0.0), high)
-        halves = _round(builder, _spread(builder, _load(builder, even, F32)), _spread(builder, high))
-        pair = builder.shuffle_vector(halves, halves, _INTERLEAVED)
-        _store(builder, builder.extract_element(builder.bitcast(pair, WORDS), I32(0)), target)
+        pairs = _round_pairs(builder, _spread(builder, _load(builder, even, F32)), _spread(builder, high))
+        _store(builder, builder.extract_element(pairs, I32(0)), target)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 3), codegen
@@ -562,7 +638,7 @@ def _transpose(builder, rows):
     return rows
 
 
-def _make_transpose_tile(height, bf16):
+def _make_transpose_tile(height, bf16, some=False):
     def row(builder, source):
         """One row of the tile: LANES floats, or 2 LANES rounded to LANES pairs of bfloat16."""
         values = _load(builder, source)
@@ -571,25 +647,38 @@ def _make_transpose_tile(height, bf16):
             values = builder.bitcast(halves, VECTOR)
         return values
 
+    def code(context, builder, signature, args):
+        target, target_stride, source, source_stride = args[:4]
+        undefined = ir.Constant(VECTOR, ir.Undefined)
+        rows = []
+        for i in range(LANES):
+            if i >= height:
+                rows.append(undefined)
+                continue
+            number = I64(i)
+            if some:  # a missing row reads the first one
+                missing = builder.icmp_signed(">=", number, args[4])
+                number = builder.select(missing, I64(0), number)
+            values = row(builder, _element(builder, source, builder.mul(source_stride, number)))
+            rows.append(builder.select(missing, _constant(VECTOR, 0.0), values) if some else values)
+        for j, column in enumerate(_transpose(builder, rows)):
+            if height < LANES:
+                keep = ir.Constant(ir.VectorType(I32, height), list(range(height)))
+                column = builder.shuffle_vector(column, undefined, keep)
+            _store(builder, column, _element(builder, target, builder.mul(target_stride, I64(j))))
+        return context.get_dummy_value()
+
+    if some:
+
+        @intrinsic
+        def transpose_some(typingctx, target, target_stride, source, source_stride, present):
+            return types.void(*[types.intp] * 5), code
+
+        return transpose_some
+
     @intrinsic
     def transpose_tile(typingctx, target, target_stride, source, source_stride):
-        def codegen(context, builder, signature, args):
-            target, target_stride, source, source_stride = args
-            undefined = ir.Constant(VECTOR, ir.Undefined)
-            rows = [
-                row(builder, _element(builder, source, builder.mul(source_stride, I64(i))))
-                if i < height
-                else undefined
-                for i in range(LANES)
-            ]
-            for j, column in enumerate(_transpose(builder, rows)):
-                if height < LANES:
-                    keep = ir.Constant(ir.VectorType(I32, height), list(range(height)))
-                    column = builder.shuffle_vector(column, undefined, keep)
-                _store(builder, column, _element(builder, target, builder.mul(target_stride, I64(j))))
-            return context.get_dummy_value()
-
-        return types.void(*[types.intp] * 4), codegen
+        return types.void(*[types.intp] * 4), code
 
     return transpose_tile
 
@@ -597,10 +686,14 @@ def _make_transpose_tile(height, bf16):
 ROW_TILE = min(TILE_ROWS, LANES)
 """The packing of the left operand transposes that many rows at a time, that of the right one LANES."""
 
-# Source: that many rows of LANES floats (bf16: LANES pairs). Target: LANES rows of that many elements.
+# Source: that many rows of LANES floats (bf16: LANES pairs). Target: LANES rows of that many elements. Of
+# `some` rows, the first `present` (may be negative) are there, and the others zeros.
 transpose_rows, transpose_square = (_make_transpose_tile(height, False) for height in (ROW_TILE, LANES))
 transpose_rows_bf16, transpose_square_bf16 = (
     _make_transpose_tile(height, HAS_BF16) for height in (ROW_TILE, LANES)
+)
+transpose_some_rows, transpose_some_rows_bf16 = (
+    _make_transpose_tile(ROW_TILE, bf16, some=True) for bf16 in (False, HAS_BF16)
 )
 
 

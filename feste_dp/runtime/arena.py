@@ -9,6 +9,7 @@ through a mapping takes 0.5 to 0.7 s, with MADV_POPULATE_WRITE or two threads to
 of the coordinator's NUMA node, unless it was started under `numactl --interleave=all`.
 """
 
+import errno
 import fcntl
 import mmap
 import os
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from feste_dp.errors import UsageError
 from feste_dp.kernels.reduction import chunk_count
+from feste_dp.runtime.file_limit import file_size_limit_lifted
 from feste_dp.runtime.letterbox import BOX_BYTES
 from feste_dp.runtime.limits import available_memory
 
@@ -92,14 +94,20 @@ def create_arena(parameters: int, shards: int) -> Arena:
     total = arena_sizes(parameters, shards).total
     fd = os.memfd_create("feste-dp", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        os.posix_fallocate(fd, 0, total)
+        with file_size_limit_lifted():
+            os.posix_fallocate(fd, 0, total)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         return Arena(fd, parameters, shards)
     except OSError as error:
         os.close(fd)
+        advice = "set train.shards or the model smaller"
+        if error.errno == errno.EFBIG:
+            advice = (
+                "raise the file-size limit of this shell (ulimit -f), which the kernel applies to memory too"
+            )
         raise UsageError(
             f"cannot reserve {total / 2**20:,.0f} MiB of memory for the weights and {shards} gradient slots "
-            f"({error.strerror}): set train.shards or the model smaller"
+            f"({error.strerror}): {advice}"
         ) from None
 
 

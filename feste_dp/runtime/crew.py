@@ -16,6 +16,7 @@ import zmq
 
 from feste_dp.runtime import messages as m
 from feste_dp.runtime.arena import Arena
+from feste_dp.runtime.frames import FrameReader
 from feste_dp.runtime.letterbox import Letterbox
 from feste_dp.runtime.oom import KillCount, explain_end
 from feste_dp.runtime.protocol import Phase, next_phase
@@ -94,7 +95,13 @@ class Crew:
         self._poller = zmq.Poller()
         self._early: deque[Event] = deque()
         self._kill_count = KillCount.now()
-        self.dropped_frames = 0
+        self._frames = FrameReader(self._token, m.REPORTS, m.MAX_REPORT_BYTES, lambda line: self.tell(line))
+        self.tell: Callable[[str], None] = lambda line: None
+        """Takes a line on frames that were dropped, once a minute at most."""
+
+    @property
+    def dropped_frames(self) -> int:
+        return self._frames.dropped
 
     def hire(self, numbers: Iterable[int]) -> None:
         """Start workers with these numbers; each joins when it is ready. Raises RunError, UsageError."""
@@ -132,7 +139,8 @@ class Crew:
         )
 
     def starting(self) -> list[int]:
-        return sorted(w for w, member in self.members.items() if member.phase is Phase.STARTING)
+        """The numbers of the workers that have not been ready yet, also of one that said why and will end."""
+        return sorted(worker for worker, member in self.members.items() if not member.joined)
 
     def pids(self) -> list[int]:
         return [self.members[worker].process.pid for worker in sorted(self.members)]
@@ -213,7 +221,7 @@ class Crew:
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, m.MAX_FRAME_BYTES)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, m.MAX_REPORT_BYTES)
         self._poller.register(self._socket, zmq.POLLIN)
 
     def _close_door(self) -> None:
@@ -269,17 +277,15 @@ class Crew:
         """What a frame means; None, and counted, for one that is not of this run or of a worker of before."""
         worker = int.from_bytes(frames[0][:2], "big")
         member = self.members.get(worker)
+        message = self._frames.read(frames[1:])
+        if message is None:
+            return None
         try:
-            if len(frames) != 3 or not secrets.compare_digest(frames[1], self._token):
-                raise m.ProtocolError("not a frame of this run")
             if member is None or frames[0] != member.spec.identity:
                 raise m.ProtocolError("from a worker that has ended")
-            message = m.decode(frames[2])
-            if not isinstance(message, m.REPORTS):
-                raise m.ProtocolError(f"{type(message).__name__} from a worker")
             member.phase = next_phase(member.phase, message)
-        except m.ProtocolError:
-            self.dropped_frames += 1
+        except m.ProtocolError as error:
+            self._frames.drop(error)
             return None
         member.heard_at = time.monotonic()
         if isinstance(message, m.Failed):

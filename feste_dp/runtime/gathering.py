@@ -19,7 +19,7 @@ from feste_dp.runtime.supervision import Patience, Supervision
 START_TIMEOUT_S = 300.0
 
 Item = TypeVar("Item", bound=Hashable)
-Kind = Literal["lost", "joined", "left", "slow", "back", "count"]
+Kind = Literal["lost", "joined", "left", "slow", "back", "count", "dropped"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Notice:
 
     kind: Kind
     worker: int
+    """-1 where it was no worker's doing."""
     text: str
     trace: str = ""
 
@@ -56,6 +57,7 @@ class Gathering:
         self._supervision, self._patience = Supervision(workers), Patience()
         self._wanted = workers
         self._called_slow: dict[int, float] = {}
+        crew.tell = lambda line: self.notify(Notice("dropped", -1, line))
 
     def start(self) -> None:
         """Start the workers and wait until all are ready. Raises RunError where none can be started."""

@@ -18,6 +18,7 @@ from feste_dp.model.parameters import parameter_count
 from feste_dp.runtime import messages as m
 from feste_dp.runtime.arena import Arena
 from feste_dp.runtime.faults import FAULT_VARIABLE, Faults, parse_faults
+from feste_dp.runtime.frames import FrameReader
 from feste_dp.runtime.letterbox import Letterbox
 from feste_dp.runtime.protocol import Phase, next_phase
 from feste_dp.runtime.rehearsal import check_that_compiled_code_is_loaded
@@ -58,6 +59,7 @@ class Connection:
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec, self._phase = spec, Phase.STARTING
         self._letterbox: Letterbox | None = None
+        self._frames = FrameReader(spec.token, m.ORDERS, m.MAX_FRAME_BYTES, self._warn)
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.IDENTITY, spec.identity)
@@ -75,26 +77,35 @@ class Connection:
         self._socket.send_multipart([self._spec.token, m.encode(message)])
 
     def receive(self) -> m.Message:
-        """The next order. Exits when the coordinator is gone."""
-        message = m.decode(self._frame())
-        self._phase = next_phase(self._phase, message)
-        return message
+        """The next order; what is none is dropped. Exits when the coordinator is gone."""
+        while True:
+            message = self._message()
+            try:
+                self._phase = next_phase(self._phase, message)
+            except m.ProtocolError as error:
+                self._frames.drop(error)
+                continue
+            return message
 
-    def _frame(self) -> bytes:
+    def _message(self) -> m.Message:
         if self._letterbox is not None:
             frame = self._letterbox.take(self._spec.listen_s)
             if frame is not None:
-                return frame
+                return m.decode(frame)
         while True:
             try:
                 frames = self._socket.recv_multipart()
             except zmq.Again:  # silence: is there still somebody to speak?
                 exit_if_orphaned(self._spec.coordinator_pid)
                 continue
-            if len(frames) == 2 and frames[0] == self._spec.token:
+            message = self._frames.read(frames)
+            if message is not None:
                 if self._letterbox is not None:
                     self._letterbox.listen()
-                return frames[1]
+                return message
+
+    def _warn(self, line: str) -> None:
+        print(f"warning: worker {self._spec.worker} {line}", file=sys.stderr, flush=True)
 
     def report_failure(self, error: Exception) -> None:
         """Tell the coordinator why this worker ends, giving the message a second to leave."""

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from feste_dp import __version__
-from feste_dp.bench.yardsticks import cpu_name
 from feste_dp.runtime.cgroup import groups
-from feste_dp.runtime.cpus import pin_plan, usable_cpus
+from feste_dp.runtime.cpus import cpu_name, pin_plan, usable_cpus
 from feste_dp.scale.study import Cache, Machine
 
 # Others' share of the CPUs above which timings cannot be trusted.

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feste_dp.errors import UsageError
-from feste_dp.train.run_directory import append_whole, write_atomically
+from feste_dp.track.lines import append_whole
+from feste_dp.train.run_directory import write_atomically
 
 COLUMNS = (
     "step",
@@ -163,6 +164,14 @@ def read_metrics(path: Path) -> list[MetricsRow]:
     return [_decode_row(fields) for _, fields in _read_rows(path)]
 
 
+def read_rows(content: bytes) -> tuple[list[MetricsRow], int]:
+    """The complete rows of a piece of a metrics file that begins with a row or with the header, and how many
+    bytes they take. Raises ValueError for a damaged row."""
+    records = _split_records(content)
+    rows = [_decode_row(_split(record)) for record in records if record != _HEADER]
+    return rows, sum(map(len, records))
+
+
 def comparable_rows(path: Path) -> list[dict[str, str]]:
     """The rows as written, without the timing columns: equal for runs that computed the same."""
     return [
@@ -172,9 +181,10 @@ def comparable_rows(path: Path) -> list[dict[str, str]]:
 
 
 def truncate_after(path: Path, step: int) -> list[MetricsRow]:
-    """Cuts the rows after `step` and a partial last line, atomically; returns the rows kept.
+    """Cuts the rows after `step` and a partial last line, in one call; returns the rows kept.
 
-    A missing file counts as one without rows, for the run may have been killed before the first.
+    Needs no room on the disk. A missing file counts as one without rows, for the run may have been killed
+    before the first.
     """
     if not path.exists():
         return []
@@ -184,9 +194,11 @@ def truncate_after(path: Path, step: int) -> list[MetricsRow]:
         if row.step > step:
             break
         kept.append((record, row))
-    content = _HEADER + b"".join(record for record, _ in kept)
-    if content != path.read_bytes():
-        write_atomically(path, content)
+    size = len(_HEADER) + sum(len(record) for record, _ in kept)
+    if size < path.stat().st_size:
+        os.truncate(path, size)
+    elif size > path.stat().st_size:  # not even the header is whole
+        write_atomically(path, _HEADER)
     return [row for _, row in kept]
 
 
@@ -202,13 +214,21 @@ def _read_rows(path: Path) -> list[tuple[bytes, list[str]]]:
             fields = _split(record)
             _decode_row(fields)
         except ValueError as error:
-            raise UsageError(f"{path}: row {number} is damaged ({error})") from error
+            raise UsageError(f"{path}: row {number} is damaged ({ascii(str(error)[:100])[1:-1]})") from error
         rows.append((record, fields))
     return rows
 
 
 def _complete_records(content: bytes, path: Path) -> list[bytes]:
     """The header and the rows, each with its newline; empty when not even the header is complete."""
+    records = _split_records(content)
+    if records[:1] != [_HEADER] and not (not records and _HEADER.startswith(content)):
+        raise UsageError(f"{path} does not start with the header of a metrics file")
+    return records
+
+
+def _split_records(content: bytes) -> list[bytes]:
+    """The complete records, each with its newline."""
     records: list[bytes] = []
     start = end = 0
     open_quote = False
@@ -218,8 +238,6 @@ def _complete_records(content: bytes, path: Path) -> list[bytes]:
         if not open_quote:
             records.append(content[start:end])
             start = end
-    if records[:1] != [_HEADER] and not (not records and _HEADER.startswith(content)):
-        raise UsageError(f"{path} does not start with the header of a metrics file")
     return records
 
 

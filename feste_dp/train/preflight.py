@@ -160,7 +160,11 @@ def checkpoint_count(config: Config) -> int:
 
 def disk_need(config: Config) -> int:
     """Bytes of the checkpoints that lie on disk at once."""
-    return checkpoint_count(config) * CHECKPOINT_BYTES_PER_PARAMETER * parameter_count(config.model)
+    return checkpoint_count(config) * checkpoint_bytes(config)
+
+
+def checkpoint_bytes(config: Config) -> int:
+    return CHECKPOINT_BYTES_PER_PARAMETER * parameter_count(config.model)
 
 
 def needs(config: Config, workers: int, *, saves: bool = True) -> Needs:
@@ -200,7 +204,7 @@ def _shortages(config: Config, workers: int, limits: Limits, saves: bool) -> Ite
             "model smaller",
         )
     if need.disk > limits.disk:
-        each = CHECKPOINT_BYTES_PER_PARAMETER * parameter_count(config.model)
+        each = checkpoint_bytes(config)
         yield Shortage(
             "disk",
             need.disk,

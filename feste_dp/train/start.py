@@ -16,7 +16,7 @@ from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.runtime.cpus import crowding, pin_plan
 from feste_dp.runtime.limits import available_memory, measure_limits
 from feste_dp.runtime.warmup import compile_kernels
-from feste_dp.train.preflight import shortages
+from feste_dp.train.preflight import checkpoint_bytes, shortages
 from feste_dp.train.progress import Progress
 from feste_dp.train.signals import StopSignals
 
@@ -44,13 +44,14 @@ def check_machine(
 ) -> list[str]:
     """Refuse before the slow parts what cannot go well: precision, CPUs, too little of what the run takes.
 
-    saves_in is where the run will save, None where nothing is saved. A resumed run is not refused for its
-    disk: training goes on without saves, and it may be freed meanwhile. Says and returns what is worth a
-    warning. Raises UsageError.
+    saves_in is where the run will save, None where nothing is saved. A run is not refused for a disk on which
+    one checkpoint fits, nor a resumed one for its disk at all: training goes on without further saves, and
+    room may be made meanwhile. Says and returns what is worth a warning. Raises UsageError.
     """
     check_cpus(config, workers)
     found = shortages(config, workers, measure_limits(saves_in), saves=saves_in is not None)
-    tolerated = [shortage for shortage in found if resumes and shortage.what == "disk"]
+    least_disk = 0 if resumes else checkpoint_bytes(config)
+    tolerated = [each for each in found if each.what == "disk" and each.available >= least_disk]
     if len(found) > len(tolerated):
         raise UsageError("; ".join(shortage.line for shortage in found))
     crowded = crowding(workers)

@@ -137,6 +137,19 @@ def test_a_failed_save_is_reported_once_and_the_next_one_succeeds(
     assert result.error is None and verify_checkpoint(result.path) == []
 
 
+def test_a_failed_save_rotates_nothing_away(tmp_path, make_fields, make_arrays, open_writer):
+    disk = FullDisk(failures=0)
+    writer = open_writer(keep=1, filesystem=disk)
+    writer.submit(make_fields(50, P), *make_arrays(1, P))
+    assert [result.error for result in writer.wait()] == [None]
+    disk.failures = 1
+    writer.submit(make_fields(100, P), *make_arrays(2, P))
+    (failed,) = writer.wait()
+    assert failed.error is not None and failed.deleted_steps == ()
+    assert pointed_step(tmp_path / "run", LATEST) == 50
+    assert verify_checkpoint(tmp_path / "run/step-00000050") == []
+
+
 def test_a_failed_pointer_is_reported_beside_the_whole_checkpoint(
     tmp_path, make_fields, make_arrays, open_writer
 ):

@@ -35,6 +35,16 @@ def test_the_disk_is_that_of_the_nearest_directory_that_exists(tmp_path):
     assert free_disk(Path("/proc/self/nothing")) == UNLIMITED  # of no size
 
 
+def test_checkpoints_that_are_there_will_make_room_for_those_to_come(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "free_disk", lambda path: 1000)
+    assert measure_limits(tmp_path).disk == 1000
+    for step, size in (("step-00000004", 20), ("step-00000008", 30), ("other", 7)):
+        (tmp_path / step).mkdir()
+        (tmp_path / step / "file").write_bytes(b"x" * size)
+    (tmp_path / "latest").symlink_to("step-00000008")
+    assert measure_limits(tmp_path).disk == 1050
+
+
 def test_what_saves_nothing_needs_no_disk():
     assert measure_limits(None).disk == UNLIMITED
 

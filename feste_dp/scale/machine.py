@@ -87,6 +87,27 @@ def busy_share(cpus: Sequence[int], root: Path = Path("/"), seconds: float = _WA
     return (after[0] - before[0]) / total if total > 0 else 0.0
 
 
+class Bystanders:
+    """What others took of the CPUs since this was made: the CPUs' busy time less that of this process and of
+    its children that have ended."""
+
+    def __init__(self, cpus: Sequence[int], root: Path = Path("/")) -> None:
+        self._cpus, self._root = cpus, root
+        self._busy, self._total = _ticks(cpus, root)
+        self._own = _own_ticks()
+
+    def share(self) -> float:
+        """0 where the kernel does not tell."""
+        busy, total = _ticks(self._cpus, self._root)
+        passed = total - self._total
+        others = (busy - self._busy) - (_own_ticks() - self._own)
+        return min(1.0, max(0.0, others / passed)) if passed > 0 else 0.0
+
+
+def _own_ticks() -> float:
+    return sum(os.times()[:4]) * os.sysconf("SC_CLK_TCK")
+
+
 def versions() -> dict[str, str]:
     """Of feste-dp, of what computes with it, and of the kernel."""
     found = {"feste-dp": __version__, "python": platform.python_version()}

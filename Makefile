@@ -5,7 +5,7 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 py
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-long lint clean
+.PHONY: train test test-long fuzz chaos lint clean
 
 train: $(VENV)/installed
 	$(BIN)/feste-dp launch --config configs/quick.yaml
@@ -15,6 +15,15 @@ test: lint
 
 test-long: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m long
+
+# 445,000 mutated inputs for every reader of bytes from outside, in a few minutes
+fuzz: $(VENV)/installed-test
+	$(BIN)/python -m tests.fuzz.runner
+
+# trains while everything is killed, stopped and resumed at random: make chaos SECONDS=600
+SECONDS ?= 60
+chaos: $(VENV)/installed-test
+	$(BIN)/python -m tests.chaos --seconds $(SECONDS)
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff format --check .

@@ -2,6 +2,9 @@
 
 import os
 import stat
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -53,3 +56,35 @@ def test_what_is_no_cache_of_ours_is_never_removed(tmp_path: Path) -> None:
     temporary = fill(tmp_path / "tmp", "{:016x}")
     remove_old_caches(tmp_path / "tmp" / "feste-dp-abcdefgh")  # the cache of a run that had nowhere else
     assert set((tmp_path / "tmp").iterdir()) == temporary
+
+
+# Becomes somebody else and asks where its compiled code goes: the folder, its permissions and its owner.
+SOMEBODY_ELSE = """
+import os, stat, tempfile
+from feste_dp.cache import cache_root, private_directory
+os.setgid(4242)
+os.setuid(4242)
+place = private_directory(cache_root(os.environ) / "compiled" / "0123456789abcdef")
+print(place, oct(stat.S_IMODE(place.stat().st_mode)), place.stat().st_uid)
+"""
+
+
+@pytest.mark.parametrize("variable", ["HOME", "XDG_CACHE_HOME", "FESTE_DP_CACHE"])
+@pytest.mark.skipif(os.getuid() != 0, reason="only the superuser can become somebody else")
+def test_a_home_or_cache_of_somebody_else_leads_to_a_private_temporary_folder(variable: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        root.chmod(0o755)
+        (root / "theirs").mkdir(mode=0o755)
+        (root / "tmp").mkdir()
+        (root / "tmp").chmod(0o1777)
+        names = ("HOME", "XDG_CACHE_HOME", "FESTE_DP_CACHE")
+        environ = {name: value for name, value in os.environ.items() if name not in names}
+        environ |= {variable: str(root / "theirs"), "TMPDIR": str(root / "tmp")}
+        done = subprocess.run(
+            [sys.executable, "-c", SOMEBODY_ELSE], env=environ, capture_output=True, text=True
+        )
+        assert done.stderr == ""
+        place, mode, owner = done.stdout.split()
+        assert Path(place).is_relative_to(root / "tmp") and (mode, owner) == ("0o700", "4242")
+        assert list((root / "theirs").iterdir()) == []

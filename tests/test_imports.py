@@ -9,11 +9,25 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "feste_dp"
 
-TABLE_LINE = "cli -> bench -> train -> runtime -> {model, optim, data, checkpoint} -> {kernels, config}"
+TABLE_LINE = (
+    "cli -> scale -> bench -> train -> runtime -> {model, optim, data, checkpoint} -> {kernels, config}"
+)
 
-# What each part of the package may import, besides itself, errors.py, cache.py and the version.
+# What each part of the package may import, besides itself, errors.py, cache.py, limits.py and the version.
 MAY_IMPORT = {
-    "cli": {"bench", "train", "runtime", "model", "optim", "data", "checkpoint", "kernels", "config"},
+    "cli": {
+        "scale",
+        "bench",
+        "train",
+        "runtime",
+        "model",
+        "optim",
+        "data",
+        "checkpoint",
+        "kernels",
+        "config",
+    },
+    "scale": {"bench", "train", "runtime", "model", "optim", "data", "checkpoint", "kernels", "config"},
     "bench": {"train", "runtime", "model", "optim", "data", "checkpoint", "kernels", "config"},
     "train": {"runtime", "model", "optim", "data", "checkpoint", "kernels", "config"},
     "runtime": {"model", "optim", "data", "checkpoint", "kernels", "config"},
@@ -25,13 +39,17 @@ MAY_IMPORT = {
     "config": set(),
     "errors": set(),
     "cache": set(),
+    "limits": set(),
     "__init__": set(),
     "__main__": {"cli"},
 }
-FREE_FOR_ALL = {"errors", "cache", "__version__", ""}
+FREE_FOR_ALL = {"errors", "cache", "limits", "__version__", ""}
 
 # Test references and optional extras: never needed to import the program.
 NOT_AT_MODULE_LEVEL = {"torch", "transformers", "matplotlib"}
+
+# A process of its own, started only where PyTorch is installed; no other module imports these.
+TORCH_PROCESS = ("feste_dp.scale.torch_steps", "feste_dp.scale.torch_gpt2")
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -72,8 +90,15 @@ def violations(part: str, file: str, source: str) -> list[str]:
             target = [*name.split("."), ""][1]
             if target not in MAY_IMPORT[part] | FREE_FOR_ALL | {part}:
                 found.append(f"{file}:{line}: {part} must not import {name}; the order is {TABLE_LINE}")
+    inside_torch_process = file.removesuffix(".py").replace("/", ".") in TORCH_PROCESS
+    if not inside_torch_process:
+        found += [
+            f"{file}:{line}: {name} imports PyTorch; start it as a process"
+            for line, name in imports(tree)
+            if name.startswith(TORCH_PROCESS)
+        ]
     for line, name in imports(module_level(tree)):
-        if name.split(".")[0] in NOT_AT_MODULE_LEVEL:
+        if name.split(".")[0] in NOT_AT_MODULE_LEVEL - ({"torch"} if inside_torch_process else set()):
             found.append(f"{file}:{line}: {name} is imported at module level; it is no core dependency")
     return found
 
@@ -116,6 +141,8 @@ def test_the_table_is_the_order_of_the_layers():
         ("config", "from ..errors import UsageError"),
         ("train", "try:\n    import torch.nn\nexcept ImportError:\n    pass"),
         ("train", "class A:\n    from matplotlib import pyplot"),
+        ("scale", "import torch"),
+        ("scale", "def f():\n    from feste_dp.scale.torch_steps import Settings"),
         ("utilities", "import os"),
     ],
 )

@@ -27,8 +27,8 @@ def measure_steps(
     config: Config, workers: int, steps: int, warmup: int, around: Surroundings
 ) -> MeasuredSteps:
     """Train from the initial weights for warmup + steps steps. Raises UsageError, RunError."""
-    check_machine(config, workers)
-    config = _with_room_for(config, warmup + steps)
+    check_machine(config, workers, around)
+    config = with_room_for(config, warmup + steps)
     data = prepare(config, around)
     reset_peak()
     with Coordinator(config, workers, data.directory, around.environ) as coordinator:
@@ -50,7 +50,7 @@ def measure_steps(
     )
 
 
-def _with_room_for(config: Config, steps: int) -> Config:
+def with_room_for(config: Config, steps: int) -> Config:
     """The config of a run at least as long, so that the learning rate is one of the schedule."""
     train = config.train.model_copy(update={"steps": max(config.train.steps, steps)})
     return config.model_copy(update={"train": train})

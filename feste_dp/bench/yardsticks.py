@@ -9,7 +9,7 @@ from pathlib import Path
 
 from feste_dp.errors import UsageError
 from feste_dp.kernels.peak import TRIAD_BYTES, make_register_loop, make_triad_operands, triad
-from feste_dp.runtime.arena import available_memory
+from feste_dp.runtime.limits import available_memory
 
 _ROUND_S = 0.05
 _ROUNDS = 6

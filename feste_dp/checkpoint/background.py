@@ -56,6 +56,7 @@ class BackgroundWriter:
         self._jobs: queue.SimpleQueue[ManifestFields | None] = queue.SimpleQueue()
         self._finished: deque[SaveResult | BaseException] = deque()
         self._idle = threading.Event()
+        self._abandoned = False
         # A daemon: a run that stops at once must not wait for the disk, and a torn save is never committed.
         self._thread = threading.Thread(target=self._write_all, name="checkpoint-writer", daemon=True)
         self._thread.start()
@@ -96,8 +97,15 @@ class BackgroundWriter:
         self._idle.wait()
         return self.poll()
 
+    def abandon(self) -> None:
+        """From now on `close` waits for nothing: the save in flight ends with the process, uncommitted unless
+        it is done by then. What it leaves goes with the next save."""
+        self._abandoned = True
+
     def close(self) -> list[SaveResult]:
         """As `wait`, and ends the thread. May be called again."""
+        if self._abandoned:
+            return []
         self._idle.wait()
         self._jobs.put(None)
         self._thread.join()

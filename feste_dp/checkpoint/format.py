@@ -68,6 +68,17 @@ class ShardFile:
 
 
 @dataclass(frozen=True)
+class Unmeasured:
+    """A step whose validation and sample were given up or not yet done; whoever goes on from here does both
+    first. What its row in metrics.csv says besides, as text: a loss may be NaN."""
+
+    train_loss: str
+    grad_norm: str
+    learning_rate: str
+    tokens_per_second: str
+
+
+@dataclass(frozen=True)
 class TrainState:
     """What the training loop has to remember besides the arrays. Times in seconds, losses in nats."""
 
@@ -77,6 +88,7 @@ class TrainState:
     val_loss: float | None  # at this very step, where it was measured
     elapsed_seconds: float
     skipped_steps: int
+    unmeasured: Unmeasured | None = None  # in manifest.json only where it is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +129,11 @@ def complete_manifest(given: ManifestFields, version: str, files: tuple[ShardFil
 
 def encode_manifest(manifest: Manifest) -> bytes:
     """The bytes of manifest.json. UsageError when they could not be read back as the same manifest."""
+    content = asdict(manifest)
+    if manifest.train.unmeasured is None:
+        del content["train"]["unmeasured"]
     try:
-        text = json.dumps(asdict(manifest), indent=1)
+        text = json.dumps(content, indent=1)
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"{MANIFEST_NAME}: cannot be written as JSON: {error}") from None
     body = text.removesuffix("\n}").encode("ascii")
@@ -192,11 +207,21 @@ def _decode_train_state(entry: Fields, step: int) -> TrainState:
         val_loss=entry.number_or_null("val_loss"),
         elapsed_seconds=entry.number("elapsed_seconds", 0.0),
         skipped_steps=entry.integer("skipped_steps", 0, step),
+        unmeasured=_decode_unmeasured(entry.object("unmeasured")) if entry.has("unmeasured") else None,
     )
     if (state.best_val_loss is None) != (state.best_step is None):
         entry.refuse("best_step", "and best_val_loss must both be null or both be given")
     entry.finish()
     return state
+
+
+def _decode_unmeasured(entry: Fields) -> Unmeasured:
+    numbers = [
+        entry.text(field.name, r"-?[0-9]+(\.[0-9]+)?(e[+-][0-9]+)?|nan|-?inf", "a number in text")
+        for field in fields(Unmeasured)
+    ]
+    entry.finish()
+    return Unmeasured(*numbers)
 
 
 def _decode_layout(top: Fields) -> tuple[TensorRange, ...]:

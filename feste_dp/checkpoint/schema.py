@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from feste_dp.errors import UsageError
+from feste_dp.limits import JSON_MARKS, too_many_marks
 
+ITEM_LIMIT = 50_000  # a manifest has some 700
 NESTING_LIMIT = 32
 PLAIN_INTEGER_LIMIT = 2**64
 
@@ -25,6 +27,9 @@ class Fields:
         if not isinstance(value, dict):
             refuse(source, where.rstrip(".") or "the content", f"{shown(value)} is not an object")
         self._left: dict[str, Any] = dict(value)
+
+    def has(self, name: str) -> bool:
+        return name in self._left
 
     def take(self, name: str) -> Any:
         if name not in self._left:
@@ -98,7 +103,9 @@ class Fields:
 
 
 def parse_json(data: bytes, source: str) -> object:
-    """The decoded document. UsageError when it is not UTF-8 JSON or repeats a key."""
+    """The decoded document. UsageError when it is not UTF-8 JSON, repeats a key or has too many values."""
+    if too_many_marks(data, JSON_MARKS, ITEM_LIMIT):
+        raise UsageError(f"{source}: has more than {ITEM_LIMIT} values")
     try:
         return json.loads(data.decode("utf-8"), object_pairs_hook=_unique)
     except RecursionError:

@@ -2,14 +2,17 @@
 
 import contextlib
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from feste_dp.config.schema import MAX_SHARDS
+from feste_dp.config.schema import MAX_CPU, MAX_SHARDS
 from feste_dp.errors import UsageError
+
+_CPU_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 
 class PathType(click.Path):
@@ -35,6 +38,22 @@ class WholeNumber(click.IntRange):
             self.fail(f"expected {expected}, got {str(value)[:40]!r}", param, ctx)
 
 
+class StepRange(click.ParamType[tuple[int, int]]):
+    """FIRST:LAST, steps counted from 1, both included."""
+
+    name = "steps"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        first, _, last = str(value).partition(":")
+        if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+            self.fail(f"expected FIRST:LAST, such as 10:12, got {str(value)[:40]!r}", param, ctx)
+        return int(first), int(last)
+
+
 class Number(click.FloatRange):
     """A float in a range, `nan` in none; says which range where it is not."""
 
@@ -48,11 +67,39 @@ class Number(click.FloatRange):
         self.fail(f"expected {expected}, got {str(value)[:40]!r}", param, ctx)
 
 
+class CpuList(click.ParamType):  # type: ignore[type-arg]  # click before 8.3 has no argument there
+    """none, auto, or CPU numbers as taskset takes them, `0,2,4-7`; gives the text of the config's run.pin."""
+
+    name = "cpus"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value in ("none", "auto"):
+            return str(value)
+        cpus: list[int] = []
+        for part in str(value).split(","):
+            found = _CPU_RANGE.fullmatch(part)
+            if not found or not int(found[1]) <= int(found[2] or found[1]) <= MAX_CPU:
+                self.fail(
+                    f"expected none, auto or CPU numbers from 0 to {MAX_CPU} such as 0,2,4-7, "
+                    f"got {str(value)[:40]!r}",
+                    param,
+                    ctx,
+                )
+            cpus += range(int(found[1]), int(found[2] or found[1]) + 1)
+        return str(cpus)
+
+
 RUN = click.argument("run", type=PathType())
 CHECKPOINT = click.option(
     "--checkpoint", "which", help="best, latest or a step; default: the best one, where there is one."
 )
 WORKERS = WholeNumber(1, MAX_SHARDS)
+PIN = click.option(
+    "--pin",
+    type=CpuList(),
+    metavar="none|auto|LIST",
+    help="CPUs the workers are bound to: auto takes physical cores of their own; or CPU numbers, 0,2,4-7.",
+)
 OVERRIDES = click.option(
     "--set",
     "overrides",
@@ -63,10 +110,12 @@ OVERRIDES = click.option(
 
 
 @contextlib.contextmanager
-def said_as_typed(workers: int | None) -> Iterator[None]:
-    """--workers travels as an override of the config; an error names it as the user gave it."""
+def said_as_typed(workers: int | None, pin: str | None = None) -> Iterator[None]:
+    """--workers and --pin travel as overrides of the config; an error names them as the user gave them."""
     try:
         yield
     except UsageError as error:
         message = str(error).replace(f"--set run.workers={workers}: run.workers: ", "--workers: ", 1)
+        if pin is not None:
+            message = message.replace("run.pin: ", "--pin: ", 1)
         raise UsageError(message) from None

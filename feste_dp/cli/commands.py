@@ -8,9 +8,13 @@ import click
 from feste_dp import __version__
 from feste_dp.cli.bench import bench
 from feste_dp.cli.checkpoint import checkpoint
+from feste_dp.cli.plan import plan
 from feste_dp.cli.prepare import prepare
 from feste_dp.cli.read_run import evaluate, generate
+from feste_dp.cli.replay import replay_command
+from feste_dp.cli.scale import scale
 from feste_dp.cli.train import launch, resume
+from feste_dp.cli.workers import workers
 from feste_dp.errors import RunError, UsageError
 from feste_dp.train.progress import printable
 from feste_dp.train.signals import Interrupted
@@ -50,7 +54,19 @@ def cli() -> None:
     """
 
 
-for command in (launch, resume, generate, evaluate, prepare, checkpoint, bench):
+for command in (
+    launch,
+    resume,
+    workers,
+    generate,
+    evaluate,
+    prepare,
+    checkpoint,
+    replay_command,
+    plan,
+    bench,
+    scale,
+):
     cli.add_command(command)
 
 
@@ -74,6 +90,8 @@ def run() -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         return INTERRUPTED
+    except MemoryError:
+        return _fail("out of memory: set the model, train.micro_batch or --workers smaller", FAILED)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG):
             raise

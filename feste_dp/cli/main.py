@@ -4,14 +4,18 @@ import os
 import signal
 import sys
 
+from feste_dp.cli.environment import settle_environment
+
 INTERRUPTED = 130
 FAILED = 1
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 bad usage or config, 130 or 143 stopped by a signal,
-    141 where nobody reads the output any more."""
+    """Run the command line and exit: 0 done, 1 failed, 2 bad usage or config, 130, 143 or 129 stopped by a
+    signal (SIGINT, SIGTERM, SIGHUP), 141 where nobody reads the output any more."""
     _open_missing_streams()
+    for name in settle_environment(os.environ):
+        sys.stderr.write(f"warning: {name} is ignored: all runs must have the same compiled code\n")
     try:
         from feste_dp.cli.commands import run  # here: half a second goes by in it
 

@@ -10,6 +10,7 @@ from feste_dp.data.corpus import read_texts
 from feste_dp.data.preparation import prepare_token_data
 from feste_dp.data.tokenizer import BYTE_TOKENS
 from feste_dp.errors import UsageError
+from feste_dp.runtime.limits import available_memory
 from feste_dp.train.progress import printable
 from feste_dp.train.signals import StopSignals
 
@@ -41,7 +42,7 @@ def prepare(texts: tuple[Path, ...], vocab_size: int, out: Path, val_fraction: f
       feste-dp launch --config configs/small.yaml --set data.corpus=data/books
     """
     with StopSignals():
-        contents = read_texts(texts)
+        contents = read_texts(texts, available_memory())
         named = [(str(path), text) for path, text in zip(texts, contents, strict=True)]
         try:
             data = prepare_token_data(named, vocab_size, val_fraction, out)

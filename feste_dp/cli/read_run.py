@@ -86,7 +86,7 @@ def generate(
 @click.command()
 @RUN
 @click.option("--data", "data_directory", type=PathType(), help="Other token data, of the same tokenizer.")
-@click.option("--workers", type=WORKERS, metavar="N", help="Worker processes; default: one per usable CPU.")
+@click.option("--workers", type=WORKERS, metavar="N", help="Worker processes; default: one per usable core.")
 @CHECKPOINT
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def evaluate(

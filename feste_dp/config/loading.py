@@ -1,40 +1,32 @@
 """Reads a config from YAML and --set overrides. Owns every message about a bad config.
 
 A config is YAML 1.2 of two levels: sections, and keys with scalars or flat lists. It is read from the node
-tree, which knows line and column; no object is ever built from a tag, and anchors are refused, so a small
-file cannot become a large value. Each error is one line, `FILE:LINE:COLUMN: section.key: what to change`.
+tree of yaml_tree.py. Each error is one line, `FILE:LINE:COLUMN: section.key: what to change`.
 """
 
 import difflib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
-from ruamel.yaml.reader import ReaderError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
 from feste_dp.config.key_names import describe_unknown
 from feste_dp.config.schema import Config, CrossFieldProblem, expected_value, sections
+from feste_dp.config.yaml_tree import (
+    Place,
+    UnreadableError,
+    compose,
+    kind,
+    one_line,
+    plain_value,
+    refusal,
+    shortened,
+)
 from feste_dp.errors import UsageError
 
 MAX_FILE_BYTES = 1024 * 1024  # a config is 2 KiB; the parser reads about 100 KiB a second
-
-
-@dataclass(frozen=True, order=True)
-class _Place:
-    """Where a value was written; files come before overrides, and line 0 stands for the whole source."""
-
-    rank: int
-    line: int
-    column: int
-    source: str
-
-    def __str__(self) -> str:
-        return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
 
 
 @dataclass
@@ -42,12 +34,8 @@ class _Draft:
     """What has been read so far: values by section and key, their places, and what is wrong."""
 
     values: dict[str, dict[str, object]] = field(default_factory=dict)
-    places: dict[str, _Place] = field(default_factory=dict)
-    problems: list[tuple[_Place, str]] = field(default_factory=list)
-
-
-class _UnreadableError(Exception):
-    """A node that is no plain value; the message says why."""
+    places: dict[str, Place] = field(default_factory=dict)
+    problems: list[tuple[Place, str]] = field(default_factory=list)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -69,7 +57,7 @@ def config_from_text(text: str, source: str, overrides: Sequence[str] = ()) -> C
     if draft.problems:
         (place, message), *others = sorted(draft.problems)
         more = f" (and {len(others)} more)" if others else ""
-        raise UsageError(_one_line(f"{place}: {message}{more}"))
+        raise UsageError(one_line(f"{place}: {message}{more}"))
     return config
 
 
@@ -83,20 +71,20 @@ def _read_text(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
-        raise UsageError(_one_line(f"{path}: no such file{_nearest_file(path)}")) from None
+        raise UsageError(one_line(f"{path}: no such file{_nearest_file(path)}")) from None
     except IsADirectoryError:
-        raise UsageError(_one_line(f"{path}: is a directory; give a YAML file")) from None
+        raise UsageError(one_line(f"{path}: is a directory; give a YAML file")) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise UsageError(_one_line(f"{path}: cannot be read: {getattr(error, 'strerror', error)}")) from None
+        raise UsageError(one_line(f"{path}: cannot be read: {getattr(error, 'strerror', error)}")) from None
     if len(content) > MAX_FILE_BYTES:
-        raise UsageError(_one_line(f"{path}: is larger than {MAX_FILE_BYTES >> 20} MiB; this is no config"))
+        raise UsageError(one_line(f"{path}: is larger than {MAX_FILE_BYTES >> 20} MiB; this is no config"))
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = content[: error.start]
         column = error.start - before.rfind(b"\n")
         where = f"{path}:{before.count(10) + 1}:{column}"
-        raise UsageError(_one_line(f"{where}: is not UTF-8; save the file as UTF-8 text")) from None
+        raise UsageError(one_line(f"{where}: is not UTF-8; save the file as UTF-8 text")) from None
 
 
 def _nearest_file(path: Path) -> str:
@@ -110,72 +98,48 @@ def _nearest_file(path: Path) -> str:
     return f"; did you mean {stems[near[0]]}?" if near else ""
 
 
-def _compose(text: str, place: _Place) -> Node | None:
-    """The node tree of the only document in the text; None if there is none."""
-    yaml = YAML(typ="safe", pure=True)
-    yaml.composer.warn_double_anchors = False
-    try:
-        root: Node | None = yaml.compose(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        if place.line and mark is not None:
-            place = _Place(place.rank, mark.line + 1, mark.column + 1, place.source)
-        hint = "; indent with spaces, not tabs" if "'\\t'" in str(error.problem) else ""
-        cause = ", ".join(str(part) for part in (error.context, error.problem) if part)
-        cause = cause.replace("'<stream end>'", "the end")
-        raise UsageError(_one_line(f"{place}: YAML syntax: {cause}{hint}")) from None
-    except ReaderError as error:
-        before = text[: error.position]
-        if place.line:
-            line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
-            place = _Place(place.rank, line, column, place.source)
-        raise UsageError(_one_line(f"{place}: YAML syntax: control character in the text")) from None
-    except RecursionError:
-        raise UsageError(_one_line(f"{place.source}: is nested too deep for a config")) from None
-    return root
-
-
 def _add_text(draft: _Draft, text: str, source: str) -> None:
-    root = _compose(text, _Place(0, 1, 1, source))
-    if root is None or _kind(root) == "nothing":
-        raise UsageError(_one_line(f"{source}: is empty; give at least one section, such as `model:`"))
-    if not isinstance(root, MappingNode) or _refusal(root):
+    root = compose(text, Place(0, 1, 1, source))
+    if root is None or kind(root) == "nothing":
+        raise UsageError(one_line(f"{source}: is empty; give at least one section, such as `model:`"))
+    if not isinstance(root, MappingNode) or refusal(root):
         place = _place(root, source)
-        what = _refusal(root) or f"expected sections such as `model:`, got {_kind(root)}"
-        raise UsageError(_one_line(f"{place}: {what}"))
+        what = refusal(root) or f"expected sections such as `model:`, got {kind(root)}"
+        raise UsageError(one_line(f"{place}: {what}"))
     for name, node, place in _entries(draft, root, source, ""):
         if name not in sections():
-            draft.problems.append((place, f"{name}: {describe_unknown(name)}"))
-        elif isinstance(node, MappingNode) and not _refusal(node):
+            draft.problems.append((place, f"{shortened(name, 80)}: {describe_unknown(name)}"))
+        elif isinstance(node, MappingNode) and not refusal(node):
             for key, child, key_place in _entries(draft, node, source, f"{name}."):
                 _add_value(draft, name, key, child, key_place, _place(child, source))
-        elif _kind(node) != "nothing":  # a section whose keys are all commented out is fine
+        elif kind(node) != "nothing":  # a section whose keys are all commented out is fine
             keys = ", ".join(sections()[name].model_fields)
-            what = _refusal(node) or f"expected the keys {keys} below it, got {_kind(node)}"
+            what = refusal(node) or f"expected the keys {keys} below it, got {kind(node)}"
             draft.problems.append((_place(node, source), f"{name}: {what}"))
 
 
-def _place(node: Node, source: str) -> _Place:
-    return _Place(0, node.start_mark.line + 1, node.start_mark.column + 1, source)
+def _place(node: Node, source: str) -> Place:
+    return Place(0, node.start_mark.line + 1, node.start_mark.column + 1, source)
 
 
-def _entries(draft: _Draft, node: MappingNode, source: str, prefix: str) -> list[tuple[str, Node, _Place]]:
+def _entries(draft: _Draft, node: MappingNode, source: str, prefix: str) -> list[tuple[str, Node, Place]]:
     """The keys of a map with their values and places; keys given twice become problems."""
-    entries: dict[str, tuple[str, Node, _Place]] = {}
+    entries: dict[str, tuple[str, Node, Place]] = {}
     for key, value in node.value:
         place = _place(key, source)
-        if not isinstance(key, ScalarNode) or _refusal(key):
-            draft.problems.append((place, _refusal(key) or "expected a key, got a list or a map"))
+        if not isinstance(key, ScalarNode) or refusal(key):
+            draft.problems.append((place, refusal(key) or "expected a key, got a list or a map"))
         elif key.value in entries:
             first = entries[key.value][2].line
-            draft.problems.append((place, f"{prefix}{key.value}: given twice; the first is on line {first}"))
+            name = f"{prefix}{shortened(key.value, 80)}"
+            draft.problems.append((place, f"{name}: given twice; the first is on line {first}"))
         else:
             entries[key.value] = (key.value, value, place)
     return list(entries.values())
 
 
 def _add_override(draft: _Draft, override: str, rank: int) -> None:
-    place = _Place(rank, 0, 0, f"--set {_shortened(override, 80)}")
+    place = Place(rank, 0, 0, f"--set {shortened(override, 80)}")
     path, equals, text = override.partition("=")
     path = path.strip()
     section, _, key = path.partition(".")
@@ -185,69 +149,31 @@ def _add_override(draft: _Draft, override: str, rank: int) -> None:
         keys = ", ".join(f"{path}.{name}" for name in sections()[path].model_fields)
         draft.problems.append((place, f"{path}: is a section; set one of {keys}"))
     elif section not in sections():
-        draft.problems.append((place, f"{path}: {describe_unknown(path)}"))
+        draft.problems.append((place, f"{shortened(path, 80)}: {describe_unknown(path)}"))
     else:
-        node = _compose(text, place)
+        node = compose(text, place)
         if node is None:
             draft.problems.append((place, f"{path}: no value after ="))
         else:
             _add_value(draft, section, key, node, place, place)
 
 
-def _add_value(draft: _Draft, section: str, key: str, node: Node, key_place: _Place, place: _Place) -> None:
+def _add_value(draft: _Draft, section: str, key: str, node: Node, key_place: Place, place: Place) -> None:
     path = f"{section}.{key}"
     if key not in sections()[section].model_fields:
-        draft.problems.append((key_place, f"{path}: {describe_unknown(path)}"))
+        draft.problems.append((key_place, f"{shortened(path, 80)}: {describe_unknown(path)}"))
         return
     try:
-        value = _plain_value(node)
-    except _UnreadableError as error:
+        value = plain_value(node)
+    except UnreadableError as error:
         draft.problems.append((place, f"{path}: {error}"))
         return
     draft.values.setdefault(section, {})[key] = value
     draft.places[path] = place
 
 
-def _refusal(node: Node) -> str:
-    """Why the node may not stand in a config, or nothing."""
-    if node.anchor is not None:
-        return "anchors and aliases (& and *) are not taken in a config; write the value out"
-    kind = str(node.tag).removeprefix("tag:yaml.org,2002:")
-    if kind in ("str", "int", "float", "bool", "null", "timestamp", "value", "merge", "map", "seq"):
-        return ""
-    return f"the tag {kind if kind.startswith('!') else '!!' + kind} is not taken in a config"
-
-
-def _plain_value(node: Node) -> object:
-    """The scalar, list of scalars, or (for the message alone) empty map that the node writes."""
-    refusal = _refusal(node)
-    if refusal:
-        raise _UnreadableError(refusal)
-    if isinstance(node, MappingNode):
-        return {}
-    if isinstance(node, SequenceNode):
-        return [_plain_value(child) if isinstance(child, ScalarNode) else {} for child in node.value]
-    text = str(node.value)
-    try:
-        if len(text) > 64 and not str(node.tag).endswith(":str"):
-            raise ValueError
-        match str(node.tag).removeprefix("tag:yaml.org,2002:"):
-            case "null":
-                return None
-            case "bool" if text.lower() in ("true", "false"):
-                return text.lower() == "true"
-            case "int":
-                base = {"0x": 16, "0o": 8, "0b": 2}.get(text.lstrip("+-")[:2].lower(), 10)
-                return int(text, base)
-            case "float":
-                return float(re.sub(r"_|\.(?=inf|nan)", "", text.lower()))
-    except ValueError:
-        raise _UnreadableError(f"{_shortened(text, 40)} is not a number that can be read") from None
-    return text
-
-
 def _add_schema_problems(draft: _Draft, error: ValidationError, source: str) -> None:
-    whole = _Place(0, 0, 0, source)
+    whole = Place(0, 0, 0, source)
     structural = bool(draft.problems)
     seen = set()
     for item in error.errors(include_url=False):
@@ -269,14 +195,6 @@ def _add_schema_problems(draft: _Draft, error: ValidationError, source: str) -> 
                 draft.problems.append((place, f"{problem.keys[0]}: {problem.message}"))
 
 
-def _kind(node: Node) -> str:
-    if isinstance(node, MappingNode):
-        return "a map"
-    if isinstance(node, SequenceNode):
-        return "a list"
-    return "nothing" if str(node.tag).endswith(":null") else f"'{_shortened(str(node.value), 40)}'"
-
-
 def _given(value: object) -> str:
     match value:
         case None:
@@ -284,18 +202,9 @@ def _given(value: object) -> str:
         case bool():
             return str(value).lower()
         case str():
-            return f"the text '{_shortened(value, 40)}'"
+            return f"the text '{shortened(value, 40)}'"
         case list():
-            return f"the list {_shortened(repr(value), 60)}"
+            return f"the list {shortened(repr(value), 60)}"
         case dict():
             return "a map"
     return repr(value)
-
-
-def _shortened(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
-def _one_line(text: str) -> str:
-    """The text with line breaks, control characters and broken UTF-8 written as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -13,11 +13,12 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 MAX_SHARDS = 256
+MAX_CPU = 8191
 
 PathText = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")]
 PathTexts = Annotated[list[PathText], Field(min_length=1, max_length=1000)]
 Precision = Literal["fp32", "bf16"]
-CpuNumbers = Annotated[list[Annotated[int, Field(ge=0, le=8191)]], Field(min_length=1)]
+CpuNumbers = Annotated[list[Annotated[int, Field(ge=0, le=MAX_CPU)]], Field(min_length=1)]
 
 
 class Section(BaseModel):
@@ -164,7 +165,8 @@ class RunConfig(Section):
     workers: int = Field(default=0, ge=0, le=MAX_SHARDS)
     """Worker processes, at most train.shards; 0 = one per usable core, capped at train.shards."""
     pin: Literal["none", "auto"] | CpuNumbers = Field(
-        default="none", json_schema_extra={"expected": "none, auto, or a list of CPU numbers from 0 to 8191"}
+        default="none",
+        json_schema_extra={"expected": f"none, auto, or a list of CPU numbers from 0 to {MAX_CPU}"},
     )
     """CPUs the workers are bound to: none, auto (distinct physical cores), or a list of CPU numbers."""
     step_timeout_s: float = Field(default=600.0, gt=0, le=10**6)

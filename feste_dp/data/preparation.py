@@ -61,12 +61,18 @@ def prepare_token_data(texts: Texts, vocab_size: int, val_fraction: float, out: 
 
 
 def prepare_for_run(
-    corpus: str | list[str], vocab_size: int, val_fraction: float, block_size: int, cache_root: Path
+    corpus: str | list[str],
+    vocab_size: int,
+    val_fraction: float,
+    block_size: int,
+    cache_root: Path,
+    memory: int | None = None,
 ) -> TokenData:
     """The token data a run asks for, made and cached on first use.
 
     corpus is "shakespeare", a folder with meta.json (opened as it is), a folder of .txt files, or text files.
-    UsageError when a part is shorter than block_size + 1 tokens; then nothing has been written.
+    UsageError when a part is shorter than block_size + 1 tokens, or the text needs more than `memory` bytes
+    to be prepared; then nothing has been written.
     """
     if isinstance(corpus, str) and _holds_token_data(corpus):
         data = open_token_data(Path(corpus), verify=True)
@@ -77,7 +83,7 @@ def prepare_for_run(
             )
         _check_lengths(len(data.train), len(data.val), block_size)
         return data
-    name, texts = _read_corpus(corpus)
+    name, texts = _read_corpus(corpus, memory)
     key = _content_key(texts, vocab_size, val_fraction)
     target = cache_root / "corpora" / f"{name}-v{vocab_size}-{key[:16]}"
     cached = _open_cached(target, vocab_size)
@@ -124,7 +130,7 @@ def _describe(name: str, text: str) -> Source:
     return Source(name=plain or "text", bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
-def _read_corpus(corpus: str | list[str]) -> tuple[str, Texts]:
+def _read_corpus(corpus: str | list[str], memory: int | None) -> tuple[str, Texts]:
     """A short name for the cache, and the texts."""
     if corpus == SHAKESPEARE:
         return SHAKESPEARE, [("shakespeare.txt", read_shakespeare())]
@@ -136,7 +142,7 @@ def _read_corpus(corpus: str | list[str]) -> tuple[str, Texts]:
         raise UsageError(f"data.corpus {corpus} cannot be read: {error.strerror}") from error
     if not paths:
         raise UsageError(f"data.corpus {corpus!r} holds no .txt files and no {META_FILE}: name text files")
-    texts = [(path.name, text) for path, text in zip(paths, read_texts(paths), strict=True)]
+    texts = [(path.name, text) for path, text in zip(paths, read_texts(paths, memory), strict=True)]
     stem = Path(corpus).name if isinstance(corpus, str) else paths[0].stem
     return re.sub(r"[^A-Za-z0-9_-]+", "-", stem)[:40].strip("-") or "text", texts
 

@@ -7,7 +7,8 @@ spans a line end, so the stored tokenizer gives a whole text the ids of its line
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,14 @@ import numpy.typing as npt
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from feste_dp.errors import UsageError
+from feste_dp.limits import JSON_MARKS, too_many_marks
 
 BYTE_TOKENS = 256
-MAX_TOKENIZER_BYTES = 64 * 2**20
+MAX_TOKENIZER_BYTES = 32 * 2**20
+MAX_TOKENIZER_ITEMS = 1_200_000  # a token has four with its merge: a vocabulary of 262,144 fits
+# The alphabet of byte-level BPE ends at U+0143; one character beyond U+FFFF would make Python's text of the
+# whole file four times as large.
+BEYOND_ALPHABET = re.compile(rb"[\xe0-\xff]")
 # A pair seen once is not worth a token.
 MIN_PAIR_COUNT = 2
 # A line with its end; a longer line (a text without line ends) is cut before a space where there is one.
@@ -77,7 +83,7 @@ def train_tokenizer(text: str, vocab_size: int) -> ByteTokenizer:
         special_tokens=[],
         show_progress=False,
     )
-    tokenizer.train_from_iterator(LINE.findall(text), trainer)
+    interruptibly(LINE.findall(text), lambda lines: tokenizer.train_from_iterator(lines, trainer))
     reached = tokenizer.get_vocab_size()
     if reached < vocab_size:
         raise UsageError(
@@ -85,6 +91,38 @@ def train_tokenizer(text: str, vocab_size: int) -> ByteTokenizer:
             f" set model.vocab_size to {reached} or less, or give more text"
         )
     return ByteTokenizer(tokenizer)
+
+
+def interruptibly(lines: Sequence[str], work: Callable[[Iterator[str]], object]) -> None:
+    """work(lines) in a thread of its own, so that the handler of a signal runs, and may raise, meanwhile.
+
+    Compiled code keeps the main thread for as long as it takes, 3 s for 40 MB of text. When a handler raises,
+    the lines end, and what the work does after them ends with the process: nobody waits for it.
+    """
+    failures: list[BaseException] = []
+    abandoned = threading.Event()
+
+    def feed() -> Iterator[str]:
+        for line in lines:
+            if abandoned.is_set():
+                return
+            yield line
+
+    def run() -> None:
+        try:
+            work(feed())
+        except BaseException as error:  # raised again by the caller
+            failures.append(error)
+
+    thread = threading.Thread(target=run, name="tokenizer", daemon=True)
+    try:
+        thread.start()
+        while thread.is_alive():
+            thread.join(0.1)  # not longer: where another thread took the signal, nothing ends the wait
+    finally:
+        abandoned.set()
+    if failures:
+        raise failures[0]
 
 
 def load_tokenizer(path: Path) -> ByteTokenizer:
@@ -99,6 +137,10 @@ def load_tokenizer(path: Path) -> ByteTokenizer:
     except OSError as error:
         raise UsageError(f"tokenizer file {path} cannot be read: {error.strerror}") from error
     try:
+        if too_many_marks(content, JSON_MARKS, MAX_TOKENIZER_ITEMS):
+            raise ValueError(f"it has more than {MAX_TOKENIZER_ITEMS} values")
+        if BEYOND_ALPHABET.search(content):
+            raise ValueError("it has characters that no token of bytes has")
         vocab, merges = _read_bpe(json.loads(content))
         # Built from the checked tables, not by the library's own reader: nothing else in the file has a say.
         return ByteTokenizer(_new_tokenizer(models.BPE(vocab, merges)))

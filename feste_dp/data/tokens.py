@@ -17,10 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from feste_dp.data.tokenizer import MAX_TOKENIZER_BYTES, ByteTokenizer, load_tokenizer
 from feste_dp.errors import UsageError
+from feste_dp.limits import JSON_MARKS, too_many_marks
 
 FORMAT_VERSION = 1
 META_FILE, TOKENS_FILE, TOKENIZER_FILE = "meta.json", "tokens.bin", "tokenizer.json"
 MAX_META_BYTES = 2**20
+MAX_META_ITEMS = 50_000  # a source has four, and 140 bytes
 CHUNK = 2**22  # elements or bytes looked at in one go
 
 Count = Annotated[int, Field(ge=0, le=2**48)]
@@ -151,6 +153,11 @@ def write_token_files(
         tokenizer_sha256=hashlib.sha256(tokenizer_content).hexdigest(),
     )
     meta_content = json.dumps(meta.model_dump(), indent=1).encode("ascii") + b"\n"
+    if len(meta_content) > MAX_META_BYTES or len(tokenizer_content) > MAX_TOKENIZER_BYTES:
+        raise UsageError(
+            f"{len(sources)} text files or {tokenizer.vocab_size} tokens are too many: "
+            "join some of the files, or set model.vocab_size lower"
+        )
     for name, data in (
         (TOKENS_FILE, content),
         (TOKENIZER_FILE, tokenizer_content),
@@ -179,14 +186,17 @@ def _read_meta(path: Path) -> TokenMeta:
     if size > MAX_META_BYTES:
         raise _damaged(path, f"it has {size} bytes, limit {MAX_META_BYTES}")
     try:
-        return TokenMeta.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
+        if too_many_marks(content, JSON_MARKS, MAX_META_ITEMS):
+            raise _damaged(path, f"it has more than {MAX_META_ITEMS} values")
+        return TokenMeta.model_validate_json(content)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         field = ".".join(str(part) for part in first["loc"])[:80]
         reason = " ".join(f"{field}: {first['msg']}".removeprefix(": ").split())
-        raise _damaged(path, reason.encode("ascii", "backslashreplace").decode()[:200]) from None
+        raise _damaged(path, ascii(reason[:200])[1:-1]) from None
 
 
 def _file_size(path: Path) -> int:

@@ -8,7 +8,8 @@ packed operand of the next product.
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -59,12 +60,14 @@ class AttentionScratch(NamedTuple):
     rows: np.ndarray  # highest, total (forward); dot (backward)
 
 
-def make_attention_scratch(positions: int, head: int) -> AttentionScratch:
+def make_attention_scratch(
+    positions: int, head: int, make_zeros: Callable[..., Any] = np.zeros
+) -> AttentionScratch:
     def whole(count: int, step: int) -> int:
         return -(-count // step) * step
 
     def zeros(count: int) -> np.ndarray:
-        return np.zeros(count + LANES, np.float32)
+        return make_zeros(count + LANES, np.float32)
 
     by_row = whole(positions, TILE_ROWS) * head
     blocks = max(whole(positions, KEY_BLOCK), whole(positions, QUERY_BLOCK))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import llvmlite
+import llvmlite.binding
 import numba
 import numpy as np
 from numba import types
@@ -58,18 +59,30 @@ def inlined_kernel(function: F) -> F:
 
 
 def sources_digest() -> str:
-    """16 hex digits over every source file that holds kernels and over the versions that compile them.
+    """16 hex digits over every source file that holds kernels, the versions that compile them and the CPU.
 
     Numba checks only the file of the outermost function; a change in a kernel that it calls would go
     unnoticed, so each state of the sources has a folder of its own. Place and time stamp count too, because
     Numba takes its own cached code for one place and one time stamp only.
     """
     package = Path(__file__).parent.parent
-    digest = hashlib.sha256(repr((numba.__version__, llvmlite.__version__, np.__version__)).encode())
+    digest = hashlib.sha256(repr((*_versions(), *_target())).encode())
     for name in COMPILED_PACKAGES:
         for path in sorted((package / name).glob("*.py")):
             digest.update(repr((str(path), path.stat().st_mtime_ns)).encode() + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _versions() -> tuple[str, ...]:
+    return numba.__version__, llvmlite.__version__, np.__version__
+
+
+def _target() -> tuple[object, ...]:
+    """What machine code is made for: machines of several kinds may share a home directory, and Numba may be
+    told otherwise."""
+    config = numba.config
+    host = (llvmlite.binding.get_host_cpu_name(), llvmlite.binding.get_host_cpu_features().flatten())
+    return (*host, config.CPU_NAME, config.CPU_FEATURES, config.OPT, config.BOUNDSCHECK)
 
 
 # A process hands its folder to those it starts in this variable: all of a run must load the same code, for

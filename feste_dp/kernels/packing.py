@@ -4,7 +4,8 @@ A panel of A holds TILE_ROWS rows, one of B TILE_COLUMNS columns: (depth, width)
 element is two steps of the depth rounded to bfloat16, so a panel is half as deep; an odd depth ends with 0.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,11 +56,11 @@ class PackBuffers(NamedTuple):
     """Whether products round their operands to bfloat16; sums are float32 in any case."""
 
 
-def make_pack_buffers(bf16: bool = False) -> PackBuffers:
+def make_pack_buffers(bf16: bool = False, zeros: Callable[..., Any] = np.zeros) -> PackBuffers:
     return PackBuffers(
-        np.zeros(BLOCK_ROWS * BLOCK_DEPTH + LANES, np.float32),
-        np.zeros(BLOCK_COLUMNS * BLOCK_DEPTH + LANES, np.float32),
-        np.zeros(TILE_ROWS * TILE_COLUMNS, np.float32),
+        zeros(BLOCK_ROWS * BLOCK_DEPTH + LANES, np.float32),
+        zeros(BLOCK_COLUMNS * BLOCK_DEPTH + LANES, np.float32),
+        zeros(TILE_ROWS * TILE_COLUMNS, np.float32),
         bf16,
     )
 

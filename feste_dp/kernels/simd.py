@@ -762,3 +762,48 @@ def _exp(x):
     if x == vector:
         return lambda x: _exp_vector(x)
     return lambda x: math.exp(x)
+
+
+# Words that two processes share: what one wrote before it stored a word, the other sees once it has read it.
+
+
+@intrinsic
+def load_shared_word(typingctx, address):
+    """The 64-bit word at an address, read from memory each time."""
+
+    def codegen(context, builder, signature, args):
+        return builder.load_atomic(_pointer(builder, args[0], I64), "acquire", 8)
+
+    return types.int64(types.intp), codegen
+
+
+@intrinsic
+def store_shared_word(typingctx, address, value):
+    def codegen(context, builder, signature, args):
+        builder.store_atomic(args[1], _pointer(builder, args[0], I64), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.int64), codegen
+
+
+@intrinsic
+def exchange_shared_word(typingctx, address, expected, value):
+    """Store `value` where the word is `expected`, in one; whether it was."""
+
+    def codegen(context, builder, signature, args):
+        pointer = _pointer(builder, args[0], I64)
+        result = builder.cmpxchg(pointer, args[1], args[2], "acq_rel", "acquire")
+        return builder.extract_value(result, 1)
+
+    return types.boolean(types.intp, types.int64, types.int64), codegen
+
+
+@intrinsic
+def yield_core(typingctx):
+    """Let whoever else wants this core have it: sched_yield(2)."""
+
+    def codegen(context, builder, signature, args):
+        _call(builder, "sched_yield", I32)
+        return context.get_dummy_value()
+
+    return types.void(), codegen

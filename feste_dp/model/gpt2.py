@@ -21,6 +21,7 @@ from feste_dp.kernels.linear import (
     linear_gelu_forward,
     linear_residual_forward,
 )
+from feste_dp.kernels.stamps import stamped
 from feste_dp.model.parameters import Parameters
 from feste_dp.model.workspace import ActivationGradients, Activations, Scratch, Workspace
 
@@ -29,6 +30,7 @@ from feste_dp.model.workspace import ActivationGradients, Activations, Scratch, 
 
 
 @inlined_kernel
+@stamped("s.clock")
 def forward(
     a: Activations, p: Parameters, s: Scratch, tokens: Any, n_head: int, dropout: float, draw: Any
 ) -> None:
@@ -48,6 +50,7 @@ def forward(
 
 
 @inlined_kernel
+@stamped("s.clock")
 def backward(
     d: Parameters,
     da: ActivationGradients,
@@ -143,6 +146,7 @@ def micro_batch_gradient(
 
 
 @kernel
+@stamped("w.s.clock", begins=True)
 def micro_batch(
     d: Parameters,
     w: Workspace,

@@ -3,6 +3,8 @@
 Allocated once a worker, used for every micro-batch: nothing is allocated inside a step.
 """
 
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +12,9 @@ import numpy as np
 from feste_dp.config.schema import ModelConfig
 from feste_dp.kernels.attention import AttentionScratch, make_attention_scratch
 from feste_dp.kernels.packing import PackBuffers, make_pack_buffers
+from feste_dp.kernels.stamps import make_clock
+
+Zeros = Callable[[tuple[int, ...], type[np.floating[Any]]], Any]
 
 
 class Activations(NamedTuple):
@@ -55,6 +60,7 @@ class Scratch(NamedTuple):
     attention: AttentionScratch
     mask: Any  # see kernels/dropout.py
     pack: PackBuffers
+    clock: Any  # see kernels/stamps.py: without room, no times are taken
 
 
 class Workspace(NamedTuple):
@@ -64,12 +70,16 @@ class Workspace(NamedTuple):
 
 
 def make_activations(
-    cfg: ModelConfig, sequences: int, positions: int, dtype: type[np.floating[Any]] = np.float32
+    cfg: ModelConfig,
+    sequences: int,
+    positions: int,
+    dtype: type[np.floating[Any]] = np.float32,
+    make_zeros: Zeros = np.zeros,
 ) -> Activations:
     layers, channels, heads = cfg.n_layer, cfg.n_embd, cfg.n_head
 
     def zeros(*shape: int) -> Any:
-        return np.zeros(shape, dtype)
+        return make_zeros(shape, dtype)
 
     rows = (sequences, positions)
     return Activations(
@@ -93,10 +103,14 @@ def make_activations(
 
 
 def make_activation_gradients(
-    cfg: ModelConfig, sequences: int, positions: int, dtype: type[np.floating[Any]] = np.float32
+    cfg: ModelConfig,
+    sequences: int,
+    positions: int,
+    dtype: type[np.floating[Any]] = np.float32,
+    make_zeros: Zeros = np.zeros,
 ) -> ActivationGradients:
     def zeros(width: int) -> Any:
-        return np.zeros((sequences, positions, width), dtype)
+        return make_zeros((sequences, positions, width), dtype)
 
     channels = cfg.n_embd
     return ActivationGradients(
@@ -115,15 +129,17 @@ def make_scratch(
     positions: int,
     dtype: type[np.floating[Any]] = np.float32,
     bf16: bool = False,
+    make_zeros: Zeros = np.zeros,
 ) -> Scratch:
     rows = (sequences, positions)
     return Scratch(
-        ln=np.zeros((*rows, cfg.n_embd), dtype),
-        fc_gelu=np.zeros((*rows, 4 * cfg.n_embd), dtype),
-        branch=np.zeros((*rows, cfg.n_embd), dtype),
-        attention=make_attention_scratch(positions, cfg.n_embd // cfg.n_head),
-        mask=np.zeros(cfg.n_embd + 3, dtype),
-        pack=make_pack_buffers(bf16),
+        ln=make_zeros((*rows, cfg.n_embd), dtype),
+        fc_gelu=make_zeros((*rows, 4 * cfg.n_embd), dtype),
+        branch=make_zeros((*rows, cfg.n_embd), dtype),
+        attention=make_attention_scratch(positions, cfg.n_embd // cfg.n_head, make_zeros),
+        mask=make_zeros((cfg.n_embd + 3,), dtype),
+        pack=make_pack_buffers(bf16, make_zeros),
+        clock=make_clock(0),
     )
 
 
@@ -133,10 +149,37 @@ def make_workspace(
     positions: int,
     dtype: type[np.floating[Any]] = np.float32,
     bf16: bool = False,
+    make_zeros: Zeros = np.zeros,
 ) -> Workspace:
     """Room for micro-batches of `sequences` by `positions`; bf16: products round their operands."""
     return Workspace(
-        make_activations(cfg, sequences, positions, dtype),
-        make_activation_gradients(cfg, sequences, positions, dtype),
-        make_scratch(cfg, sequences, positions, dtype, bf16),
+        make_activations(cfg, sequences, positions, dtype, make_zeros),
+        make_activation_gradients(cfg, sequences, positions, dtype, make_zeros),
+        make_scratch(cfg, sequences, positions, dtype, bf16, make_zeros),
     )
+
+
+def workspace_bytes(cfg: ModelConfig, sequences: int, positions: int) -> int:
+    """What make_workspace would take, found out without taking it."""
+    counter = _Counter()
+    make_workspace(cfg, sequences, positions, make_zeros=counter)
+    return counter.bytes
+
+
+def sampling_bytes(cfg: ModelConfig, positions: int) -> int:
+    """What forward alone needs for one sequence."""
+    counter = _Counter()
+    make_activations(cfg, 1, positions, make_zeros=counter)
+    make_scratch(cfg, 1, positions, make_zeros=counter)
+    return counter.bytes
+
+
+class _Counter:
+    """Adds up the bytes it is asked for instead of allocating them."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def __call__(self, shape: int | tuple[int, ...], dtype: type[np.floating[Any]]) -> None:
+        count = shape if isinstance(shape, int) else math.prod(shape)
+        self.bytes += count * np.dtype(dtype).itemsize

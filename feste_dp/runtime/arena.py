@@ -1,4 +1,4 @@
-"""The shared memory of a run: weights, gradient slots, summed gradient, chunk norms. Numbers only.
+"""The shared memory of a run: weights, gradient slots, summed gradient, chunk norms; and letterboxes.
 
 One memfd without a name: nothing can be left in /dev/shm, and /dev/shm's size does not matter. All of it is
 reserved before the run starts, so running out is an error message and not a SIGBUS. The phase decides who
@@ -9,10 +9,10 @@ through a mapping takes 0.5 to 0.7 s, with MADV_POPULATE_WRITE or two threads to
 of the coordinator's NUMA node, unless it was started under `numactl --interleave=all`.
 """
 
+import errno
 import fcntl
 import mmap
 import os
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 
 from feste_dp.errors import UsageError
 from feste_dp.kernels.reduction import chunk_count
+from feste_dp.runtime.file_limit import file_size_limit_lifted
+from feste_dp.runtime.letterbox import BOX_BYTES
+from feste_dp.runtime.limits import available_memory
 
 _PAGE = 4096
 _FLOAT_BYTES, _DOUBLE_BYTES = 4, 8
@@ -32,6 +35,7 @@ class ArenaSizes(NamedTuple):
     slots: int
     grad: int
     norms: int
+    boxes: int
     total: int
 
 
@@ -42,11 +46,13 @@ def arena_sizes(parameters: int, shards: int) -> ArenaSizes:
     slots = pages(parameters * _FLOAT_BYTES)
     grad = slots + pages(shards * parameters * _FLOAT_BYTES)
     norms = grad + pages(parameters * _FLOAT_BYTES)
-    return ArenaSizes(0, slots, grad, norms, norms + pages(chunk_count(parameters) * _DOUBLE_BYTES))
+    boxes = norms + pages(chunk_count(parameters) * _DOUBLE_BYTES)
+    return ArenaSizes(0, slots, grad, norms, boxes, boxes + pages(shards * BOX_BYTES))
 
 
 class Arena:
-    """Views of the shared memory: params (P,), slots (S, P), grad (P,) float32, norms (chunks,) float64."""
+    """Views of the shared memory: params (P,), slots (S, P), grad (P,) float32, norms (chunks,) float64, and
+    boxes (S, BOX_BYTES), a letterbox for each worker that there can be."""
 
     def __init__(self, fd: int, parameters: int, shards: int) -> None:
         sizes = arena_sizes(parameters, shards)
@@ -62,6 +68,24 @@ class Arena:
         self.norms: NDArray[np.float64] = np.frombuffer(
             memory, np.float64, chunk_count(parameters), sizes.norms
         )
+        self.boxes: NDArray[np.uint8] = np.frombuffer(
+            memory, np.uint8, shards * BOX_BYTES, sizes.boxes
+        ).reshape(shards, BOX_BYTES)
+
+
+class PrivateArena(Arena):
+    """The same arrays in memory of this process alone, with one slot that is the gradient as well."""
+
+    def __init__(self, parameters: int) -> None:
+        self.fd = -1
+        self.params, self.grad = _pages_of_zeros(parameters), _pages_of_zeros(parameters)
+        self.slots = self.grad.reshape(1, parameters)
+        self.norms: NDArray[np.float64] = np.zeros(chunk_count(parameters))
+
+
+def _pages_of_zeros(count: int) -> NDArray[np.float32]:
+    """On pages of its own, as the arrays of an arena are."""
+    return np.frombuffer(mmap.mmap(-1, _FLOAT_BYTES * count), np.float32)
 
 
 def create_arena(parameters: int, shards: int) -> Arena:
@@ -70,14 +94,20 @@ def create_arena(parameters: int, shards: int) -> Arena:
     total = arena_sizes(parameters, shards).total
     fd = os.memfd_create("feste-dp", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        os.posix_fallocate(fd, 0, total)
+        with file_size_limit_lifted():
+            os.posix_fallocate(fd, 0, total)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         return Arena(fd, parameters, shards)
     except OSError as error:
         os.close(fd)
+        advice = "set train.shards or the model smaller"
+        if error.errno == errno.EFBIG:
+            advice = (
+                "raise the file-size limit of this shell (ulimit -f), which the kernel applies to memory too"
+            )
         raise UsageError(
             f"cannot reserve {total / 2**20:,.0f} MiB of memory for the weights and {shards} gradient slots "
-            f"({error.strerror}): set train.shards or the model smaller"
+            f"({error.strerror}): {advice}"
         ) from None
 
 
@@ -89,32 +119,3 @@ def check_memory(parameters: int, shards: int) -> None:
             f"the weights and {shards} gradient slots need {total / 2**20:,.0f} MiB of memory, "
             f"{available / 2**20:,.0f} MiB are available: set train.shards or the model smaller"
         )
-
-
-def available_memory(root: Path = Path("/")) -> int:
-    """Bytes that can still be taken: MemAvailable, or what the cgroup's limit leaves if that is less."""
-    available = 1 << 62
-    try:
-        for line in (root / "proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                available = int(line.split()[1]) * 1024
-        own = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return available
-    path = next((line[3:] for line in own if line.startswith("0::")), "/").lstrip("/")
-    directory = root / "sys/fs/cgroup" / path
-    while directory.is_relative_to(root / "sys/fs/cgroup"):
-        available = min(available, _left_below_limit(directory))
-        directory = directory.parent
-    return available
-
-
-def _left_below_limit(cgroup: Path) -> int:
-    """memory.max - memory.current, where page cache that can be dropped does not count as used."""
-    try:
-        limit = int((cgroup / "memory.max").read_text())
-        used = int((cgroup / "memory.current").read_text())
-        statistics = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):
-        return 1 << 62
-    return max(0, limit - used + int(statistics.get("inactive_file", 0)))

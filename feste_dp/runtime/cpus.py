@@ -1,20 +1,42 @@
-"""Which CPUs a run may use, and which of them a worker is bound to."""
+"""Which CPUs a run may use, how many workers they are good for, and which of them a worker is bound to."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from feste_dp.errors import UsageError
+from feste_dp.runtime.cgroup import cpu_quota
 
 
 def usable_cpus() -> int:
     """CPUs this process may run on: its affinity mask, less where the cgroup's quota allows less."""
-    return max(1, min(len(os.sched_getaffinity(0)), _quota()))
+    return max(1, min(len(os.sched_getaffinity(0)), cpu_quota()))
+
+
+def usable_cores() -> int:
+    """Physical cores this process may run on. Hardware threads of one core share its multipliers, which one
+    worker keeps busy."""
+    cores = {_core_of(cpu) for cpu in os.sched_getaffinity(0)}
+    return min(len(cores), usable_cpus())
 
 
 def default_workers(shards: int) -> int:
-    """One worker a usable CPU, at most one a shard."""
-    return min(usable_cpus(), shards)
+    """One worker a usable core, at most one a shard."""
+    return min(usable_cores(), shards)
+
+
+def crowding(workers: int) -> str | None:
+    """What to say of more workers than there is room for; None where there is."""
+    cpus, cores, quota = usable_cpus(), usable_cores(), cpu_quota()
+    if workers <= cores:
+        return None
+    if workers > cpus:
+        where = f"{cpus} usable CPU{'s' if cpus > 1 else ''}"
+        if cpus == quota:
+            where += " (the quota of the control group)"
+    else:
+        where = f"{cores} physical core{'s' if cores > 1 else ''}"
+    return f"{workers} workers share {where}: --workers {cores} takes less memory and is hardly slower"
 
 
 def pin_plan(pin: str | list[int], workers: int) -> list[int | None]:
@@ -30,9 +52,13 @@ def pin_plan(pin: str | list[int], workers: int) -> list[int | None]:
         unusable = [cpu for cpu in pin if cpu not in allowed]
         if unusable:
             raise UsageError(f"run.pin: CPU {unusable[0]} is not among the usable ones, {allowed}")
-        if len(set(pin)) != len(pin) or len(pin) < workers:
+        if len(set(pin)) != len(pin):
+            twice = next(cpu for cpu in pin if pin.count(cpu) > 1)
+            raise UsageError(f"run.pin: CPU {twice} is named twice: name it once")
+        if len(pin) < workers:
             raise UsageError(
-                f"run.pin: {workers} workers need {workers} different CPUs, {len(set(pin))} named"
+                f"run.pin: {workers} workers need {workers} CPUs, {len(pin)} named: "
+                f"name more, or set --workers to {len(pin)}"
             )
         return list(pin[:workers])
     order = _one_per_core_first(allowed)
@@ -56,23 +82,3 @@ def _core_of(cpu: int) -> str:
         return path.read_text().strip()
     except OSError:
         return str(cpu)
-
-
-def _quota(root: Path = Path("/")) -> int:
-    """Whole CPUs of the tightest cgroup quota above this process, rounded up."""
-    quota = 1 << 16
-    try:
-        own = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return quota
-    path = next((line[3:] for line in own if line.startswith("0::")), "/").lstrip("/")
-    directory = root / "sys/fs/cgroup" / path
-    while directory.is_relative_to(root / "sys/fs/cgroup"):
-        try:
-            limit, period = (directory / "cpu.max").read_text().split()
-            if limit != "max":
-                quota = min(quota, -(-int(limit) // int(period)))
-        except (OSError, ValueError):
-            pass
-        directory = directory.parent
-    return quota

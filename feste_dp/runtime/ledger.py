@@ -28,31 +28,41 @@ def split_range(count: int, parts: int) -> list[tuple[int, int]]:
 
 
 class Ledger(Generic[Item, Result]):
-    """The items of one phase of one step."""
+    """The items of one phase of one step, and who holds each.
+
+    An item has one holder at a time, and only the holder's report counts: whoever held it before has ended,
+    but what it said last may still be on its way while the next one overwrites the same place.
+    """
 
     def __init__(self, items: Iterable[Item]) -> None:
         self._holder: dict[Item, int | None] = dict.fromkeys(items)
         self._results: dict[Item, Result] = {}
+        self.untouched = True
+        """Whether nothing has been assigned yet."""
 
     def assign(self, parts: dict[int, list[Item]]) -> None:
+        self.untouched = False
         for worker, items in parts.items():
             for item in items:
                 self._holder[item] = worker
 
-    def done(self, item: Item, result: Result) -> bool:
-        """Record a result. False when it was already done, or is no item of this phase (a stale report)."""
-        if item not in self._holder or item in self._results:
+    def done(self, item: Item, worker: int, result: Result) -> bool:
+        """Record a result. False when the item is already done, is not the worker's, or is none of this phase
+        (a stale report)."""
+        if item in self._results or self._holder.get(item) != worker:
             return False
         self._results[item] = result
         return True
 
-    def unfinished(self, worker: int | None = None) -> list[Item]:
-        """Items not done, in order: those that `worker` holds, or all."""
+    def unfinished(self, worker: int) -> list[Item]:
+        """Items that the worker holds and that are not done, in order."""
         return [
-            item
-            for item, holder in self._holder.items()
-            if item not in self._results and (worker is None or holder == worker)
+            item for item, holder in self._holder.items() if holder == worker and item not in self._results
         ]
+
+    def free(self) -> list[Item]:
+        """Items that nobody holds, in order."""
+        return [item for item, holder in self._holder.items() if holder is None]
 
     def release(self, worker: int) -> list[Item]:
         """Take the unfinished items of a lost worker from it; they are free to be assigned again."""

@@ -1,16 +1,24 @@
 """What coordinator and workers say to each other: frozen dataclasses, and their form on the wire.
 
 A frame is the run's random token and a msgpack list [number of the message, its fields ...]. Knows nothing of
-sockets. A frame that is too large, malformed or of the wrong type is a ProtocolError, whoever sent it.
+sockets. A frame that is too large, malformed or of the wrong type is a ProtocolError, whoever sent it, and
+costs at most a few times its size in memory, whatever it announces.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import msgpack
 
 MAX_FRAME_BYTES = 1 << 24
+"""An order: 2**20 offsets, the largest batch that there is, of 9 bytes each."""
+MAX_REPORT_BYTES = 1 << 18
+"""A report: the two texts of Failed, each shortened to MAX_TEXT characters."""
+MAX_TEXT = 16_000
+_MAX_TEXT_BYTES = 4 * MAX_TEXT
+_MAX_INTS = 1 << 20
+_MAX_FIELDS = 15
 _MAX_INT = 2**63 - 1
 
 
@@ -102,7 +110,9 @@ class Stop:
 
 
 REPORTS = (Ready, ShardDone, StripeDone, UnitDone, Failed)
-"""What a worker may say; the other messages are the coordinator's."""
+"""What a worker may say."""
+ORDERS = (Compute, Reduce, Evaluate, Stop)
+"""What the coordinator may say."""
 
 Message: TypeAlias = Ready | Compute | ShardDone | Reduce | StripeDone | Evaluate | UnitDone | Failed | Stop
 
@@ -121,6 +131,8 @@ _KINDS: tuple[type[Any], ...] = (
 
 def encode(message: Message) -> bytes:
     number, names, _ = _FORMS[type(message)]
+    if isinstance(message, Failed):
+        message = Failed(_shortened(message.reason), _shortened(message.trace))
     packed: bytes = msgpack.packb([number, *[getattr(message, name) for name in names]])
     return packed
 
@@ -129,8 +141,21 @@ def decode(data: bytes) -> Message:
     """The message in `data`. Raises ProtocolError."""
     if len(data) > MAX_FRAME_BYTES:
         raise ProtocolError(f"frame of {len(data)} bytes, more than {MAX_FRAME_BYTES}")
+    has_texts = data[1:2] == _FAILED_NUMBER  # the only one, and it has no lists
     try:
-        content = msgpack.unpackb(data, use_list=False, raw=False, strict_map_key=True)
+        content = msgpack.unpackb(
+            data,
+            use_list=False,
+            raw=False,
+            max_str_len=_MAX_TEXT_BYTES if has_texts else 0,
+            max_array_len=_MAX_FIELDS if has_texts else _MAX_INTS,
+            # no message has a map, bytes or an extension; an empty map would cost 64 bytes for one
+            max_map_len=0,
+            max_bin_len=0,
+            max_ext_len=0,
+            object_pairs_hook=_refuse_map,
+            list_hook=_ArrayCount() if len(data) > _SMALL else None,
+        )
     except Exception as error:  # msgpack raises a dozen types; all mean the same
         raise ProtocolError(f"frame is not msgpack: {type(error).__name__}") from None
     if not isinstance(content, tuple) or not content or type(content[0]) is not int:
@@ -146,6 +171,29 @@ def decode(data: bytes) -> Message:
             raise ProtocolError(f"{kind.__name__}.{name} is not {kind.__annotations__[name]}")
     message: Message = kind(*values)
     return message
+
+
+def _shortened(text: str) -> str:
+    """The text, or its two ends where it is longer than a report may be."""
+    half = MAX_TEXT // 2 - 10
+    return text if len(text) <= MAX_TEXT else f"{text[:half]} [...] {text[-half:]}"
+
+
+def _refuse_map(pairs: object) -> NoReturn:
+    raise ValueError("a map")
+
+
+class _ArrayCount:
+    """Refuses the fourth array of a frame: no message has more than two within its own."""
+
+    def __init__(self) -> None:
+        self._left = 3
+
+    def __call__(self, items: Any) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError("too many arrays")
+        return items
 
 
 def _is_count(value: object) -> bool:
@@ -169,3 +217,6 @@ _FORMS: dict[type[Any], tuple[int, tuple[str, ...], tuple[Callable[[object], boo
     )
     for number, kind in enumerate(_KINDS)
 }
+
+_FAILED_NUMBER = bytes([_KINDS.index(Failed)])
+_SMALL = 1 << 16  # bytes up to which a frame full of arrays costs 3 MiB: not worth counting them

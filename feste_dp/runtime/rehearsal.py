@@ -15,8 +15,7 @@ from feste_dp.config.schema import ModelConfig, OptimConfig
 from feste_dp.data.order import train_offsets
 from feste_dp.data.tokens import TokenData
 from feste_dp.kernels.compilation import CACHE_DIRECTORY
-from feste_dp.kernels.matmul import matmul
-from feste_dp.kernels.packing import make_pack_buffers
+from feste_dp.kernels.handover import go_away, hand_over, listen, look
 from feste_dp.kernels.peak import make_register_loop, make_triad_operands, triad
 from feste_dp.kernels.reduction import reduce_slots
 from feste_dp.model.gpt2 import micro_batch
@@ -24,11 +23,12 @@ from feste_dp.model.parameters import decayed_count, parameter_count, view_param
 from feste_dp.model.sampling import Sampler
 from feste_dp.optim.adamw import AdamW
 from feste_dp.runtime.arena import Arena, create_arena
+from feste_dp.runtime.letterbox import Letterbox
 from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
 
 _MODEL = ModelConfig(vocab_size=256, block_size=8, n_layer=1, n_head=2, n_embd=8, dropout=0.1)
 _SPEC = ShardSpec(model=_MODEL, shards=2, sequences_per_shard=1, micro_batch=1, seed=1, precision="fp32")
-_WORKER_KERNELS: tuple[Any, ...] = (micro_batch, reduce_slots)
+_WORKER_KERNELS: tuple[Any, ...] = (micro_batch, reduce_slots, listen, look, go_away)
 
 
 def check_that_compiled_code_is_loaded() -> None:
@@ -48,12 +48,12 @@ def rehearse_all() -> None:
     """Rehearse what workers, the coordinator and its benchmark call."""
     arena = create_arena(parameter_count(_MODEL), _SPEC.shards)
     _rehearse_worker(arena)
+    Letterbox(arena.boxes[0]).put(b"")
+    hand_over(arena.boxes[0, :8].view(np.int64))
     train_offsets(1, 1, 1, 32, 8)
     optimizer = AdamW(len(arena.params), decayed_count(_MODEL), OptimConfig(), threads=1)
     optimizer.update(arena.params, arena.grad, 1, 1e-3, 1.0)
     list(Sampler(_MODEL, view_params(arena.params, _MODEL)).draw([0], 1, temperature=1.0, seed=1))
-    c = np.zeros((1, 1), np.float32)
-    matmul(c, c, c, False, make_pack_buffers())  # train/estimate.py times it
     _rehearse_yardsticks()
     os.close(arena.fd)
 
@@ -71,6 +71,9 @@ def _rehearse_worker(arena: Arena) -> None:
     computer.shard(1, 0, (0,))
     computer.validation_unit(1, 0, (0,))
     computer.stripe(0, 1)
+    letterbox = Letterbox(arena.boxes[0])
+    letterbox.listen()
+    letterbox.take(0.0)
 
 
 def _tokens() -> TokenData:

@@ -21,7 +21,7 @@ class Gradient:
 
     loss is the mean over the positions of the global batch; times are seconds of the phases as the
     coordinator saw them, worker_seconds and worker_reduce_seconds the workers' own times in the order of
-    the workers.
+    the workers, worker_shards how many shards each of them computed.
     """
 
     loss: float
@@ -30,6 +30,7 @@ class Gradient:
     reduce_seconds: float
     worker_seconds: list[float]
     worker_reduce_seconds: list[float]
+    worker_shards: list[int]
 
 
 def tree_sum(values: list[float]) -> float:

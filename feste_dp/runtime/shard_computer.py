@@ -62,6 +62,10 @@ class ShardComputer:
             )
         return loss_sum
 
+    def spoil(self, shard: int) -> None:
+        """Put a NaN into the shard's slot, for a test of what follows."""
+        self._arena.slots[shard, 0] = np.nan
+
     def validation_unit(self, step: int, unit: int, offsets: Sequence[int]) -> float:
         """Sum of losses of one unit of the validation set, dropout off."""
         loss_sum = 0.0

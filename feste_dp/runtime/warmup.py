@@ -24,6 +24,7 @@ from feste_dp.runtime.worker_process import worker_environment
 _MARK = "complete"
 _POLL_S = 0.05
 _OLD_CACHES_KEPT = 4
+_CACHE_MIB = 20
 _CACHE_NAME = re.compile(r"[0-9a-f]{16}(-tests|-kernels)?")
 
 
@@ -38,10 +39,16 @@ def compile_kernels(environ: Mapping[str, str], on_wait: Callable[[float], None]
         on_wait(time.monotonic() - started)
         time.sleep(_POLL_S)
 
-    with _lock(wait):
-        if not _is_complete():
-            _empty_cache()
-            _compile(environ, wait)
+    try:
+        with _lock(wait):
+            if not _is_complete():
+                _empty_cache()
+                _compile(environ, wait)
+    except OSError as error:
+        raise RunError(
+            f"the compiled code in {CACHE_DIRECTORY} cannot be used ({error.strerror}): "
+            "remove that folder, or set FESTE_DP_CACHE to another"
+        ) from None
 
 
 def _compile(environ: Mapping[str, str], wait: Callable[[], None]) -> None:
@@ -61,13 +68,23 @@ def _compile(environ: Mapping[str, str], wait: Callable[[], None]) -> None:
         _, errors = process.communicate()
     if process.returncode:
         reason = errors.decode(errors="replace").strip().splitlines()
-        raise RunError(f"the kernels could not be compiled: {reason[-1] if reason else process.returncode}")
+        what = reason[-1] if reason else f"the compiler ended with status {process.returncode}"
+        raise RunError(
+            f"the kernels could not be compiled: {what} (into {CACHE_DIRECTORY}, which takes about "
+            f"{_CACHE_MIB} MiB; FESTE_DP_CACHE moves it)"
+        )
 
 
 @contextlib.contextmanager
 def _lock(wait: Callable[[], None]) -> Iterator[None]:
     """Hold the cache for this process; goes on without where the file system has no locks."""
-    with CACHE_DIRECTORY.with_name(f"{CACHE_DIRECTORY.name}.lock").open("ab") as file:
+    with contextlib.ExitStack() as stack:
+        try:
+            lock = CACHE_DIRECTORY.with_name(f"{CACHE_DIRECTORY.name}.lock")
+            file = stack.enter_context(lock.open("ab"))
+        except OSError:  # beside a folder that is ours lies one that is not
+            yield
+            return
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -81,8 +98,10 @@ def _lock(wait: Callable[[], None]) -> Iterator[None]:
 
 def _is_complete() -> bool:
     """Whether every byte of the cache is as the warm-up wrote it."""
-    mark = CACHE_DIRECTORY / _MARK
-    return mark.exists() and mark.read_bytes() == _hashes()
+    try:
+        return (CACHE_DIRECTORY / _MARK).read_bytes() == _hashes()
+    except OSError:
+        return False
 
 
 def _empty_cache() -> None:

@@ -1,12 +1,10 @@
 """One worker: a single-threaded process that computes shards, stripes and validation losses on request.
 
 Knows its model, its data and the arena; nothing of optimizers, schedules, files or other workers. Started by
-worker_process.py as `python -m feste_dp.runtime.worker`, with its WorkerSpec on standard input.
+worker_boot.py, with its WorkerSpec on standard input.
 """
 
-import ctypes
 import os
-import signal
 import sys
 import time
 import traceback
@@ -19,11 +17,15 @@ from feste_dp.data.tokens import open_token_data
 from feste_dp.model.parameters import parameter_count
 from feste_dp.runtime import messages as m
 from feste_dp.runtime.arena import Arena
+from feste_dp.runtime.faults import FAULT_VARIABLE, Faults, parse_faults
+from feste_dp.runtime.frames import FrameReader
+from feste_dp.runtime.letterbox import Letterbox
 from feste_dp.runtime.protocol import Phase, next_phase
 from feste_dp.runtime.rehearsal import check_that_compiled_code_is_loaded
 from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
+from feste_dp.runtime.tracing import Recorder, TraceRequest
+from feste_dp.runtime.worker_boot import die_with_coordinator
 
-_PR_SET_PDEATHSIG = 1
 _PARENT_CHECK_MS = 1000
 
 
@@ -33,6 +35,8 @@ class WorkerSpec(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True)
 
     worker: int
+    life: int
+    """How many processes had this number before."""
     coordinator_pid: int
     endpoint: str
     token: bytes
@@ -40,38 +44,68 @@ class WorkerSpec(BaseModel):
     shard: ShardSpec
     data_directory: str
     cpu: int | None
+    listen_s: float
+    """How long the worker looks for its next order before it sleeps."""
+    trace: TraceRequest | None = None
+
+    @property
+    def identity(self) -> bytes:
+        return self.worker.to_bytes(2, "big") + self.life.to_bytes(4, "big")
 
 
 class Connection:
-    """The words' side of a worker: its socket, and the protocol as seen from here."""
+    """The words' side of a worker: its socket and letterbox, and the protocol as seen from here."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec, self._phase = spec, Phase.STARTING
+        self._letterbox: Letterbox | None = None
+        self._frames = FrameReader(spec.token, m.ORDERS, m.MAX_FRAME_BYTES, self._warn)
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.IDENTITY, spec.worker.to_bytes(2, "big"))
+        self._socket.setsockopt(zmq.IDENTITY, spec.identity)
         self._socket.setsockopt(zmq.MAXMSGSIZE, m.MAX_FRAME_BYTES)
         self._socket.setsockopt(zmq.RECONNECT_IVL, 5)
         self._socket.setsockopt(zmq.RCVTIMEO, _PARENT_CHECK_MS)
         self._socket.connect(spec.endpoint)
+
+    def look_into(self, letterbox: Letterbox) -> None:
+        self._letterbox = letterbox
+        letterbox.listen()
 
     def send(self, message: m.Message) -> None:
         self._phase = next_phase(self._phase, message)
         self._socket.send_multipart([self._spec.token, m.encode(message)])
 
     def receive(self) -> m.Message:
-        """The next order. Exits when the coordinator is gone."""
+        """The next order; what is none is dropped. Exits when the coordinator is gone."""
+        while True:
+            message = self._message()
+            try:
+                self._phase = next_phase(self._phase, message)
+            except m.ProtocolError as error:
+                self._frames.drop(error)
+                continue
+            return message
+
+    def _message(self) -> m.Message:
+        if self._letterbox is not None:
+            frame = self._letterbox.take(self._spec.listen_s)
+            if frame is not None:
+                return m.decode(frame)
         while True:
             try:
                 frames = self._socket.recv_multipart()
             except zmq.Again:  # silence: is there still somebody to speak?
                 exit_if_orphaned(self._spec.coordinator_pid)
                 continue
-            if len(frames) != 2 or frames[0] != self._spec.token:
-                continue
-            message = m.decode(frames[1])
-            self._phase = next_phase(self._phase, message)
-            return message
+            message = self._frames.read(frames)
+            if message is not None:
+                if self._letterbox is not None:
+                    self._letterbox.listen()
+                return message
+
+    def _warn(self, line: str) -> None:
+        print(f"warning: worker {self._spec.worker} {line}", file=sys.stderr, flush=True)
 
     def report_failure(self, error: Exception) -> None:
         """Tell the coordinator why this worker ends, giving the message a second to leave."""
@@ -81,28 +115,44 @@ class Connection:
         zmq.Context.instance().destroy(linger=1000)
 
 
-def serve(connection: Connection, computer: ShardComputer, sequences_per_shard: int) -> None:
+def serve(connection: Connection, computer: ShardComputer, sequences_per_shard: int, faults: Faults) -> None:
     """Follow orders until told to stop."""
     connection.send(m.Ready(os.getpid()))
     while True:
         order = connection.receive()
         match order:
             case m.Compute(step, shards, offsets):
+                faults.at("compute", step)
                 for shard, part in zip(shards, _parts(offsets, sequences_per_shard), strict=True):
+                    nan = faults.at(f"shard{shard}", step) if faults else False
                     started = time.perf_counter()
                     loss_sum = computer.shard(step, shard, part)
-                    connection.send(m.ShardDone(step, shard, loss_sum, time.perf_counter() - started))
+                    seconds = time.perf_counter() - started
+                    if nan:
+                        computer.spoil(shard)
+                    faults.at("computed", step)
+                    connection.send(m.ShardDone(step, shard, loss_sum, seconds))
             case m.Reduce(step, first, last):
+                faults.at("reduce", step)
                 started = time.perf_counter()
                 computer.stripe(first, last)
-                connection.send(m.StripeDone(step, first, last, time.perf_counter() - started))
+                seconds = time.perf_counter() - started
+                faults.at("reduced", step)
+                connection.send(m.StripeDone(step, first, last, seconds))
             case m.Evaluate(step, units, offsets):
+                faults.at("evaluate", step)
                 for unit, part in zip(units, _parts(offsets, sequences_per_shard), strict=True):
                     started = time.perf_counter()
                     loss_sum = computer.validation_unit(step, unit, part)
-                    connection.send(m.UnitDone(step, unit, loss_sum, time.perf_counter() - started))
+                    seconds = time.perf_counter() - started
+                    faults.at("evaluated", step)
+                    connection.send(m.UnitDone(step, unit, loss_sum, seconds))
             case m.Stop():
                 return
+            case _:
+                raise m.ProtocolError(f"{type(order).__name__} is not an order")
+        faults.at("wait", order.step)
+        die_with_coordinator()
 
 
 def _parts(offsets: m.Ints, size: int) -> list[m.Ints]:
@@ -114,29 +164,41 @@ def exit_if_orphaned(coordinator_pid: int) -> None:
         os._exit(1)
 
 
-def die_with_parent() -> None:
-    """Ask the kernel for SIGKILL when the coordinator dies."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _connection(spec: WorkerSpec, recorder: Recorder | None) -> Connection:
+    if recorder is None:
+        return Connection(spec)
+    from feste_dp.runtime.traced_worker import TracedConnection
+
+    return TracedConnection(spec, recorder)
 
 
-def main() -> int:
+def _computer(spec: WorkerSpec, arena: Arena, recorder: Recorder | None) -> ShardComputer:
+    data = open_token_data(Path(spec.data_directory))
+    if recorder is None:
+        return ShardComputer(spec.shard, arena, data)
+    from feste_dp.runtime.traced_worker import TracedShardComputer
+
+    return TracedShardComputer(spec.shard, arena, data, recorder)
+
+
+def work() -> int:
+    """The life of a worker; returns its exit status."""
     spec = WorkerSpec.model_validate_json(sys.stdin.buffer.read())
-    die_with_parent()
-    exit_if_orphaned(spec.coordinator_pid)
     if spec.cpu is not None:
         os.sched_setaffinity(0, {spec.cpu})
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the coordinator decides when a run stops
-    connection = Connection(spec)
+    faults = Faults(parse_faults(os.environ.get(FAULT_VARIABLE, "")), f"worker{spec.worker}", spec.life)
+    recorder = None if spec.trace is None else Recorder(spec.trace, f"worker {spec.worker}", 1 + spec.worker)
+    connection = _connection(spec, recorder)
+    # a worker that is woken must not push the coordinator off its core before that has woken the others
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     try:
+        faults.at("start", 0)
         check_that_compiled_code_is_loaded()
         arena = Arena(spec.arena_fd, parameter_count(spec.shard.model), spec.shard.shards)
-        computer = ShardComputer(spec.shard, arena, open_token_data(Path(spec.data_directory)))
-        serve(connection, computer, spec.shard.sequences_per_shard)
+        connection.look_into(Letterbox(arena.boxes[spec.worker]))
+        computer = _computer(spec, arena, recorder)
+        serve(connection, computer, spec.shard.sequences_per_shard, faults)
     except Exception as error:
         connection.report_failure(error)
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,6 +4,7 @@ Workers are started with exec, never fork, from the main thread (the kernel's de
 that started them), in a process group of their own so that Ctrl-C reaches the coordinator alone.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -43,20 +44,31 @@ class WorkerProcess:
     def pid(self) -> int:
         return self.process.pid
 
-    def describe_end(self) -> str:
-        """How the process ended, in words; waits for it, so that nothing of it writes any more."""
-        code = self.process.wait()
-        if code < 0:
-            return f"was killed by {signal.Signals(-code).name}"
-        return f"exited with status {code}"
+    def tell(self, spec: WorkerSpec) -> None:
+        """Give the worker its spec; it will report Ready over the socket."""
+        assert self.process.stdin is not None
+        # where it has ended meanwhile, its process handle says so
+        with contextlib.suppress(BrokenPipeError), self.process.stdin as pipe:
+            pipe.write(spec.model_dump_json().encode())
+
+    def wait(self) -> int:
+        """The exit status once it has ended, negative for a signal; nothing of it writes any more then."""
+        return self.process.wait()
+
+    def signal_kill(self) -> None:
+        """End the process without waiting until it has ended."""
+        if self.process.poll() is None:
+            self.process.kill()
 
     def kill(self) -> None:
         """End the process now and reap it."""
-        if self.process.poll() is None:
-            self.process.kill()
+        self.signal_kill()
         self.process.wait()
 
     def close(self) -> None:
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         os.close(self.pidfd)
 
 
@@ -65,21 +77,25 @@ def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return dict(environ) | ONE_THREAD | {CACHE_VARIABLE: str(CACHE_DIRECTORY)}
 
 
-def start_worker(spec: WorkerSpec, environ: Mapping[str, str]) -> WorkerProcess:
-    """Start a worker; it will report Ready over the socket. Call from the main thread only."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "feste_dp.runtime.worker"],
-        stdin=subprocess.PIPE,
-        pass_fds=[spec.arena_fd],
-        env=worker_environment(environ),
-        process_group=0,
-    )
+WORKERS_IGNORE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+"""Signals that are the coordinator's alone to act on, whoever sends them to all processes of a run."""
+
+
+def start_worker(worker: int, door: str, arena_fd: int, environ: Mapping[str, str]) -> WorkerProcess:
+    """Start a worker, which then waits to be told its spec. From the main thread only. Raises RunError."""
+    # blocked here they are blocked in the worker before worker_boot.py can ignore them, when Python would
+    # still print a traceback for SIGINT; here they wait a few milliseconds
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, WORKERS_IGNORE)
     try:
-        assert process.stdin is not None
-        process.stdin.write(spec.model_dump_json().encode())
-        process.stdin.close()
-        return WorkerProcess(spec.worker, process, os.pidfd_open(process.pid))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "feste_dp.runtime.worker_boot", door, str(os.getpid())],
+            stdin=subprocess.PIPE,
+            pass_fds=[arena_fd],
+            env=worker_environment(environ),
+            process_group=0,
+        )
     except OSError as error:
-        process.kill()
-        process.wait()
-        raise RunError(f"worker {spec.worker} could not be started: {error}") from None
+        raise RunError(f"worker {worker} could not be started: {error.strerror}") from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return WorkerProcess(worker, process, os.pidfd_open(process.pid))

@@ -1,18 +1,7 @@
-"""What a run will cost, before it starts: arithmetic per token, memory, and a first guess of the time."""
-
-import time
-
-import numpy as np
+"""The arithmetic of a token and of a run. Pure."""
 
 from feste_dp.config.schema import Config, ModelConfig
-from feste_dp.kernels.matmul import matmul
-from feste_dp.kernels.packing import make_pack_buffers
 from feste_dp.model.parameters import layout, parameter_count
-from feste_dp.runtime.cpus import usable_cpus
-
-_MEASURE_S = 0.15
-# Share of the bare matrix product's speed that a whole step keeps, measured: 0.6 to 0.8 on tiny .. gpt2_87m.
-_STEP_EFFICIENCY = 0.7
 
 
 def flops_per_token(cfg: ModelConfig) -> float:
@@ -51,25 +40,3 @@ def run_flops(config: Config) -> float:
         evaluations = -(-config.train.steps // config.eval.every)
         tokens += evaluations * config.eval.batches * config.tokens_per_step / 3
     return tokens * flops_per_token(config.model)
-
-
-def matmul_flops_per_second(channels: int) -> float:
-    """Speed of one core on a product as wide as the model's MLP; takes about 0.15 s."""
-    a = np.ones((256, channels), np.float32)
-    b = np.ones((channels, 4 * channels), np.float32)
-    c = np.zeros((256, 4 * channels), np.float32)
-    pack = make_pack_buffers()
-    matmul(c, a, b, False, pack)
-    best, deadline = float("inf"), time.perf_counter() + _MEASURE_S
-    while time.perf_counter() < deadline:
-        started = time.perf_counter()
-        matmul(c, a, b, False, pack)
-        best = min(best, time.perf_counter() - started)
-    return 2.0 * a.shape[0] * a.shape[1] * b.shape[1] / best
-
-
-def estimated_seconds(config: Config, workers: int) -> float:
-    """A guess within a factor of two: the arithmetic at the measured speed of the matrix product."""
-    cores = min(workers, usable_cpus())
-    speed = matmul_flops_per_second(config.model.n_embd) * cores * _STEP_EFFICIENCY
-    return max(1.0, run_flops(config) / speed)

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from feste_dp.checkpoint.background import BackgroundWriter
-from feste_dp.checkpoint.format import Manifest, TensorRange
 from feste_dp.checkpoint.listing import newest_whole, step_directories
 from feste_dp.checkpoint.loading import load_checkpoint, read_manifest
 from feste_dp.config.changes import check_changes
@@ -17,12 +16,13 @@ from feste_dp.config.schema import Config
 from feste_dp.data.preparation import SHAKESPEARE
 from feste_dp.data.tokenizer import load_tokenizer
 from feste_dp.data.tokens import TokenData
-from feste_dp.errors import RunError, UsageError
-from feste_dp.model.parameters import initial_params, layout, parameter_count
+from feste_dp.errors import RunError
+from feste_dp.model.parameters import initial_params, parameter_count
 from feste_dp.runtime.coordinator import Coordinator
-from feste_dp.runtime.cpus import default_workers, usable_cpus
-from feste_dp.train.estimate import estimated_seconds
+from feste_dp.runtime.cpus import default_workers
 from feste_dp.train.metrics import MetricsWriter, truncate_after, with_perplexity
+from feste_dp.train.nonfinite import NonFiniteError
+from feste_dp.train.notices import teller
 from feste_dp.train.progress import format_duration
 from feste_dp.train.run_directory import (
     RunDirectory,
@@ -33,14 +33,26 @@ from feste_dp.train.run_directory import (
     create_run_directory,
     create_run_directory_at,
     open_run_directory,
+    write_atomically,
 )
+from feste_dp.train.run_trace import RunTrace, check_steps
+from feste_dp.train.saved_state import is_tokenizer_of, saved_config
 from feste_dp.train.signals import Interrupted
-from feste_dp.train.start import Surroundings, check_machine, counted, prepare, start_workers
+from feste_dp.train.start import (
+    Surroundings,
+    check_fingerprints,
+    check_machine,
+    counted,
+    prepare,
+    start_workers,
+)
+from feste_dp.train.step_time import LAUNCH_S, estimated_step, run_seconds
 from feste_dp.train.trainer import Outlets, Trainer
+from feste_dp.train.worker_request import take_request
 
 
 def launch(config: Config, out: Path | None, around: Surroundings) -> int:
-    """Train a new run; returns the exit status: 0, 1 when something could not be saved, 130 or 143.
+    """Train a new run; returns the exit status: 0, 1 when something could not be saved, 128 + signal.
 
     The run directory is `out`, or a new one under run.dir. Raises UsageError with nothing created, RunError.
     """
@@ -48,11 +60,16 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
         check_can_create_at(out)
     else:
         check_can_create(Path(config.run.dir))
+    check_steps(around.trace, config.train.steps)
     config = _with_absolute_corpus(config)
     workers = config.run.workers or default_workers(config.train.shards)
-    check_machine(config, workers)
+    warnings = check_machine(config, workers, around, saves_in=out or Path(config.run.dir))
     data = prepare(config, around)
-    with Coordinator(config, workers, data.directory, around.environ) as coordinator:
+    shown = teller(around.progress)
+    with (
+        RunTrace(around.trace, around.progress) as trace,
+        Coordinator(config, workers, data.directory, around.environ, shown, trace.request) as coordinator,
+    ):
         start_workers(coordinator, workers, around)
         text, tokenizer = dump_config(config), data.tokenizer_path
         if out is not None:
@@ -61,13 +78,18 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
             run = create_run_directory(
                 Path(config.run.dir), config.run.name, datetime.now(UTC), config=text, tokenizer=tokenizer
             )
+        trace.directory = run.path
         with RunLock(run, datetime.now(UTC)):
             log = RunLog(run.log)
             log.info(f"new run, {workers} workers, seed {config.train.seed}")
+            for line in warnings:
+                log.warning(line)
             return _train(run, config, data, coordinator, workers, log, around)
 
 
-def resume(path: Path, workers: int | None, overrides: Sequence[str], around: Surroundings) -> int:
+def resume(
+    path: Path, workers: int | None, overrides: Sequence[str], around: Surroundings, pin: str | None = None
+) -> int:
     """Continue a run after its newest whole checkpoint; returns the exit status as launch does.
 
     Keys of the config change as config/changes.py allows. Raises UsageError with nothing changed, RunError.
@@ -76,22 +98,30 @@ def resume(path: Path, workers: int | None, overrides: Sequence[str], around: Su
     with RunLock(run, datetime.now(UTC)):
         log = RunLog(run.log)
         to_store = load_config(run.config, overrides)
-        worker_override = [] if workers is None else [f"run.workers={workers}"]
-        config = load_config(run.config, [*overrides, *worker_override])
+        for_now = [] if workers is None else [f"run.workers={workers}"]
+        for_now += [] if pin is None else [f"run.pin={pin}"]
+        config = load_config(run.config, [*overrides, *for_now])
         checkpoint, damages = _find_checkpoint(run)
         saved = _saved_config(run, checkpoint)
         changes = check_changes(saved, config, explicit=override_keys(overrides))
         for line in damages:
             around.progress.warning(line)
-            log.warning(line)
         count = config.run.workers or default_workers(config.train.shards)
-        check_machine(config, count)
+        check_steps(around.trace, config.train.steps)
+        warnings = check_machine(config, count, around, saves_in=run.checkpoints, resumes=True)
+        for line in [*damages, *warnings]:
+            log.warning(line)
         data = prepare(config, around)
-        with Coordinator(config, count, data.directory, around.environ) as coordinator:
+        shown = teller(around.progress, log)
+        with (
+            RunTrace(around.trace, around.progress) as trace,
+            Coordinator(config, count, data.directory, around.environ, shown, trace.request) as coordinator,
+        ):
+            trace.directory = run.path
 
-            def begin() -> None:
+            def begin(trainer: Trainer) -> None:
                 start_workers(coordinator, count, around)
-                run.write_config(dump_config(to_store))
+                _put_right(run, dump_config(to_store), data, trainer, around)
                 log.info(f"resumed from {checkpoint.name if checkpoint else 'the start'}, {count} workers")
                 for line in changes:
                     around.progress.message(f"changed: {line}")
@@ -109,32 +139,35 @@ def _train(
     log: RunLog,
     around: Surroundings,
     resume_from: Path | None = None,
-    begin: Callable[[], None] = lambda: None,
+    begin: Callable[[Trainer], None] = lambda trainer: None,
 ) -> int:
-    """Train from `resume_from` or the start; calls begin() once it is clear that there are steps to do."""
+    """Train from `resume_from` or the start; calls begin once it is clear that there are steps to do."""
     first_step = 0
     if resume_from is not None:
         saved = read_manifest(resume_from)
-        _check_fingerprints(saved, config, data)  # before anything is changed
-        first_step = saved.step
-    truncate_after(run.metrics, first_step)
+        check_fingerprints(saved, config, data)  # before anything is changed
+        # the row of a step that is still to be measured is written again
+        first_step = saved.step - (saved.train.unmeasured is not None)
+    rows = truncate_after(run.metrics, first_step)
     writer = BackgroundWriter(run.checkpoints, parameter_count(config.model), keep=config.checkpoint.keep)
     with contextlib.ExitStack() as stack:
         metrics = stack.enter_context(MetricsWriter(run.metrics))
         stack.enter_context(contextlib.closing(writer))
-        outlets = Outlets(around.progress, log, metrics, writer, around.signals)
-        tokenizer = load_tokenizer(run.tokenizer)
+        coordinator.tell(teller(around.progress, log))
+        take_request(run)  # one that came too late for the process before
+        outlets = Outlets(around.progress, log, metrics, writer, around.signals, lambda: take_request(run))
+        tokenizer = load_tokenizer(data.tokenizer_path)
         trainer = Trainer(config, data, tokenizer, coordinator, outlets)
         stack.enter_context(contextlib.closing(trainer))
         if resume_from is None:
             trainer.start_from(initial_params(config.model, config.train.seed))
         else:
             manifest, _ = load_checkpoint(resume_from, out=trainer.restore_into())
-            trainer.restore(manifest)
+            trainer.restore(manifest, rows)
         if trainer.finished:
             around.progress.finish(_already_finished(run, trainer, config, around))
             return 0
-        begin()
+        begin(trainer)
         around.progress.announce(_announcement(run, config, data, workers, trainer.step))
         around.signals.defer()
         try:
@@ -143,33 +176,58 @@ def _train(
             log.warning(f"the run failed: {error}")
             for note in getattr(error, "__notes__", []):
                 log.warning(note)
+            if isinstance(error, NonFiniteError):
+                why = f"{around.program} replay {run.path} --step {error.step}"
+                error = RunError(f"{error}; to see why: {why}")
             raise RunError(
                 f"{error}; to go on from the last checkpoint: {around.program} resume {run.path}"
             ) from None
         except Interrupted:
             log.warning("stopped at once, by a second signal")
+            writer.abandon()
             around.progress.finish(f"to go on from what is saved:    {around.program} resume {run.path}")
             raise
         return _finish(run, trainer, config, log, around)
 
 
+def _put_right(
+    run: RunDirectory, config: str, data: TokenData, trainer: Trainer, around: Surroundings
+) -> None:
+    """Store the config with what this resume changed, and the tokenizer where the run's own is damaged."""
+    try:
+        if run.config.read_bytes() != config.encode():
+            run.write_config(config)
+        if not is_tokenizer_of(run.tokenizer, data.tokenizer_sha256):
+            write_atomically(run.tokenizer, data.tokenizer_path.read_bytes())
+            around.progress.warning(f"{run.tokenizer} was damaged; it is the tokenizer of the run again")
+    except OSError as error:
+        trainer.report_unsaved(
+            f"{run.config} not brought up to date: {error.strerror}; give the next resume the same --set"
+        )
+
+
 def _finish(run: RunDirectory, trainer: Trainer, config: Config, log: RunLog, around: Surroundings) -> int:
     stopped = around.signals.exit_status if not trainer.finished else 0
+    where = f"saved in {run.path}"
+    if not trainer.step:
+        where = "nothing to save yet"
+    elif not trainer.saved:
+        where = f"which is NOT saved; what was saved is in {run.path}"
     best = trainer.early_stop
     lines = []
     if best.best_loss is not None:
         lines.append(f"best validation loss {with_perplexity(best.best_loss)} at step {best.best_step}")
     if stopped:
-        lines.append(f"stopped after step {trainer.step} of {config.train.steps}, saved in {run.path}")
+        lines.append(f"stopped after step {trainer.step} of {config.train.steps}, {where}")
         lines.append(f"to go on:    {around.program} resume {run.path}")
     else:
-        lines.append(f"finished after step {trainer.step}, saved in {run.path}")
+        lines.append(f"finished after step {trainer.step}, {where}")
         lines.append(f"to write:    {around.program} generate {run.path} --prompt 'HAMLET.'")
     if trainer.degraded:
         lines.append(f"something could not be saved: see the warnings in {run.log}")
     around.progress.finish("\n".join(lines))
     log.info(f"{'stopped' if stopped else 'finished'} after step {trainer.step}")
-    return stopped or (1 if trainer.degraded else 0)
+    return 1 if trainer.degraded else stopped
 
 
 def _with_absolute_corpus(config: Config) -> Config:
@@ -194,17 +252,7 @@ def _find_checkpoint(run: RunDirectory) -> tuple[Path | None, list[str]]:
 def _saved_config(run: RunDirectory, checkpoint: Path | None) -> Config:
     if checkpoint is None:
         return load_config(run.config)
-    return Config.model_validate(read_manifest(checkpoint).config)
-
-
-def _check_fingerprints(manifest: Manifest, config: Config, data: TokenData) -> None:
-    if manifest.layout != tuple(TensorRange(*tensor) for tensor in layout(config.model)):
-        raise UsageError("the checkpoint's tensors are not those of the config's model: start a new run")
-    if manifest.tokenizer_sha256 != data.tokenizer_sha256 or manifest.data_sha256 != data.fingerprint:
-        raise UsageError(
-            f"the tokens in {data.directory} are not those the run was trained on: "
-            "restore the text files, or start a new run"
-        )
+    return saved_config(read_manifest(checkpoint), checkpoint)
 
 
 def _already_finished(run: RunDirectory, trainer: Trainer, config: Config, around: Surroundings) -> str:
@@ -224,7 +272,7 @@ def _announcement(
 ) -> list[str]:
     model, train = config.model, config.train
     left = (train.steps - first_step) / train.steps
-    seconds = estimated_seconds(config, workers) * left
+    seconds = max(1.0, run_seconds(config, estimated_step(config, workers, LAUNCH_S)) * left)
     head = "tied" if model.tie_embeddings else "untied"
     lines = [
         f"model        {parameter_count(model):,} parameters ({counted(model.n_layer, 'layer')}, "
@@ -240,6 +288,4 @@ def _announcement(
     ]
     if first_step:
         lines.append(f"resuming     after step {first_step}")
-    if workers > usable_cpus():
-        lines.append(f"note         {workers} workers share {usable_cpus()} usable CPUs: use {usable_cpus()}")
     return lines

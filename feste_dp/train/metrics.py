@@ -172,9 +172,10 @@ def comparable_rows(path: Path) -> list[dict[str, str]]:
 
 
 def truncate_after(path: Path, step: int) -> list[MetricsRow]:
-    """Cuts the rows after `step` and a partial last line, atomically; returns the rows kept.
+    """Cuts the rows after `step` and a partial last line, in one call; returns the rows kept.
 
-    A missing file counts as one without rows, for the run may have been killed before the first.
+    Needs no room on the disk. A missing file counts as one without rows, for the run may have been killed
+    before the first.
     """
     if not path.exists():
         return []
@@ -184,9 +185,11 @@ def truncate_after(path: Path, step: int) -> list[MetricsRow]:
         if row.step > step:
             break
         kept.append((record, row))
-    content = _HEADER + b"".join(record for record, _ in kept)
-    if content != path.read_bytes():
-        write_atomically(path, content)
+    size = len(_HEADER) + sum(len(record) for record, _ in kept)
+    if size < path.stat().st_size:
+        os.truncate(path, size)
+    elif size > path.stat().st_size:  # not even the header is whole
+        write_atomically(path, _HEADER)
     return [row for _, row in kept]
 
 
@@ -202,7 +205,7 @@ def _read_rows(path: Path) -> list[tuple[bytes, list[str]]]:
             fields = _split(record)
             _decode_row(fields)
         except ValueError as error:
-            raise UsageError(f"{path}: row {number} is damaged ({error})") from error
+            raise UsageError(f"{path}: row {number} is damaged ({ascii(str(error)[:100])[1:-1]})") from error
         rows.append((record, fields))
     return rows
 

@@ -170,6 +170,23 @@ class RunLock:
         self.close()
 
 
+def is_locked(run: RunDirectory) -> bool:
+    """Whether a process trains in the run now."""
+    try:
+        fd = os.open(run.path / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return False
+
+
 class RunLog:
     """Appends lines with their UTC time to a log file. A line that cannot be written is dropped and counted:
     a full disk must not stop the run."""
@@ -240,6 +257,7 @@ def _create(path: Path, config: str, tokenizer: bytes | Path, existing: bool = F
     all, UsageError when it cannot be made; either leaves what was there before."""
     run = RunDirectory(path)
     made: list[Path] = []
+    claimed = False
     try:
         content = tokenizer if isinstance(tokenizer, bytes) else tokenizer.read_bytes()
         for outer in reversed([each for each in path.parents if not each.is_dir()]):
@@ -248,17 +266,19 @@ def _create(path: Path, config: str, tokenizer: bytes | Path, existing: bool = F
         if not existing:
             path.mkdir()
             made.append(path)
+        run.checkpoints.mkdir()  # first: of two runs that want the same empty directory, one gets no further
+        claimed = True
         run.write_config(config)
         write_atomically(run.tokenizer, content)
-        run.checkpoints.mkdir()
         return run
     except BaseException as error:
         if path in made:
             shutil.rmtree(path, ignore_errors=True)
         with contextlib.suppress(OSError):
-            if existing:
+            if existing and claimed:
                 run.config.unlink(missing_ok=True)
                 run.tokenizer.unlink(missing_ok=True)
+                run.checkpoints.rmdir()
             for directory in reversed(made):  # stops where another run is in it by now
                 if directory != path:
                     directory.rmdir()

@@ -5,16 +5,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from feste_dp.checkpoint.format import Manifest, TensorRange
 from feste_dp.config.schema import Config
 from feste_dp.data.preparation import prepare_for_run
 from feste_dp.data.tokens import TokenData
 from feste_dp.errors import UsageError
 from feste_dp.kernels.simd import HAS_BF16
-from feste_dp.model.parameters import parameter_count
-from feste_dp.runtime.arena import check_memory
+from feste_dp.model.parameters import layout
 from feste_dp.runtime.coordinator import Coordinator
-from feste_dp.runtime.cpus import pin_plan
+from feste_dp.runtime.cpus import crowding, pin_plan
+from feste_dp.runtime.limits import available_memory, measure_limits
 from feste_dp.runtime.warmup import compile_kernels
+from feste_dp.train.preflight import checkpoint_bytes, shortages
 from feste_dp.train.progress import Progress
 from feste_dp.train.signals import StopSignals
 
@@ -29,17 +31,55 @@ class Surroundings:
     signals: StopSignals
     program: str = "feste-dp"
     """How the user calls it, for the commands that a run suggests."""
+    trace: tuple[int, int] | None = None
+    """First and last step to trace."""
 
 
-def check_machine(config: Config, workers: int) -> None:
-    """What can be refused before the slow parts. Raises UsageError."""
+# Numbers of threads that people set in the hope of more speed.
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+def check_machine(
+    config: Config, workers: int, around: Surroundings, saves_in: Path | None = None, resumes: bool = False
+) -> list[str]:
+    """Refuse before the slow parts what cannot go well: precision, CPUs, too little of what the run takes.
+
+    saves_in is where the run will save, None where nothing is saved. A run is not refused for a disk on which
+    one checkpoint fits, nor a resumed one for its disk at all: training goes on without further saves, and
+    room may be made meanwhile. Says and returns what is worth a warning. Raises UsageError.
+    """
+    check_cpus(config, workers)
+    found = shortages(config, workers, measure_limits(saves_in), saves=saves_in is not None)
+    least_disk = 0 if resumes else checkpoint_bytes(config)
+    tolerated = [each for each in found if each.what == "disk" and each.available >= least_disk]
+    if len(found) > len(tolerated):
+        raise UsageError("; ".join(shortage.line for shortage in found))
+    crowded = crowding(workers)
+    warnings = [shortage.line for shortage in tolerated]
+    warnings += [] if crowded is None else [crowded]
+    warnings += _threads_in_vain(around.environ)
+    for line in warnings:
+        around.progress.warning(line)
+    return warnings
+
+
+def _threads_in_vain(environ: Mapping[str, str]) -> list[str]:
+    """A warning where the user asks for threads that workers do not have."""
+    given = [f"{name}={environ[name]}" for name in _THREADS if environ.get(name, "").strip().isdecimal()]
+    many = [setting for setting in given if int(setting.partition("=")[2]) > 1]
+    if not many:
+        return []
+    return [f"{', '.join(many)}: a worker has one thread all the same; more cores take more --workers"]
+
+
+def check_cpus(config: Config, workers: int) -> None:
+    """Whether the CPUs can multiply so and be pinned so. Raises UsageError."""
     if config.train.precision == "bf16" and not HAS_BF16:
         raise UsageError(
             "train.precision: bf16 needs a CPU that multiplies bfloat16 (AVX512-BF16), this one does not: "
             "use train.precision: fp32"
         )
     pin_plan(config.run.pin, workers)
-    check_memory(parameter_count(config.model), config.train.shards)
 
 
 def prepare(config: Config, around: Surroundings) -> TokenData:
@@ -51,6 +91,7 @@ def prepare(config: Config, around: Surroundings) -> TokenData:
         config.data.val_fraction,
         config.model.block_size,
         around.cache_root,
+        available_memory(),
     )
     announced = False
 
@@ -62,6 +103,17 @@ def prepare(config: Config, around: Surroundings) -> TokenData:
 
     compile_kernels(around.environ, on_wait)
     return data
+
+
+def check_fingerprints(manifest: Manifest, config: Config, data: TokenData) -> None:
+    """Raises UsageError unless a checkpoint has the model of the config and the tokens of the data."""
+    if manifest.layout != tuple(TensorRange(*tensor) for tensor in layout(config.model)):
+        raise UsageError("the checkpoint's tensors are not those of the config's model: start a new run")
+    if manifest.tokenizer_sha256 != data.tokenizer_sha256 or manifest.data_sha256 != data.fingerprint:
+        raise UsageError(
+            f"the tokens in {data.directory} are not those the run was trained on: "
+            "restore the text files, or start a new run"
+        )
 
 
 def start_workers(coordinator: Coordinator, workers: int, around: Surroundings) -> None:

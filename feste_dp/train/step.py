@@ -4,21 +4,29 @@ Owns the optimizer state and the schedule. Knows nothing of validation, files an
 of processes and messages (the coordinator's).
 """
 
+import contextlib
 import math
 import time
-from dataclasses import dataclass
-
-import numpy as np
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 
 from feste_dp.config.schema import Config
 from feste_dp.data.order import train_offsets
 from feste_dp.data.tokens import TokenData
-from feste_dp.errors import RunError
-from feste_dp.model.parameters import decayed_count, layout
+from feste_dp.model.parameters import decayed_count
 from feste_dp.optim.adamw import AdamW, FloatArray, clip_factor, gradient_norm
 from feste_dp.optim.schedule import learning_rate
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.runtime.cpus import usable_cpus
+from feste_dp.train.nonfinite import (
+    MAX_SKIPPED_IN_A_ROW,
+    NonFiniteError,
+    all_finite,
+    explain,
+    first_bad_tensor,
+    is_usable,
+)
 
 
 @dataclass(frozen=True)
@@ -32,11 +40,14 @@ class StepTimes:
     """Each worker's own time in its stripe."""
     update: float
     """Norm, clip factor, learning rate and AdamW."""
+    worker_shards: list[int] = field(default_factory=list)
+    """How many shards each worker computed, where that is known."""
 
     @property
     def compute(self) -> float:
-        """Mean of the workers' compute times."""
-        return math.fsum(self.worker_compute) / len(self.worker_compute)
+        """Mean of the compute times of the workers that had any."""
+        worked = [seconds for seconds in self.worker_compute if seconds > 0]
+        return math.fsum(worked) / len(worked) if worked else 0.0
 
     @property
     def wait(self) -> float:
@@ -68,13 +79,21 @@ class StepResult:
 class Stepper:
     """The optimizer state beside the coordinator's shared weights, and the step on both."""
 
-    def __init__(self, config: Config, data: TokenData, coordinator: Coordinator) -> None:
-        self._config, self._coordinator, self._arena = config, coordinator, coordinator.arena
-        self._train_tokens = len(data.train)
+    def __init__(
+        self,
+        config: Config,
+        data: TokenData,
+        coordinator: Coordinator,
+        computing: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
+        """computing() is entered while a gradient is computed: an exception may be raised in it at any time,
+        which leaves the weights as before."""
+        self._config, self._data, self._computing = config, data, computing
+        self._coordinator, self._arena = coordinator, coordinator.arena
         self._optimizer = AdamW(
             len(self._arena.params), decayed_count(config.model), config.optim, usable_cpus()
         )
-        self.skipped_steps = 0
+        self.skipped_steps = self.skipped_in_a_row = 0
 
     @property
     def m(self) -> FloatArray:
@@ -88,15 +107,17 @@ class Stepper:
         self._optimizer.close()
 
     def step(self, number: int) -> StepResult:
-        """One update of the shared weights. Steps count from 1. Raises RunError when the gradient is not
-        finite and the config says stop; the weights are then as before."""
+        """One update of the shared weights. Steps count from 1. Raises NonFiniteError when the gradient is
+        not finite and the config says stop, or too many were skipped."""
         config, started = self._config, time.perf_counter()
         offsets = train_offsets(
-            config.train.seed, number, config.train.batch_size, self._train_tokens, config.model.block_size
+            config.train.seed, number, config.train.batch_size, len(self._data.train), config.model.block_size
         )
-        # compute and reduce; an exchange between machines would stand between this line and the next
-        gradient = self._coordinator.gradient(number, offsets)
+        # compute and reduce; an exchange between machines would stand between these lines and the next
+        with self._computing():
+            gradient = self._coordinator.gradient(number, offsets)
         reduced = time.perf_counter()
+        self._coordinator.faults.at("update", number)
         norm = gradient_norm(self._arena.norms)
         lr = learning_rate(
             number,
@@ -107,39 +128,71 @@ class Stepper:
             kind=config.optim.schedule,
         )
         skipped = None
-        if math.isfinite(norm) and math.isfinite(gradient.loss):
+        if is_usable(gradient.loss, norm, config.optim.clip_norm):
             clip = clip_factor(norm, config.optim.clip_norm)
             updates = number - self.skipped_steps
             self._optimizer.update(self._arena.params, self._arena.grad, updates, lr, clip)
+            self.skipped_in_a_row = 0
+            self._check_weights(number)
         else:
-            skipped = self._skip(number, gradient.shard_losses)
+            with self._computing():
+                skipped = explain(config, self._data, self._arena, number, offsets, gradient.shard_losses)
+            self._skip(number, skipped)
         finished = time.perf_counter()
+        self._coordinator.faults.at("updated", number)
+        if self._coordinator.recorder is not None:
+            self._coordinator.recorder.phases(
+                number, {f"step {number}": (started, finished), "update": (reduced, finished)}
+            )
         times = StepTimes(
             total=finished - started,
             worker_compute=gradient.worker_seconds,
             worker_reduce=gradient.worker_reduce_seconds,
             update=finished - reduced,
+            worker_shards=gradient.worker_shards,
         )
         return StepResult(gradient.loss, norm, lr, times, skipped)
 
-    def _skip(self, number: int, shard_losses: list[float]) -> str:
-        """Count a step without an update and say why. Raises RunError where the config says stop."""
-        culprit = self._first_nonfinite(shard_losses)
+    def check_state(self, number: int) -> None:
+        """Raises NonFiniteError where the weights, m or v after this step hold a NaN or an infinity."""
+        for what, values in (("m", self.m), ("v", self.v)):
+            if not all_finite(values):
+                tensor = first_bad_tensor(values, self._config.model)
+                raise NonFiniteError(
+                    f"step {number}: the optimizer's {what} holds a NaN or infinity for {tensor}, though no "
+                    "gradient did: suspect this machine's memory; nothing of it is saved",
+                    number,
+                    weights_are_whole=False,
+                )
+        self._check_weights(number)
+
+    def _check_weights(self, number: int) -> None:
+        if not all_finite(self._arena.params):
+            tensor = first_bad_tensor(self._arena.params, self._config.model)
+            raise NonFiniteError(
+                f"step {number}: the update leaves a NaN or infinity in the weights of {tensor}, though the "
+                "gradient is finite; nothing of it is saved; lower optim.lr or optim.weight_decay",
+                number,
+                weights_are_whole=False,
+            )
+
+    def _skip(self, number: int, culprit: str) -> None:
+        """Count a step without an update. Raises NonFiniteError where the config says stop, or after too many
+        of them."""
+        kept = f"the weights are those of step {number - 1 - self.skipped_in_a_row}"
         if self._config.run.on_nonfinite == "stop":
-            raise RunError(
-                f"step {number}: {culprit}; the weights are those of step {number - 1}; "
-                "lower optim.lr, or set run.on_nonfinite to skip such steps"
+            raise NonFiniteError(
+                f"step {number}: {culprit}; {kept}; "
+                "lower optim.lr, or set run.on_nonfinite to skip such steps",
+                number,
+                weights_are_whole=True,
+            )
+        if self.skipped_in_a_row + 1 >= MAX_SKIPPED_IN_A_ROW:
+            raise NonFiniteError(
+                f"step {number}: {culprit}; {kept}, for this is the {MAX_SKIPPED_IN_A_ROW}th step in "
+                "succession to be skipped; lower optim.lr",
+                number,
+                weights_are_whole=True,
             )
         self.skipped_steps += 1
-        return culprit
-
-    def _first_nonfinite(self, shard_losses: list[float]) -> str:
-        """Names the first shard whose loss or gradient slot is not finite, and its first bad tensor."""
-        for shard, loss in enumerate(shard_losses):
-            slot = self._arena.slots[shard]
-            for tensor in layout(self._config.model):
-                if not np.isfinite(slot[tensor.start : tensor.stop]).all():
-                    return f"shard {shard} has a NaN or infinity in the gradient of {tensor.name}"
-            if not math.isfinite(loss):
-                return f"shard {shard} has the loss {loss}"
-        return "the summed gradient overflows, though every shard's is finite"
+        self.skipped_in_a_row += 1

@@ -10,19 +10,24 @@ import numpy as np
 
 from feste_dp.checkpoint.format import Manifest, Snapshot, step_directory_name, step_of
 from feste_dp.checkpoint.listing import newest_whole, step_directories
-from feste_dp.checkpoint.loading import load_checkpoint
+from feste_dp.checkpoint.loading import load_checkpoint, read_manifest
 from feste_dp.checkpoint.pointers import BEST, pointed_step
 from feste_dp.config.schema import Config, either
 from feste_dp.data.preparation import prepare_for_run
-from feste_dp.data.tokenizer import ByteTokenizer, load_tokenizer
+from feste_dp.data.tokenizer import ByteTokenizer
 from feste_dp.data.tokens import TokenData, open_token_data
 from feste_dp.errors import UsageError
 from feste_dp.model.parameters import view_params
 from feste_dp.model.sampling import Sampler
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.runtime.cpus import default_workers
+from feste_dp.runtime.limits import available_memory
 from feste_dp.train.metrics import perplexity
 from feste_dp.train.run_directory import open_run_directory
+from feste_dp.train.saved_state import check_memory_for, saved_config, saved_tokenizer
+
+_ATTEMPTS = 5
+"""How often a checkpoint is chosen anew because the run that goes on has removed it meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +56,21 @@ def load_trained_model(path: Path, which: str | None) -> TrainedModel:
     """A checkpoint of the run at `path`: "best", "latest" or a step; None is the best, or the latest where
     the run has not been validated. Raises UsageError."""
     run = open_run_directory(path)
-    chosen = _choose(run.checkpoints, which)
-    try:
-        manifest, snapshot = load_checkpoint(chosen)
-    except UsageError as error:
-        raise UsageError(f"{error}{_another(run.checkpoints)}") from None
-    config = Config.model_validate(manifest.config)
-    return TrainedModel(chosen, manifest, snapshot, config, load_tokenizer(run.tokenizer))
+    for attempt in range(1, _ATTEMPTS + 1):
+        chosen = _choose(run.checkpoints, which)
+        try:
+            manifest = read_manifest(chosen)
+            config = saved_config(manifest, chosen)
+            check_memory_for(manifest, chosen)
+            manifest, snapshot = load_checkpoint(chosen)
+        except UsageError as error:
+            if not chosen.exists() and attempt < _ATTEMPTS:
+                continue  # the run goes on: it has a newer one by now, and has removed this
+            raise UsageError(f"{error}{_another(run.checkpoints)}") from None
+        return TrainedModel(
+            chosen, manifest, snapshot, config, saved_tokenizer(run.tokenizer, manifest, config)
+        )
+    raise AssertionError("unreachable")
 
 
 def _choose(checkpoints: Path, which: str | None) -> Path:
@@ -138,6 +151,7 @@ def evaluation_data(model: TrainedModel, directory: Path | None, cache_root: Pat
             config.data.val_fraction,
             config.model.block_size,
             cache_root,
+            available_memory(),
         )
     if data.tokenizer_sha256 != model.manifest.tokenizer_sha256:
         raise UsageError(

@@ -6,26 +6,37 @@ of processes and messages (the coordinator's) nor of directories and the command
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from feste_dp.checkpoint.background import BackgroundWriter, SaveResult
-from feste_dp.checkpoint.format import Manifest, ManifestFields, Snapshot, TensorRange, TrainState
+from feste_dp.checkpoint.format import (
+    Manifest,
+    ManifestFields,
+    Snapshot,
+    TensorRange,
+    TrainState,
+    Unmeasured,
+)
 from feste_dp.config.schema import Config
 from feste_dp.data.order import validation_offsets
 from feste_dp.data.tokenizer import ByteTokenizer
 from feste_dp.data.tokens import TokenData
+from feste_dp.errors import UsageError
 from feste_dp.model.parameters import layout, view_params
 from feste_dp.model.sampling import Sampler
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.train.early_stop import EarlyStop
 from feste_dp.train.metrics import MetricsRow, MetricsWriter, with_perplexity
+from feste_dp.train.nonfinite import MAX_SKIPPED_IN_A_ROW, NonFiniteError, is_usable
 from feste_dp.train.progress import Progress
 from feste_dp.train.run_directory import RunLog
-from feste_dp.train.signals import StopSignals
-from feste_dp.train.step import Stepper, StepResult
+from feste_dp.train.signals import Abandoned, StopSignals
+from feste_dp.train.spikes import WINDOW, SpikeWatch
+from feste_dp.train.step import Stepper, StepResult, StepTimes
+from feste_dp.train.stragglers import Stragglers
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,8 @@ class Outlets:
     metrics: MetricsWriter
     writer: BackgroundWriter
     signals: StopSignals
+    requested_workers: Callable[[], int | None] = lambda: None
+    """Asked between steps: another number of workers, where somebody wants one."""
 
 
 class Trainer:
@@ -53,7 +66,8 @@ class Trainer:
         self._config, self._data, self._tokenizer = config, data, tokenizer
         self._coordinator, self._out = coordinator, outlets
         self._arena = coordinator.arena
-        self._stepper = Stepper(config, data, coordinator)
+        self._stepper = Stepper(config, data, coordinator, outlets.signals.computing)
+        self._spikes = SpikeWatch()
         self._sampler = Sampler(config.model, view_params(self._arena.params, config.model))
         self._validation_offsets = validation_offsets(
             config.eval.batches * config.train.batch_size, len(data.val), config.model.block_size
@@ -62,8 +76,12 @@ class Trainer:
         self._step = 0
         self._val_loss: float | None = None
         self._saved_step: int | None = None
+        self._unmeasured: Unmeasured | None = None
+        """Set from a step's update until its validation and sample are there."""
+        self._failed_step: int | None = None
         self._elapsed_before = 0.0
         self._degraded = False
+        self._stragglers = Stragglers()
 
     def start_from(self, params: np.ndarray[tuple[int], np.dtype[np.float32]]) -> None:
         """Begin at step 0 with these weights (P,)."""
@@ -73,15 +91,25 @@ class Trainer:
         """The buffers that a checkpoint is to be loaded into; then call restore()."""
         return Snapshot(self._arena.params, self._stepper.m, self._stepper.v)
 
-    def restore(self, manifest: Manifest) -> None:
-        """Go on after the step of this checkpoint."""
+    def restore(self, manifest: Manifest, rows: Sequence[MetricsRow] = ()) -> None:
+        """Go on after the step of this checkpoint; rows are those of metrics.csv, of the steps whose
+        measurements it has."""
         state = manifest.train
         self._step = self._saved_step = manifest.step
+        self._unmeasured = state.unmeasured
         self._stepper.skipped_steps, self._val_loss = state.skipped_steps, state.val_loss
         self._elapsed_before = state.elapsed_seconds
         self._early_stop = EarlyStop(
             self._config.eval.patience, state.best_val_loss, state.best_step, state.evals_since_best
         )
+        past = [(row.train_loss, row.grad_norm) for row in rows]
+        if state.unmeasured is not None:
+            past.append((float(state.unmeasured.train_loss), float(state.unmeasured.grad_norm)))
+        for loss in [loss for loss, _ in past if math.isfinite(loss)][-(WINDOW + 1) :]:
+            self._spikes.add(manifest.step, loss)
+        for loss, norm in past[-MAX_SKIPPED_IN_A_ROW:]:
+            usable = is_usable(loss, norm, self._config.optim.clip_norm)
+            self._stepper.skipped_in_a_row = 0 if usable else self._stepper.skipped_in_a_row + 1
 
     def close(self) -> None:
         self._stepper.close()
@@ -93,6 +121,8 @@ class Trainer:
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to do: all steps are done, or validation has stopped improving."""
+        if self._unmeasured is not None:
+            return False
         return self._step >= self._config.train.steps or self._early_stop.should_stop
 
     @property
@@ -104,33 +134,107 @@ class Trainer:
         """Whether something that the user asked for could not be kept: a save or a metrics row failed."""
         return self._degraded
 
+    @property
+    def saved(self) -> bool:
+        """Whether a checkpoint holds the state as it is now."""
+        return self._step == self._saved_step != self._failed_step
+
+    def report_unsaved(self, line: str) -> None:
+        """Say that something was not kept; the run goes on, and its exit status will say so."""
+        self._degraded = True
+        self._warn(line)
+
     def run(self) -> None:
         """Train to the end, to an early stop or to a signal, and save the last step. Raises RunError."""
         started = time.monotonic() - self._elapsed_before
-        while not self.finished and not self._out.signals.requested:
-            step_started = time.perf_counter()
-            result = self.train_step(self._step + 1)
-            seconds = time.perf_counter() - step_started
-            self._step, self._val_loss = self._step + 1, None
-            is_best = self._evaluate() if self._is_due(self._config.eval.every) else False
-            sample = self._draw_sample() if self._is_due(self._config.sample.every) else ""
-            row = MetricsRow(
-                step=self._step,
-                elapsed_seconds=time.monotonic() - started,
-                learning_rate=result.learning_rate,
-                train_loss=result.train_loss,
-                grad_norm=result.grad_norm,
-                tokens_per_second=self._config.tokens_per_step / seconds,
-                val_loss=self._val_loss,
-                sample=sample,
-            )
-            self._record(row, is_best)
-            if self._should_save(is_best):
-                self._save(row.elapsed_seconds)
-            self._report_saves(self._out.writer.poll())
+        try:
+            if self._unmeasured is not None:
+                self._finish_step(self._unmeasured, started)
+            while not self.finished and not self._out.signals.requested:
+                self._resize()
+                step_started = time.perf_counter()
+                result = self.train_step(self._step + 1)
+                seconds = time.perf_counter() - step_started
+                self._step, self._val_loss = self._step + 1, None
+                self._watch_workers(result.times)
+                if spike := self._spikes.add(self._step, result.train_loss):
+                    self._tell(spike)
+                numbers = (
+                    result.train_loss,
+                    result.grad_norm,
+                    result.learning_rate,
+                    self._config.tokens_per_step / seconds,
+                )
+                self._finish_step(Unmeasured(*(repr(float(number)) for number in numbers)), started)
+        except Abandoned:
+            self._coordinator.close(at_once=True)  # what the workers still compute is not wanted
+        except NonFiniteError as error:
+            if error.weights_are_whole:
+                self._save_last(started)
+            self._report_saves(self._out.writer.wait())
+            raise
+        self._save_last(started)
+
+    def _save_last(self, started: float) -> None:
+        """Return when the last finished step is on the disk."""
         if self._step > 0 and self._saved_step != self._step:
             self._save(time.monotonic() - started)
         self._report_saves(self._out.writer.wait())
+
+    def _resize(self) -> None:
+        """Go on with another number of workers where one was asked for."""
+        before, wanted = self._coordinator.workers, self._out.requested_workers()
+        if wanted is None or wanted == before or not 0 < wanted <= self._config.train.shards:
+            return
+        try:
+            self._coordinator.resize(wanted)
+        except UsageError as error:
+            self._warn(f"still {before} workers: {error}")
+        else:
+            self._tell(f"{wanted} workers from step {self._step + 1} on, {before} before")
+
+    def _finish_step(self, numbers: Unmeasured, started: float) -> None:
+        """What comes after an update: validation and sample where due, the metrics row, a save where due.
+
+        Where measuring is given up, the row lacks it, and what is saved says so. Raises Abandoned.
+        """
+        self._unmeasured = numbers
+        val_loss, sample, is_best = None, "", False
+        evaluates, samples = self._is_due(self._config.eval.every), self._is_due(self._config.sample.every)
+
+        def row() -> MetricsRow:
+            return MetricsRow(
+                step=self._step,
+                elapsed_seconds=time.monotonic() - started,
+                learning_rate=float(numbers.learning_rate),
+                train_loss=float(numbers.train_loss),
+                grad_norm=float(numbers.grad_norm),
+                tokens_per_second=float(numbers.tokens_per_second),
+                val_loss=val_loss,
+                sample=sample,
+            )
+
+        if evaluates or samples:
+            try:
+                with self._out.signals.measuring(lambda: self._save(time.monotonic() - started)):
+                    val_loss = self.validation_loss() if evaluates else None
+                    sample = self._draw_sample() if samples else ""
+            except Abandoned:
+                val_loss, sample = None, ""
+                self._record(row(), is_best)
+                raise
+        self._unmeasured = None
+        if self._saved_step == self._step:
+            self._saved_step = None  # that lacks what has been measured since
+        if val_loss is not None:
+            is_best = self._judge(val_loss)
+        finished = row()
+        self._record(finished, is_best)
+        if self._should_save(is_best):
+            self._save(finished.elapsed_seconds)
+        self._report_saves(self._out.writer.poll())
+        if evaluates or samples or self._saved_step == self._step:
+            self._coordinator.tend()  # what took long: has a worker been lost meanwhile?
 
     def train_step(self, step: int) -> StepResult:
         """One update of the shared weights; a step that is skipped is said so. See Stepper.step."""
@@ -139,16 +243,24 @@ class Trainer:
             self._warn(f"step {step} skipped ({self._stepper.skipped_steps} so far): {result.skipped}")
         return result
 
+    def _watch_workers(self, times: StepTimes) -> None:
+        """Name workers that are slow for a while, and log every worker's times now and then."""
+        for verdict in self._stragglers.add(times.worker_compute, times.worker_shards):
+            (self._warn if verdict.slow else self._tell)(verdict.line)
+        report = self._stragglers.report()
+        if report is not None:
+            self._out.log.info(report)
+
     def validation_loss(self) -> float:
         return self._coordinator.validation_loss(self._step, self._validation_offsets)
 
     def _is_due(self, every: int) -> bool:
         return every > 0 and (self._step % every == 0 or self._step == self._config.train.steps)
 
-    def _evaluate(self) -> bool:
-        """Measure the validation loss; True when it is the best so far."""
-        self._val_loss = self.validation_loss()
-        self._early_stop, is_best, stops = self._early_stop.update(self._step, self._val_loss)
+    def _judge(self, val_loss: float) -> bool:
+        """Take note of the step's validation loss; True when it is the best so far."""
+        self._val_loss = val_loss
+        self._early_stop, is_best, stops = self._early_stop.update(self._step, val_loss)
         best = self._early_stop
         if stops and best.best_loss is not None:
             self._tell(
@@ -160,6 +272,7 @@ class Trainer:
         return is_best
 
     def _draw_sample(self) -> str:
+        self._coordinator.faults.at("sample", self._step)
         sample = self._config.sample
         prompt = self._tokenizer.encode(sample.prompt).tolist()
         drawn = self._sampler.draw(
@@ -189,11 +302,15 @@ class Trainer:
         return asked or is_best or (every > 0 and self._step % every == 0)
 
     def _save(self, elapsed_seconds: float) -> None:
-        """Copy the state and let the writer thread store it, after the rows that it continues."""
+        """Copy the state and let the writer thread store it, after the rows that it continues. Raises
+        NonFiniteError where there is a NaN or infinity in it."""
+        self._stepper.check_state(self._step)
         self._guard("metrics file", self._out.metrics.sync)
         fields = self._manifest_fields(elapsed_seconds)
+        self._coordinator.faults.at("save", self._step)
         self._out.writer.submit(fields, self._arena.params, self._stepper.m, self._stepper.v)
         self._saved_step = self._step
+        self._coordinator.faults.at("saved", self._step)
 
     def _manifest_fields(self, elapsed_seconds: float) -> ManifestFields:
         config, early_stop = self._config, self._early_stop
@@ -211,6 +328,7 @@ class Trainer:
                 val_loss=self._val_loss if finite_val else None,
                 elapsed_seconds=elapsed_seconds,
                 skipped_steps=self._stepper.skipped_steps,
+                unmeasured=self._unmeasured,
             ),
             layout=tuple(TensorRange(*tensor) for tensor in layout(config.model)),
         )
@@ -218,8 +336,9 @@ class Trainer:
     def _report_saves(self, results: list[SaveResult]) -> None:
         for result in results:
             if result.error is not None:
-                self._degraded = True
-                self._warn(str(result.error))
+                if result.path is None:
+                    self._failed_step = result.step
+                self.report_unsaved(str(result.error))
             else:
                 self._out.log.info(f"saved step {result.step} in {result.seconds:.2f} s")
 

@@ -92,6 +92,20 @@ def test_a_second_save_waits_for_the_first_and_both_are_whole(make_fields, make_
         assert load_checkpoint(result.path)[1].params.tobytes() == make_arrays(seed, P)[0].tobytes()
 
 
+def test_an_abandoned_writer_waits_for_nothing_and_its_save_is_not_committed(
+    tmp_path, make_fields, make_arrays, open_writer
+):
+    filesystem = SlowFilesystem()
+    writer = open_writer(filesystem=filesystem)
+    writer.submit(make_fields(100, P), *make_arrays(1, P))
+    assert filesystem.started.wait(10)
+    writer.abandon()
+    assert writer.close() == []
+    assert not (tmp_path / "run" / "step-00000100").exists()
+    filesystem.go.set()
+    writer.wait()
+
+
 def test_pointers_and_retention_follow_each_commit(tmp_path, make_fields, make_arrays, open_writer):
     writer = open_writer(protected_steps={150})
     deleted = []
@@ -121,6 +135,19 @@ def test_a_failed_save_is_reported_once_and_the_next_one_succeeds(
     writer.submit(make_fields(100, P), *make_arrays(2, P))
     (result,) = writer.close()
     assert result.error is None and verify_checkpoint(result.path) == []
+
+
+def test_a_failed_save_rotates_nothing_away(tmp_path, make_fields, make_arrays, open_writer):
+    disk = FullDisk(failures=0)
+    writer = open_writer(keep=1, filesystem=disk)
+    writer.submit(make_fields(50, P), *make_arrays(1, P))
+    assert [result.error for result in writer.wait()] == [None]
+    disk.failures = 1
+    writer.submit(make_fields(100, P), *make_arrays(2, P))
+    (failed,) = writer.wait()
+    assert failed.error is not None and failed.deleted_steps == ()
+    assert pointed_step(tmp_path / "run", LATEST) == 50
+    assert verify_checkpoint(tmp_path / "run/step-00000050") == []
 
 
 def test_a_failed_pointer_is_reported_beside_the_whole_checkpoint(

@@ -1,6 +1,6 @@
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +11,7 @@ from feste_dp.checkpoint.format import (
     ShardFile,
     TensorRange,
     TrainState,
+    Unmeasured,
     complete_manifest,
     decode_manifest,
     encode_manifest,
@@ -112,6 +113,29 @@ def test_every_value_of_the_state_comes_back_exactly(loss, seconds, seed, step, 
     assert decode_manifest(encode_manifest(manifest)) == manifest
 
 
+@given(st.tuples(*[st.floats()] * 4))
+def test_what_a_step_that_is_still_to_be_measured_gave_comes_back_exactly_nan_and_infinity_too(numbers):
+    unmeasured = Unmeasured(*map(repr, numbers))
+    manifest = replace(EXAMPLE, train=replace(EXAMPLE.train, unmeasured=unmeasured))
+    assert decode_manifest(encode_manifest(manifest)) == manifest
+    assert [repr(float(text)) for text in asdict(unmeasured).values()] == list(map(repr, numbers))
+
+
+def test_a_step_that_is_measured_has_the_manifest_that_older_programs_read(manifest):
+    assert manifest.train.unmeasured is None
+    assert b"unmeasured" not in encode_manifest(manifest)
+
+
+@pytest.mark.parametrize("value", ["1,5", "", "0x10", " 1.0", "1.0\n", "1_0", 1.0, None, "9" * 10 + "e"])
+def test_a_number_in_text_that_is_none_is_refused(seal, value):
+    unmeasured = Unmeasured("1.0", "nan", "1.0", "1.0")
+    manifest = replace(EXAMPLE, train=replace(EXAMPLE.train, unmeasured=unmeasured))
+    content = changed(content_of(manifest), ("train", "unmeasured", "learning_rate"), value)
+    with pytest.raises(UsageError) as error:
+        decode_manifest(seal(json.dumps(content, indent=1).removesuffix("\n}")))
+    assert_one_line_naming(error, "train.unmeasured.learning_rate")
+
+
 def test_every_flipped_byte_of_a_manifest_is_refused(manifest):
     data = encode_manifest(manifest)
     for i in range(len(data)):
@@ -195,7 +219,8 @@ def test_a_forged_manifest_is_refused_by_the_name_of_its_field(manifest, forge, 
     ("body", "words"),
     [
         ('{"a": 1, "a": 2', ["'a' is repeated"]),
-        ('{"step": ' + "[" * 100_000, ["not valid JSON"]),
+        ('{"step": ' + "[" * 40_000, ["not valid JSON"]),
+        ('{"step": ' + "[" * 100_000, ["has more than 50000 values"]),
         ('{"step": ' + "9" * 10_000, ["not valid JSON"]),
         ('{"step": 1e999', ["format_version"]),
         ('{"x": {' + '"k": {' * 50 + "}" * 51, ["format_version"]),

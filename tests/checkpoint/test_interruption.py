@@ -1,4 +1,4 @@
-"""A save is stopped at every operation on the disk, by an error and by death.
+"""A save is stopped at every operation on the disk, by an error and by SIGKILL.
 
 Run as a script it is the process that dies.
 """
@@ -7,6 +7,7 @@ import errno
 import os
 import resource
 import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -139,7 +140,7 @@ def test_an_error_at_any_operation_loses_nothing(tmp_path, scenario, when):
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_death_at_any_operation_loses_nothing(tmp_path, scenario, when):
+def test_kill_9_at_any_operation_loses_nothing(tmp_path, scenario, when):
     count = count_operations(tmp_path / "count", scenario)
     for at in range(count):
         prepare(tmp_path / str(at), scenario)
@@ -172,9 +173,13 @@ def die_at_every_operation(directory, scenario, when, count):
     for at in range(count):
         child = os.fork()
         if child == 0:
-            save(directory / str(at), scenario, InterruptedFilesystem(at, when, lambda: os._exit(9)))
+            save(
+                directory / str(at),
+                scenario,
+                InterruptedFilesystem(at, when, lambda: os.kill(os.getpid(), signal.SIGKILL)),
+            )
             os._exit(0)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
 def save_under_a_size_limit(directory, scenario):

@@ -49,6 +49,28 @@ def test_the_newest_whole_checkpoint_is_found_over_damaged_ones(tmp_path, three_
     assert "step-00000150/shard-02" in damages[0] and "step-00000100/manifest.json" in damages[1]
 
 
+NAMES = ["manifest.json", *(f"shard-{i:02d}-of-08.safetensors" for i in range(8))]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_bit_flipped_or_byte_cut_in_any_file_leads_to_the_checkpoint_before(
+    tmp_path, three_checkpoints, name
+):
+    file = three_checkpoints[2] / name
+    content = file.read_bytes()
+    flips = [
+        content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :]
+        for at, bit in [(0, 0), (7, 7), (8, 3), (len(content) // 2, 5), (len(content) - 1, 1)]
+    ]
+    for damaged in [*flips, *(content[:size] for size in (0, 1, 8, len(content) - 1)), content + b"\0"]:
+        file.write_bytes(damaged)
+        path, damages = newest_whole(tmp_path)
+        assert path == three_checkpoints[1]
+        assert len(damages) == 1 and damages[0].isprintable() and f"step-00000150/{name}" in damages[0]
+    file.unlink()
+    assert newest_whole(tmp_path)[0] == three_checkpoints[1]
+
+
 def test_no_whole_checkpoint_is_one_clear_error(tmp_path, three_checkpoints):
     for path in three_checkpoints:
         damage(path)

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import termios
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -40,6 +40,7 @@ class Terminal:
             wrapped, env=dict(environ) | dict([self._mark.split("=")]), cwd=cwd, start_new_session=True
         )
         self._output = b""
+        self._is_open = True
 
     @property
     def pid(self) -> int:
@@ -63,6 +64,19 @@ class Terminal:
                 raise AssertionError(f"ended without {words!r}: {self.output[-2000:]}")
             assert time.monotonic() < deadline, f"no {words!r} at the end of {self.output[-2000:]}"
 
+    def wait_for_silence(self, silence_s: float = 1.0) -> None:
+        """Read until nothing has been printed for a while: the run is at something long, or waits."""
+        while self._read(silence_s):
+            pass
+
+    def wait_until(self, is_so: Callable[[], bool]) -> None:
+        """Go on reading until something is so."""
+        deadline = time.monotonic() + LIMIT_S
+        while not is_so():
+            self._read(0.02)
+            assert self.process.poll() is None, f"ended: {self.output[-2000:]}"
+            assert time.monotonic() < deadline, f"not so: {self.output[-2000:]}"
+
     def press(self, key: bytes) -> None:
         os.write(self._screen, key)
 
@@ -70,34 +84,48 @@ class Terminal:
         """To the program alone, as kill does."""
         self.process.send_signal(signum)
 
+    def close_window(self) -> None:
+        """Hang up: the kernel sends SIGHUP, and nothing can be read or written any more."""
+        os.close(self._keyboard_end)
+        os.close(self._screen)
+        self._is_open = False
+
+    def others(self, words: str) -> list[int]:
+        """Processes that the command has started and whose command line has these words."""
+        return [pid for pid, line in self._started() if pid != self.pid and words in line]
+
     def finish(self) -> int:
-        """Read to the end; the exit status, as a shell gives it."""
+        """Read to the end; the exit status, as a shell gives it. No process is left."""
         deadline = time.monotonic() + LIMIT_S
         while self.process.poll() is None:
             self._read(0.1)
             assert time.monotonic() < deadline, f"does not end: {self.output[-2000:]}"
         while self._read(0.0):
             pass
-        left = self._left_behind()
+        left = [line for _, line in self._started()]
         assert not left, f"processes left behind: {left}"
         status = self.process.returncode
         return status if status >= 0 else 128 - status
 
     def _read(self, timeout_s: float) -> bool:
+        if not self._is_open:
+            time.sleep(timeout_s)
+            return False
         if not select.select([self._screen], [], [], timeout_s)[0]:
             return False
         chunk = os.read(self._screen, 65536)
         self._output += chunk
         return bool(chunk)
 
-    def _left_behind(self) -> list[str]:
-        """Command lines of the processes that the command started, and that outlive it."""
-        left = []
+    def _started(self) -> list[tuple[int, str]]:
+        """The processes of the command that live: their numbers and command lines."""
+        found = []
         for directory in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if self._mark.encode() in (directory / "environ").read_bytes():
-                    left.append((directory / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        return left
+                    line = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    found.append((int(directory.name), line))
+        return found
 
     def __enter__(self) -> Self:
         return self
@@ -106,5 +134,5 @@ class Terminal:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        os.close(self._screen)
-        os.close(self._keyboard_end)
+        if self._is_open:
+            self.close_window()

@@ -1,20 +1,28 @@
-"""Bad input: one clear line on standard error, exit status 2, and not a byte changed on disk."""
+"""Bad input: one clear line on standard error, exit status 2, and not a byte changed on disk.
+
+Every case is a process of its own in a directory of its own; two run at a time.
+"""
 
 import os
+import re
 import subprocess
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from feste_dp.kernels.compilation import CACHE_DIRECTORY, CACHE_VARIABLE
 from tests.cli.conftest import COMMAND, Feste, Place
 
 LAUNCH = "launch --config CONFIG"
 BENCH = "bench --config CONFIG"
 PREPARE = "prepare TEXT --vocab-size 300 --out new"
 
-# The command line, and words that its one line must hold. CONFIG, TEXT, TOKENS and RUN are a good config,
-# text, token data and run; `_` stands for a space inside an argument, `""` for an empty one.
+# The command line, and words that its one line must hold, ` ... ` between those apart. CONFIG, TEXT, TOKENS
+# and RUN are a good config, text, token data and run; `_` stands for a space inside an argument, `""` for an
+# empty one.
 CASES = [
     ("lauch", "did you mean 'launch'"),
     ("launch", "missing option '--config'"),
@@ -26,6 +34,16 @@ CASES = [
     ("launch --config list.yaml", "list.yaml:1:1: expected sections such as `model:`, got a list"),
     ("launch --config syntax.yaml", "syntax.yaml:3:1: YAML syntax"),
     ("launch --config latin.txt", "is not UTF-8"),
+    ("launch --config binary.txt", "binary.txt"),
+    ("launch --config twice.yaml", "twice.yaml:3:3: train.steps: ... twice"),
+    ("launch --config tab.yaml", "tab.yaml:2:1: YAML syntax ... indent with spaces"),
+    (
+        "launch --config scalar.yaml",
+        "scalar.yaml:1:8: model: expected the keys vocab_size, ... below it, got '7'",
+    ),
+    ("launch --config deep.yaml", "deep.yaml ... train.steps: expected a whole number from 1 to 1000000000"),
+    ("launch --config anchor.yaml", "anchor.yaml:1 ... write the value out"),
+    ("launch --config long.yaml", "long.yaml: is larger than 1 MiB; this is no config"),
     (
         "launch --config misspelled.yaml",
         "misspelled.yaml:2:3: train.step: unknown key; did you mean train.steps?",
@@ -42,11 +60,35 @@ CASES = [
     (f"{LAUNCH} --set train.steps=many", "expected a whole number from 1 to 1000000000"),
     (f"{LAUNCH} --set train.steps=0", "expected a whole number from 1 to 1000000000, got 0"),
     (f"{LAUNCH} --set train.steps=", "train.steps: no value after ="),
-    (f"{LAUNCH} --set optim.lr=nan", "optim.lr"),
+    (f"{LAUNCH} --set optim.lr=nan", "optim.lr: expected a number above 0 and at most 10, got the text"),
+    (f"{LAUNCH} --set optim.min_lr=5", "5.0 is above optim.lr ... lower one, raise the other"),
+    (f"{LAUNCH} --set train.precision=fp64", "train.precision: expected fp32 or bf16, got the text 'fp64'"),
+    (f"{LAUNCH} --set model.dropout=1", "model.dropout: expected a number from 0 to below 1"),
+    (f"{LAUNCH} --set model.tie_embeddings=1", "expected true or false, got 1"),
+    (f"{LAUNCH} --set model.n_layer=1.5", "expected a whole number from 1 to 1024, got 1.5"),
+    (f"{LAUNCH} --set train.seed=-1", "expected a whole number from 0 to 9223372036854775807, got -1"),
+    (
+        f"{LAUNCH} --set train.micro_batch=3",
+        "3 does not divide train.batch_size / train.shards ... use 1 or 2",
+    ),
+    (f"{LAUNCH} --set run.on_nonfinite=pray", "expected stop or skip, got the text 'pray'"),
+    (
+        f"{LAUNCH} --set model.n_embd=65536 --set model.n_head=1 --set model.n_layer=1024",
+        "memory: ... MiB more are needed ... free memory or raise its limit, or set the model smaller",
+    ),
+    (
+        f"{LAUNCH} --set checkpoint.keep=1000000 --set checkpoint.every=1 --set train.steps=1000000000",
+        "disk: ",
+    ),
     (f"{LAUNCH} --set train.batch_size=6", "6 is not divisible by train.shards 4"),
     (f"{LAUNCH} --set train.shards=3", "3 is not a power of two"),
     (f"{LAUNCH} --set model.n_head=3", "not divisible by model.n_head 3"),
     (f"{LAUNCH} --set run.pin=[8000]", "CPU 8000 is not among the usable ones"),
+    (f"{LAUNCH} --set run.pin=[0,0]", "run.pin: CPU 0 is named twice: name it once"),
+    (f"{LAUNCH} --pin 8000,8001", "--pin: CPU 8000 is not among the usable ones"),
+    (f"{LAUNCH} --pin fast", "expected none, auto or CPU numbers from 0 to 8191 such as 0,2,4-7, got 'fast'"),
+    (f"{LAUNCH} --pin 3-1", "expected none, auto or CPU numbers from 0 to 8191 such as 0,2,4-7, got '3-1'"),
+    (f"{LAUNCH} --pin 9999", "expected none, auto or CPU numbers from 0 to 8191 such as 0,2,4-7, got '9999'"),
     (f"{LAUNCH} --name a_b", "expected at most 64 letters"),
     (f"{LAUNCH} --name it's", "expected at most 64 letters"),
     (f'{LAUNCH} --name "x"', "expected at most 64 letters"),
@@ -60,6 +102,10 @@ CASES = [
     (f"{LAUNCH} --set data.corpus=[empty.txt]", "empty.txt is empty"),
     (f"{LAUNCH} --set data.corpus=[latin.txt]", "is not UTF-8 (bad byte 0xe9 at offset 3)"),
     (f"{LAUNCH} --set data.corpus=[binary.txt]", "is binary (a NUL byte"),
+    (f"{LAUNCH} --set data.corpus=hollow", "holds no .txt files and no meta.json: name text files"),
+    (f"{LAUNCH} --set data.corpus=[hollow]", "is a directory: name the files in it"),
+    (f"{LAUNCH} --set data.corpus=[pipe]", "is not a regular file: name a file on disk"),
+    (f"{LAUNCH} --set data.corpus=[vast.txt]", "too large: 1,048,576 MiB ... give less text"),
     (f"{LAUNCH} --set data.corpus=[short.txt]", "set model.vocab_size to"),
     (f"{LAUNCH} --set data.corpus=[short.txt] --set model.vocab_size=256", "fewer than model.block_size + 1"),
     (f"{LAUNCH} --set model.vocab_size=301", "set model.vocab_size to 300"),
@@ -68,6 +114,11 @@ CASES = [
     ("resume nope", "no run at nope"),
     ("resume small.yaml", "is a file: give the directory of a run"),
     ("resume RUN/checkpoints", "is inside a run"),
+    ("resume TOKENS", "is not a run"),
+    ("resume RUN --workers 5", "--workers: 5 is more than train.shards 4; use at most 4"),
+    ("resume RUN --pin 8000,8001", "--pin: CPU 8000 is not among the usable ones"),
+    ("resume RUN --set model.n_layer=2", "a resumed run keeps these keys: model.n_layer: 1 -> 2"),
+    ("resume RUN --set train.step=20", "did you mean train.steps?"),
     ("generate RUN", "missing option '--prompt'"),
     ('generate RUN --prompt ""', "'--prompt': is empty"),
     ("generate RUN --prompt x --tokens 0", "expected a whole number from 1 to 1000000, got '0'"),
@@ -78,6 +129,19 @@ CASES = [
     ("generate RUN --prompt x --checkpoint 7", "no checkpoint of that step; there are 4, 6, 8 or 12"),
     ("generate RUN --prompt x --checkpoint newest", "give best, latest or the number of a step"),
     ("generate nope --prompt x", "no run at nope"),
+    ("generate RUN --prompt x --top-k many", "expected a whole number from 1"),
+    ("evaluate", "missing argument 'RUN'"),
+    ("evaluate nope", "no run at nope"),
+    ("evaluate RUN --checkpoint 7", "no checkpoint of that step; there are 4, 6, 8 or 12"),
+    ("evaluate RUN --data hollow", "hollow"),
+    ("replay RUN", "missing option '--step'"),
+    ("replay RUN --step 0", "expected a whole number from 1 to 1000000000, got '0'"),
+    ("replay RUN --step x", "expected a whole number from 1 to 1000000000, got 'x'"),
+    ("replay RUN --step 13", "--step: 13 is not a step that the run has tried; it has 1 to 12"),
+    ("replay RUN --step 3 --shard 4", "--shard: 4 is not a shard of the run; it has 0 to 3"),
+    ("replay RUN --step 3 --shard -1", "expected a whole number from 0 to 255, got '-1'"),
+    ("replay RUN --step 3 --workers 5", "--workers: 5 is more than train.shards 4; use at most 4"),
+    ("replay nope --step 3", "there is no such directory"),
     ("evaluate RUN --workers 5", "--workers: 5 is more than train.shards 4"),
     ("evaluate RUN --data nope", "does not exist"),
     ("evaluate RUN --data OTHER_TOKENS", "made by another tokenizer"),
@@ -88,6 +152,15 @@ CASES = [
     ("prepare short.txt --vocab-size 400 --out new", "set --vocab-size to"),
     ("prepare nope.txt --vocab-size 300 --out new", "nope.txt does not exist"),
     ("prepare . --vocab-size 300 --out new", "is a directory: name the files in it"),
+    ("prepare empty.txt --vocab-size 300 --out new", "is empty: name a file that holds text"),
+    ("prepare binary.txt --vocab-size 300 --out new", "is binary (a NUL byte at offset 0): only UTF-8 text"),
+    ("prepare latin.txt --vocab-size 300 --out new", "bad byte 0xe9 at offset 3): convert it to UTF-8"),
+    ("prepare cut.txt --vocab-size 300 --out new", "bad byte 0xc3 at offset 5): convert it to UTF-8"),
+    (
+        "prepare vast.txt --vocab-size 300 --out new",
+        "vast.txt is too large: 1,048,576 MiB ... give less text",
+    ),
+    ("prepare TEXT pipe --vocab-size 300 --out new", "is not a regular file: name a file on disk"),
     ("prepare TEXT --vocab-size 300 --out TOKENS", "exists and is not empty"),
     ("prepare TEXT --vocab-size 300 --out empty.txt", "exists and is not empty"),
     (f"{PREPARE} --val-fraction 1", "expected a number between 0 and 1, got '1'"),
@@ -107,12 +180,44 @@ CASES = [
 ]
 
 
+BAD_FILES = {
+    "empty.txt": b"",
+    "list.yaml": b"- model\n",
+    "syntax.yaml": b"train:\n  steps: [1\n",
+    "misspelled.yaml": b"train:\n  step: 3\n",
+    "twice.yaml": b"train:\n  steps: 3\n  steps: 4\n",
+    "tab.yaml": b"train:\n\tsteps: 3\n",
+    "scalar.yaml": b"model: 7\n",
+    "deep.yaml": b"train: {steps: {more: 1}}\n",
+    "anchor.yaml": b"train: &a {steps: 3}\n",
+    "long.yaml": b"#" * (2**20 + 1),
+    "latin.txt": b"caf\xe9\n",
+    "cut.txt": b"five \xc3",
+    "binary.txt": b"\0\1",
+    "short.txt": b"To be, or not to be.\n",
+}
+VAST_BYTES = 2**40  # of a file with a hole in it, which takes no room
+
+
 @dataclass(frozen=True)
 class World:
-    """A directory with bad files in it, and what the words in CASES stand for."""
+    """What the words in CASES stand for, and the directory in which `here` makes more."""
 
-    here: Path
+    root: Path
     words: dict[str, str]
+
+    def here(self, number: int) -> Path:
+        """A directory with bad files in it, and one for temporary files beside it."""
+        here = self.root / str(number) / "here"
+        for directory in (here, here / "hollow", here.with_name("tmp")):
+            directory.mkdir(parents=True)
+        for name, content in BAD_FILES.items():
+            (here / name).write_bytes(content)
+        (here / "small.yaml").write_text(Path(self.words["CONFIG"]).read_text())
+        os.mkfifo(here / "pipe")
+        with (here / "vast.txt").open("wb") as file:
+            file.truncate(VAST_BYTES)
+        return here
 
     def arguments(self, line: str) -> list[str]:
         return [self._argument(word) for word in line.split()]
@@ -125,20 +230,8 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(place: Place, tmp_path_factory: pytest.TempPathFactory) -> World:
-    here = tmp_path_factory.mktemp("world")
-    for name, content in {
-        "small.yaml": place.config.read_bytes(),
-        "empty.txt": b"",
-        "list.yaml": b"- model\n",
-        "syntax.yaml": b"train:\n  steps: [1\n",
-        "misspelled.yaml": b"train:\n  step: 3\n",
-        "latin.txt": b"caf\xe9\n",
-        "binary.txt": b"\0\1",
-        "short.txt": b"To be, or not to be.\n",
-    }.items():
-        (here / name).write_bytes(content)
-    other = here / "other"
-    text = here / "other.txt"
+    root = tmp_path_factory.mktemp("world")
+    other, text = root / "other", root / "other.txt"
     text.write_text(place.text.read_text().upper())
     command = [*COMMAND, "prepare", str(text), "--vocab-size", "300", "--out", str(other)]
     subprocess.run(command, check=True, capture_output=True)
@@ -149,7 +242,7 @@ def world(place: Place, tmp_path_factory: pytest.TempPathFactory) -> World:
         "RUN": place.run,
         "OTHER_TOKENS": other,
     }
-    return World(here, {name: str(path) for name, path in words.items()})
+    return World(root, {name: str(path) for name, path in words.items()})
 
 
 def listing(*roots: Path) -> dict[str, tuple[int, int]]:
@@ -162,20 +255,68 @@ def listing(*roots: Path) -> dict[str, tuple[int, int]]:
     }
 
 
+@dataclass(frozen=True)
+class Ended:
+    """What a process printed, its exit status, and what it left on disk that was not there, or changed."""
+
+    status: int
+    out: str
+    err: str
+    changes: list[str]
+
+
+Outcomes = dict[str, "Future[Ended]"]
+
+
+@pytest.fixture(scope="module")
+def outcomes(world: World, place: Place, request: pytest.FixtureRequest) -> Iterator[Outcomes]:
+    """The cases that this session has chosen, under way."""
+    chosen = {
+        str(item.callspec.params["line"]): None
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.originalname == TABLE_TEST
+    }
+    with ThreadPoolExecutor(2) as pool:
+        yield {
+            line: pool.submit(run_bad_input, world, place, number, line) for number, line in enumerate(chosen)
+        }
+
+
+def run_bad_input(world: World, place: Place, number: int, line: str) -> Ended:
+    here = world.here(number)
+    environ = os.environ | {
+        "TMPDIR": str(here.with_name("tmp")),
+        "FESTE_DP_CACHE": str(here.with_name("cache")),
+        CACHE_VARIABLE: str(CACHE_DIRECTORY),
+    }
+    before = listing(here.parent, place.run.parent)
+    command = [*COMMAND, *world.arguments(line)]
+    done = subprocess.run(
+        command, cwd=here, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    after = listing(here.parent, place.run.parent)
+    changes = [path for path in before | after if before.get(path) != after.get(path)]
+    return Ended(done.returncode, done.stdout, done.stderr, changes)
+
+
+TABLE_TEST = "test_bad_input_gets_one_line_and_leaves_no_trace"
+
+
 @pytest.mark.parametrize(("line", "words"), CASES, ids=[line for line, _ in CASES])
-def test_bad_input_gets_one_line_and_leaves_no_trace(
-    line: str, words: str, world: World, place: Place, feste: Feste, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(world.here)
-    monkeypatch.setenv("FESTE_DP_CACHE", str(world.here / "cache"))
-    before = listing(world.here, place.run.parent)
-    result = feste(*world.arguments(line))
-    assert listing(world.here, place.run.parent) == before
-    assert result.status == 2
-    assert result.err.startswith("error: ")
-    assert result.err.count("\n") == 1
-    assert words.lower() in result.err.lower()
-    assert set(result.out.splitlines()) <= {"reading the text"}
+def test_bad_input_gets_one_line_and_leaves_no_trace(line: str, words: str, outcomes: Outcomes) -> None:
+    ended = outcomes[line].result()
+    assert ended.changes == []
+    assert ended.status == 2
+    assert ended.err.startswith("error: ")
+    assert ended.err.count("\n") == 1
+    assert re.search(".*".join(map(re.escape, words.split(" ... "))), ended.err, re.IGNORECASE)
+    assert set(ended.out.splitlines()) <= {"reading the text"}
+
+
+def test_there_are_many_cases_and_each_command_has_some() -> None:
+    commands = [line.split()[0] for line, _ in CASES]
+    assert len({line for line, _ in CASES}) == len(CASES) >= 100
+    assert {"launch", "resume", "generate", "evaluate", "prepare", "bench", "checkpoint"} <= set(commands)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +353,7 @@ def test_bytes_that_are_no_text_never_become_a_traceback(world: World, place: Pl
         ["launch", "--config", b"\xff.yaml"],
         ["launch", "--config", place.config, "--set", b"run.name=\xff"],
     ):
-        done = subprocess.run([*COMMAND, *arguments], cwd=world.here, capture_output=True)
+        done = subprocess.run([*COMMAND, *arguments], cwd=world.root, capture_output=True)
         assert done.returncode == 2
         assert done.stderr.startswith(b"error: ")
         assert done.stderr.count(b"\n") == 1

@@ -2,6 +2,8 @@
 
 import os
 import re
+import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -342,10 +344,45 @@ def test_deep_nesting_ends_in_one_line(text: str):
     assert message(text) == "c.yaml: is nested too deep for a config"
 
 
+def test_deep_nesting_takes_no_quadratic_time():
+    for deep in ("data: " + "[" * 5900, "[a, {b: " * 1400, "[" * 199 + "a, " * 5000):
+        began = time.process_time()
+        message(deep)
+        assert time.process_time() - began < 5  # the deep ones took 20 s; now 10 ms, and 0.6 s for the last
+
+
 def test_an_alias_bomb_is_refused_without_being_expanded():
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 40)]
     assert message("\n".join(lines)).startswith("c.yaml:1:1: a0: unknown key")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [" + "[]," * 300_000, "has more than 6000 lines and values"),
+        ("\n".join(f"a{n}: 1" for n in range(90_000)), "has more than 6000 lines and values"),
+        ("a: &a [" + "*a, " * 250_000, "has more than 6000 lines and values"),
+        ("a: !" + "x" * 1_000_000, "tags (!) are not taken in a config"),
+        ("- " * 500_000, "is nested too deep for a config"),
+        ("train: {steps: " + "9" * 1_000_000 + "}", "is not a number that can be read"),
+        ("train: " + "x " * 200_000, "expected the keys"),
+    ],
+    ids=["lists", "lines", "aliases", "tag", "nesting", "number", "words"],
+)
+def test_a_large_text_is_refused_for_less_memory_than_it_asks_for(text: str, words: str):
+    tracemalloc.start()
+    try:
+        told = message(text)
+        assert tracemalloc.get_traced_memory()[1] < 32 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert words in told and len(told) < 200
+
+
+def test_a_config_of_a_thousand_corpus_files_is_no_bomb():
+    config = Config.model_validate({"data": {"corpus": [f"/texts/number: {n}, a.txt" for n in range(1000)]}})
+    assert config_from_text(dump_config(config), "c.yaml") == config
 
 
 @settings(max_examples=200, deadline=None)

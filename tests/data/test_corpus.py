@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from feste_dp.data import corpus
-from feste_dp.data.corpus import embedded_shakespeare, read_shakespeare, read_texts
+from feste_dp.data.corpus import MEMORY_PER_BYTE, embedded_shakespeare, read_shakespeare, read_texts
 from feste_dp.errors import UsageError
 
 SCRIPT = Path(__file__).parents[2] / "data" / "make_shakespeare.py"
@@ -92,3 +92,26 @@ def test_a_missing_file_a_folder_and_an_unreadable_file_are_named(tmp_path):
     ):
         with pytest.raises(UsageError, match=message):
             read_texts([path])
+
+
+def test_text_too_large_to_prepare_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "large.txt"
+    with path.open("wb") as file:
+        file.truncate(2**40)  # takes no room on disk
+    monkeypatch.setattr(Path, "read_bytes", lambda self: pytest.fail(f"{self} was read"))
+    with pytest.raises(UsageError) as caught:
+        read_texts([path], memory=150 * 2**20)
+    assert str(caught.value) == (
+        f"text file {path} is too large: 1,048,576 MiB, of which 10 MiB can be prepared in the memory "
+        "that is available: give less text, or prepare it on a larger machine"
+    )
+    with pytest.raises(UsageError, match="the 2 text files are too large"):
+        read_texts([path, path], memory=2**40)
+
+
+def test_text_that_fits_exactly_is_read(tmp_path):
+    path = tmp_path / "small.txt"
+    path.write_text("x" * 100)
+    assert read_texts([path], memory=100 * MEMORY_PER_BYTE) == ["x" * 100]
+    with pytest.raises(UsageError, match="too large"):
+        read_texts([path], memory=100 * MEMORY_PER_BYTE - 1)

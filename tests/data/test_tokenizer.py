@@ -1,8 +1,11 @@
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 
 from feste_dp.data import tokenizer as tokenizer_module
 from feste_dp.data.corpus import read_shakespeare
-from feste_dp.data.tokenizer import ByteTokenizer, load_tokenizer, train_tokenizer
+from feste_dp.data.tokenizer import ByteTokenizer, interruptibly, load_tokenizer, train_tokenizer
 from feste_dp.errors import UsageError
 
 SAMPLE = read_shakespeare()[1_000_000:1_120_000]
@@ -96,6 +99,45 @@ def test_the_merges_depend_on_neither_hash_seed_nor_threads():
     }
     here = train_tokenizer(SAMPLE, 512)
     assert digests == {hashlib.sha256(here.to_json() + here.encode(SAMPLE).tobytes()).hexdigest()}
+
+
+class Stop(BaseException):
+    """Raised by the handler of a signal."""
+
+
+@pytest.fixture
+def stop_on_sigusr2():
+    def stop(signum, frame):
+        raise Stop
+
+    old = signal.signal(signal.SIGUSR2, stop)
+    yield
+    signal.signal(signal.SIGUSR2, old)
+
+
+def test_a_signal_is_handled_while_compiled_code_works_and_ends_its_input(stop_on_sigusr2):
+    taken, ended = [], threading.Event()
+
+    def work(lines):
+        for number, line in enumerate(lines):
+            taken.append(line)
+            if number == 10:
+                os.kill(os.getpid(), signal.SIGUSR2)
+                time.sleep(0.2)  # the handler has run before the next line is asked for
+        ended.set()
+
+    with pytest.raises(Stop):
+        interruptibly(["a line\n"] * 100_000, work)
+    assert ended.wait(10)
+    assert len(taken) < 100_000
+
+
+def test_what_fails_in_the_work_is_raised():
+    def work(lines):
+        raise UsageError(next(lines))
+
+    with pytest.raises(UsageError, match="first"):
+        interruptibly(["first", "second"], work)
 
 
 def test_ids_outside_the_vocabulary_are_not_decoded(tokenizer):

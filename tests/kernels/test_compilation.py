@@ -50,6 +50,22 @@ def test_a_new_or_renamed_kernel_file_gives_another_digest(copied_package):
     assert len(set(digests)) == 3
 
 
+@pytest.mark.parametrize("version", ["numba", "llvmlite", "np"])
+def test_code_of_another_version_is_not_taken(version, monkeypatch):
+    before = sources_digest()
+    monkeypatch.setattr(getattr(compilation, version), "__version__", "0.0.1")
+    assert sources_digest() != before
+
+
+def test_code_for_another_cpu_is_not_taken(monkeypatch):
+    digests = {sources_digest()}
+    monkeypatch.setattr(compilation.llvmlite.binding, "get_host_cpu_name", lambda: "skylake")
+    digests.add(sources_digest())
+    monkeypatch.setattr(compilation.numba.config, "OPT", 1)
+    digests.add(sources_digest())
+    assert len(digests) == 3
+
+
 def test_compiled_code_is_kept_in_a_private_directory():
     assert stat.S_IMODE(CACHE_DIRECTORY.stat().st_mode) == 0o700
     command = "import numba; from feste_dp.model import gpt2; print(gpt2.forward.stats.cache_path)"

@@ -1,5 +1,6 @@
 """Random token data and the config of a small model to go with it, and what a process holds."""
 
+import gc
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -61,6 +62,7 @@ def open_files() -> Callable[[], Counter[str]]:
     """Counts what this process has open, by name; sockets and the like without their numbers."""
 
     def count() -> Counter[str]:
+        gc.collect()  # what earlier tests dropped must not go away between two counts
         names: Counter[str] = Counter()
         for entry in Path("/proc/self/fd").iterdir():
             try:

@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 from feste_dp.errors import UsageError
 from feste_dp.kernels.reduction import NORM_CHUNK
 from feste_dp.runtime import arena as arena_module
-from feste_dp.runtime.arena import Arena, arena_sizes, available_memory, create_arena
-
-UNLIMITED = 1 << 62
+from feste_dp.runtime.arena import Arena, arena_sizes, create_arena
 
 
 @given(st.integers(1, 10**9), st.sampled_from([1, 2, 8, 256]))
@@ -79,61 +77,3 @@ def test_a_refused_reservation_is_one_line_and_leaves_no_descriptor(monkeypatch,
     with pytest.raises(UsageError, match=r"cannot reserve 1 MiB .* \(No space left on device\): set train"):
         create_arena(100_000, shards=1)
     assert open_files() == files
-
-
-def fake_machine(root: Path, available_kib: int | None, cgroups: dict[str, dict[str, str]], own: str) -> Path:
-    (root / "proc/self").mkdir(parents=True)
-    line = "" if available_kib is None else f"MemAvailable:   {available_kib} kB\n"
-    (root / "proc/meminfo").write_text(f"MemTotal:  999999999 kB\n{line}SwapFree:  5 kB\n")
-    (root / "proc/self/cgroup").write_text(f"12:cpu:/old\n0::{own}\n")
-    for path, files in cgroups.items():
-        directory = root / "sys/fs/cgroup" / path.lstrip("/")
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            (directory / name).write_text(content)
-    return root
-
-
-def group(limit: str, used: int, droppable: int = 0) -> dict[str, str]:
-    return {
-        "memory.max": f"{limit}\n",
-        "memory.current": f"{used}\n",
-        "memory.stat": f"anon 1\ninactive_file {droppable}\n",
-    }
-
-
-def test_without_a_limit_the_available_memory_counts(tmp_path):
-    root = fake_machine(tmp_path, 2048, {"/a": group("max", 5)}, "/a")
-    assert available_memory(root) == 2048 * 1024
-
-
-def test_a_cgroup_limit_below_the_available_memory_counts(tmp_path):
-    root = fake_machine(tmp_path, 10**6, {"/a": group("1000000", 300_000)}, "/a")
-    assert available_memory(root) == 700_000
-
-
-def test_page_cache_that_can_be_dropped_is_available(tmp_path):
-    root = fake_machine(tmp_path, 10**6, {"/a": group("1000000", 900_000, droppable=250_000)}, "/a")
-    assert available_memory(root) == 350_000
-
-
-def test_the_tightest_limit_above_the_process_counts(tmp_path):
-    groups = {"/a/b/c": group("max", 1), "/a/b": group("500000", 100_000), "/a": group("900000", 600_000)}
-    root = fake_machine(tmp_path, 10**6, groups, "/a/b/c")
-    assert available_memory(root) == 300_000
-
-
-def test_a_cgroup_above_its_limit_leaves_nothing(tmp_path):
-    root = fake_machine(tmp_path, 10**6, {"/": group("1000", 2000)}, "/")
-    assert available_memory(root) == 0
-
-
-@pytest.mark.parametrize("damage", ["memory.max", "memory.current", "memory.stat"])
-def test_an_unreadable_cgroup_file_is_no_limit(tmp_path, damage):
-    root = fake_machine(tmp_path, 2048, {"/a": group("1000", 10) | {damage: "nonsense"}}, "/a")
-    assert available_memory(root) == 2048 * 1024
-
-
-def test_a_machine_that_says_nothing_has_no_limit(tmp_path):
-    assert available_memory(tmp_path) == UNLIMITED
-    assert available_memory(fake_machine(tmp_path / "b", None, {}, "/gone")) == UNLIMITED

@@ -17,9 +17,11 @@ from feste_dp.data.order import train_offsets, validation_offsets
 from feste_dp.errors import RunError, UsageError
 from feste_dp.model.parameters import initial_params
 from feste_dp.runtime import coordinator as coordinator_module
+from feste_dp.runtime import crew as crew_module
 from feste_dp.runtime.coordinator import Coordinator
+from feste_dp.runtime.crew import Crew
 from feste_dp.runtime.results import tree_sum
-from feste_dp.runtime.socket_directory import MAX_SOCKET_PATH, make_socket_directory
+from feste_dp.runtime.socket_directory import MAX_SOCKET_PATH, choose_door, open_door, remove_door
 
 MANY_THREADS = {
     name: "8" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS")
@@ -125,7 +127,7 @@ def ajar(make_config, token_data, compiled):
     with Coordinator(make_config(), 2, token_data.directory, os.environ) as coordinator:
         coordinator.arena.params[:] = initial_params(make_config().model, 1)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Coordinator, "_remove_socket_directory", lambda self: None)
+            patch.setattr(Crew, "_close_door", lambda self: None)
             coordinator.start()
         yield coordinator
 
@@ -138,10 +140,10 @@ def test_frames_of_a_stranger_are_dropped_and_counted_and_the_step_completes(aja
         [b"x"],
         [b"x" * 32, b"\x91\x00"],
         [b"x" * 32, b"\x91\x00", b"one more"],
-        [shared._token],
-        [shared._token, b"\xc1"],
+        [shared._crew._token],
+        [shared._crew._token, b"\xc1"],
         [
-            shared._token,
+            shared._crew._token,
             b"\x95\x02\x05\x00\xcb?\xf0\x00\x00\x00\x00\x00\x00\xcb?\xf0\x00\x00\x00\x00\x00\x00",
         ],
         *([rng.bytes(32), rng.bytes(int(rng.integers(0, 300)))] for _ in range(100)),
@@ -149,7 +151,7 @@ def test_frames_of_a_stranger_are_dropped_and_counted_and_the_step_completes(aja
     before = shared.dropped_frames
     with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
         stranger.setsockopt(zmq.LINGER, 0)
-        stranger.connect(f"ipc://{shared._directory}/s")
+        stranger.connect(f"ipc://{shared._crew._door}/s")
         for frame in frames:
             stranger.send_multipart(frame)
         deadline = time.monotonic() + 20
@@ -162,8 +164,8 @@ def test_a_stranger_cannot_take_the_place_of_a_worker(ajar):
     shared = ajar
     with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
         stranger.setsockopt(zmq.LINGER, 0)
-        stranger.setsockopt(zmq.IDENTITY, (1).to_bytes(2, "big"))
-        stranger.connect(f"ipc://{shared._directory}/s")
+        stranger.setsockopt(zmq.IDENTITY, shared._crew.members[1].spec.identity)
+        stranger.connect(f"ipc://{shared._crew._door}/s")
         stranger.send_multipart([b"x" * 32, b"\x90"])
         assert shared.gradient(6, offsets_of(6)).loss > 0
         assert not stranger.poll(50)
@@ -178,11 +180,13 @@ def test_a_worker_has_one_thread_beside_those_of_zeromq_whatever_the_environment
 
 
 def test_the_sockets_lie_in_a_private_directory(ajar):
-    assert Path(ajar._directory).stat().st_mode & 0o777 == 0o700
+    assert Path(ajar._crew._door).stat().st_mode & 0o777 == 0o700
 
 
 def test_once_all_workers_are_connected_no_socket_can_be_found(shared):
-    assert shared._directory is not None and not Path(shared._directory).exists()
+    assert shared._crew._door is None
+    doors = {member.spec.endpoint.removeprefix("ipc://") for member in shared._crew.members.values()}
+    assert len(doors) == 1 and not any(Path(door).parent.exists() for door in doors)
 
 
 def test_nobody_listens_on_the_network(shared):
@@ -208,63 +212,20 @@ def test_workers_that_are_asked_to_stop_exit_with_status_zero_and_leave_nothing(
 ):
     gc.collect()
     files, started = open_files(), []
-    original = coordinator_module.start_worker
+    original = crew_module.start_worker
 
-    def recorded(spec, environ):
-        started.append(original(spec, environ))
+    def recorded(*arguments):
+        started.append(original(*arguments))
         return started[-1]
 
-    monkeypatch.setattr(coordinator_module, "start_worker", recorded)
+    monkeypatch.setattr(crew_module, "start_worker", recorded)
     coordinator = start(workers=3)
     pids = coordinator.worker_pids()
     coordinator.gradient(1, offsets_of(1))
     coordinator.close(at_once=False)
     assert [worker.process.returncode for worker in started] == [0, 0, 0]
     assert not any(map(is_running, pids)) and list(temporary.iterdir()) == []
-    coordinator.arena = None
-    gc.collect()
-    assert open_files() == files
-
-
-@pytest.mark.parametrize(
-    ("phase", "unfinished"),
-    [
-        ("compute", "; unfinished: 4, 5, 6, 7"),
-        ("reduce", "; unfinished: (1, 2)"),
-        ("validation", "; unfinished: 4, 5, 6, 7"),
-    ],
-)
-def test_a_killed_worker_ends_the_run_with_what_it_left_undone(
-    start, temporary, open_files, phase, unfinished, monkeypatch
-):
-    monkeypatch.setattr(coordinator_module, "SMALL_REDUCTION", 0)  # the workers reduce, as for a large model
-    gc.collect()
-    files = open_files()
-    coordinator = start()
-    coordinator.gradient(2, offsets_of(2))
-    pids = coordinator.worker_pids()
-    with pytest.raises(RunError) as caught, coordinator:
-        if phase == "reduce":
-            reduce = coordinator._reduce
-
-            def lose_and_reduce(step):
-                stop_now_and_kill_soon(pids[1])
-                reduce(step)
-
-            coordinator._reduce = lose_and_reduce
-        else:
-            stop_now_and_kill_soon(pids[1])
-        if phase == "validation":
-            coordinator.validation_loss(3, validation_offsets(16, 800, 16))
-        else:
-            coordinator.gradient(3, offsets_of(3))
-    assert str(caught.value) == (
-        f"worker 1 (pid {pids[1]}) was killed by SIGKILL during {phase} of step 3{unfinished}"
-    )
-    assert not any(map(is_running, pids))
-    assert list(temporary.iterdir()) == []
-    coordinator.arena = coordinator._reduce = None
-    del caught
+    coordinator.arena = coordinator._crew._arena = None
     gc.collect()
     assert open_files() == files
 
@@ -275,8 +236,8 @@ def test_workers_reduce_to_the_bits_that_the_coordinator_reduces_to_itself(start
         monkeypatch.setattr(coordinator_module, "SMALL_REDUCTION", limit)
         asked = []
         with start() as coordinator:
-            send = coordinator._send
-            coordinator._send = lambda worker, message, send=send, asked=asked: (
+            send = coordinator._crew.send
+            coordinator._crew.send = lambda worker, message, send=send, asked=asked: (
                 asked.append(type(message).__name__),
                 send(worker, message),
             )
@@ -284,17 +245,6 @@ def test_workers_reduce_to_the_bits_that_the_coordinator_reduces_to_itself(start
             results.append((coordinator.arena.grad.tobytes(), coordinator.arena.norms.tobytes()))
         assert ("Reduce" in asked) == (limit == 0)
     assert results[0] == results[1]
-
-
-def test_a_worker_that_is_silent_too_long_ends_the_run_and_is_killed(start, temporary):
-    coordinator = start(step_timeout_s=0.5)
-    pids = coordinator.worker_pids()
-    os.kill(pids[1], signal.SIGSTOP)
-    started = time.monotonic()
-    with pytest.raises(RunError, match=rf"worker 1 \(pid {pids[1]}\) during compute of step 1"), coordinator:
-        coordinator.gradient(1, offsets_of(1))
-    assert 0.5 <= time.monotonic() - started < 5
-    assert not any(map(is_running, pids)) and list(temporary.iterdir()) == []
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -352,9 +302,13 @@ def test_a_coordinator_that_never_started_leaves_nothing(make_config, token_data
 
 def test_a_long_temporary_directory_is_passed_over_for_a_shorter_one(monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", "/tmp/" + "x" * 100)
-    directory = make_socket_directory()
-    assert directory.startswith("/tmp/feste-dp-") and len(f"{directory}/s") <= MAX_SOCKET_PATH
-    Path(directory).rmdir()
+    door = choose_door()
+    assert door.startswith("/tmp/feste-dp-") and len(f"{door}/s") <= MAX_SOCKET_PATH
+    open_door(door)
+    assert Path(door).stat().st_mode & 0o777 == 0o700
+    remove_door(door)
+    remove_door(door)  # also where there is none
+    assert not Path(door).exists()
 
 
 def test_a_temporary_directory_that_cannot_be_written_is_one_line(make_config, token_data, monkeypatch):

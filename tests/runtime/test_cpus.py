@@ -1,11 +1,12 @@
 import os
-from pathlib import Path
+import subprocess
+import sys
 
 import pytest
 
 from feste_dp.errors import UsageError
 from feste_dp.runtime import cpus
-from feste_dp.runtime.cpus import default_workers, pin_plan, usable_cpus
+from feste_dp.runtime.cpus import crowding, default_workers, pin_plan, usable_cores, usable_cpus
 
 NO_QUOTA = 1 << 16
 
@@ -15,50 +16,48 @@ def four_cpus(monkeypatch):
     """CPUs 2, 3, 6 and 7: two cores (2, 6) and (3, 7) of two hardware threads each."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {7, 2, 3, 6})
     monkeypatch.setattr(cpus, "_core_of", lambda cpu: f"{cpu % 4},{cpu % 4 + 4}")
-    monkeypatch.setattr(cpus, "_quota", lambda: NO_QUOTA)
-
-
-def cgroup_root(root: Path, own: str, limits: dict[str, str]) -> Path:
-    (root / "proc/self").mkdir(parents=True)
-    (root / "proc/self/cgroup").write_text(f"3:cpu:/elsewhere\n0::{own}\n")
-    for path, content in limits.items():
-        directory = root / "sys/fs/cgroup" / path.lstrip("/")
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "cpu.max").write_text(content)
-    return root
-
-
-@pytest.mark.parametrize(
-    ("own", "limits", "whole_cpus"),
-    [
-        ("/a", {"/a": "200000 100000\n"}, 2),
-        ("/a", {"/a": "150000 100000\n"}, 2),
-        ("/a", {"/a": "50000 100000\n"}, 1),
-        ("/a", {"/a": "max 100000\n"}, NO_QUOTA),
-        ("/a/b", {"/a/b": "max 100000\n", "/a": "300000 100000\n"}, 3),
-        ("/a/b", {"/a/b": "400000 100000\n", "/a": "300000 100000\n", "/": "800000 100000\n"}, 3),
-        ("/", {"/": "100000 100000\n"}, 1),
-        ("/a", {"/a": "nonsense\n"}, NO_QUOTA),
-        ("/a", {"/a": "100000 0 9\n"}, NO_QUOTA),
-        ("/gone", {}, NO_QUOTA),
-    ],
-)
-def test_the_tightest_quota_above_the_process_is_rounded_up(tmp_path, own, limits, whole_cpus):
-    assert cpus._quota(cgroup_root(tmp_path, own, limits)) == whole_cpus
-
-
-def test_a_machine_without_cgroups_has_no_quota(tmp_path):
-    assert cpus._quota(tmp_path) == NO_QUOTA
+    monkeypatch.setattr(cpus, "cpu_quota", lambda: NO_QUOTA)
 
 
 def test_usable_cpus_are_the_affinity_mask_or_the_quota_if_that_is_less(four_cpus, monkeypatch):
     assert usable_cpus() == 4
-    monkeypatch.setattr(cpus, "_quota", lambda: 3)
+    monkeypatch.setattr(cpus, "cpu_quota", lambda: 3)
     assert usable_cpus() == 3
 
 
-def test_there_is_one_worker_a_usable_cpu_and_at_most_one_a_shard(four_cpus):
+def test_there_is_one_worker_a_physical_core_and_at_most_one_a_shard(four_cpus, monkeypatch):
+    assert usable_cores() == 2
+    assert [default_workers(shards) for shards in (1, 2, 4, 8)] == [1, 2, 2, 2]
+    monkeypatch.setattr(cpus, "_core_of", str)
     assert [default_workers(shards) for shards in (1, 2, 4, 8)] == [1, 2, 4, 4]
+    monkeypatch.setattr(cpus, "cpu_quota", lambda: 3)
+    assert [default_workers(shards) for shards in (1, 2, 4, 8)] == [1, 2, 3, 3]
+
+
+def test_a_quota_below_one_cpu_leaves_one_worker(four_cpus, monkeypatch):
+    monkeypatch.setattr(cpus, "cpu_quota", lambda: 1)
+    assert default_workers(8) == 1
+
+
+def test_more_workers_than_cores_or_cpus_are_worth_a_warning(four_cpus, monkeypatch):
+    assert crowding(1) is None and crowding(2) is None
+    assert crowding(3) == (
+        "3 workers share 2 physical cores: --workers 2 takes less memory and is hardly slower"
+    )
+    assert "5 workers share 4 usable CPUs: --workers 2" in str(crowding(5))
+    monkeypatch.setattr(cpus, "cpu_quota", lambda: 1)
+    assert "2 workers share 1 usable CPU (the quota of the control group): --workers 1" in str(crowding(2))
+
+
+def test_the_affinity_mask_that_taskset_sets_is_the_default_worker_count():
+    cpu = str(min(os.sched_getaffinity(0)))
+    program = (
+        "from feste_dp.runtime.cpus import *; print(usable_cpus(), default_workers(8), pin_plan('auto', 1))"
+    )
+    done = subprocess.run(
+        ["taskset", "-c", cpu, sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"1 1 [{cpu}]\n"
 
 
 def test_unpinned_workers_are_bound_to_no_cpu(four_cpus):
@@ -84,10 +83,12 @@ def test_a_cpu_outside_the_affinity_mask_is_named(four_cpus):
         pin_plan([2, 0], 2)
 
 
-@pytest.mark.parametrize(("pin", "named"), [([2], 1), ([2, 2], 1), ([3, 2, 3], 2)])
-def test_too_few_or_repeated_cpus_are_refused(four_cpus, pin, named):
-    with pytest.raises(UsageError, match=f"run.pin: 2 workers need 2 different CPUs, {named} named"):
-        pin_plan(pin, 2)
+def test_too_few_or_repeated_cpus_are_refused(four_cpus):
+    with pytest.raises(UsageError, match=r"run.pin: 2 workers need 2 CPUs, 1 named: .* set --workers to 1"):
+        pin_plan([2], 2)
+    for pin in ([2, 2], [7, 2, 3, 2]):
+        with pytest.raises(UsageError, match=r"run\.pin: CPU 2 is named twice: name it once"):
+            pin_plan(pin, 2)
 
 
 def test_the_cpus_of_this_machine_can_be_pinned():

@@ -1,3 +1,4 @@
+import tracemalloc
 from dataclasses import fields
 
 import msgpack
@@ -7,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feste_dp.runtime import messages as m
-from feste_dp.runtime.messages import MAX_FRAME_BYTES, Ints, ProtocolError, decode, encode
+from feste_dp.runtime.messages import (
+    MAX_FRAME_BYTES,
+    MAX_REPORT_BYTES,
+    MAX_TEXT,
+    Ints,
+    ProtocolError,
+    decode,
+    encode,
+)
 
 KINDS = (m.Ready, m.Compute, m.ShardDone, m.Reduce, m.StripeDone, m.Evaluate, m.UnitDone, m.Failed, m.Stop)
 LARGEST = 2**63 - 1
@@ -69,10 +78,14 @@ def test_two_thousand_random_and_mutated_frames_give_a_message_or_a_protocol_err
         (b"\xc1", "not msgpack"),
         (msgpack.packb([8]) + b"\x00", "not msgpack"),
         (b"\x91" * 5000, "not msgpack"),
-        (msgpack.packb({"a": 1}), "not a list"),
+        (msgpack.packb({"a": 1}), "not msgpack"),
+        (b"\x92\x00\x80", "not msgpack"),
+        (msgpack.packb([0, msgpack.ExtType(5, b"x")]), "not msgpack"),
+        (b"\x92\x00\xd6\xff\x00\x00\x00\x00", "not msgpack"),
         (msgpack.packb([]), "not a list"),
         (msgpack.packb([True]), "not a list"),
-        (msgpack.packb(["0", 1]), "not a list"),
+        (msgpack.packb(["0", 1]), "not msgpack"),
+        (msgpack.packb([1.0, 1]), "not a list"),
         (msgpack.packb([9]), "unknown message number 9"),
         (msgpack.packb([-1, 1]), "unknown message number -1"),
         (msgpack.packb([0]), "Ready has 1 fields, the frame 0"),
@@ -81,10 +94,13 @@ def test_two_thousand_random_and_mutated_frames_give_a_message_or_a_protocol_err
         (msgpack.packb([0, -1]), r"Ready\.pid is not"),
         (msgpack.packb([0, 2**63]), r"Ready\.pid is not"),
         (msgpack.packb([0, 1.0]), r"Ready\.pid is not"),
-        (msgpack.packb([1, 1, [1, "2"], []]), r"Compute\.shards is not"),
+        (msgpack.packb([1, 1, [1, 2.0], []]), r"Compute\.shards is not"),
+        (msgpack.packb([1, 1, [1, "2"], []]), "not msgpack"),
         (msgpack.packb([1, 1, [[1]], []]), r"Compute\.shards is not"),
         (msgpack.packb([2, 1, 2, 3, 0.5]), r"ShardDone\.loss_sum is not"),
-        (msgpack.packb([7, b"bytes", ""]), r"Failed\.reason is not"),
+        (msgpack.packb([7, 1, ""]), r"Failed\.reason is not"),
+        (msgpack.packb([7, b"bytes", ""]), "not msgpack"),
+        (msgpack.packb([7, "x" * (4 * MAX_TEXT + 1), ""]), "not msgpack"),
         (b"\x92\x07\xa2\xff\xfe", "not msgpack"),
     ],
 )
@@ -101,6 +117,43 @@ def test_a_frame_above_the_size_limit_is_refused_before_it_is_read():
 def test_the_order_for_the_largest_batch_fits_into_a_frame():
     offsets = tuple([LARGEST] * 2**20)
     assert len(encode(m.Compute(1, tuple(range(256)), offsets))) <= MAX_FRAME_BYTES
+
+
+# What a frame announces or holds, for the 15 bytes to 16 MiB that it has: (head, item, count).
+BOMBS = {
+    "four billion items announced": (b"\x94\x01\x01\xdd\xff\xff\xff\xff", b"", 0),
+    "four gigabytes of text announced": (b"\x93\x07\xdb\xff\xff\xff\xff", b"", 0),
+    "four gigabytes of bytes announced": (b"\x93\x07\xc6\xff\xff\xff\xff", b"", 0),
+    "four billion pairs announced": (b"\x93\x07\xdf\xff\xff\xff\xff", b"", 0),
+    "four gigabytes of an extension": (b"\x93\x07\xc9\xff\xff\xff\xff\x05", b"", 0),
+    "a million lists": (b"\x94\x01\x01\xdd\x00\x10\x00\x00", b"\x91\xc0", 2**20),
+    "a million empty maps": (b"\x94\x01\x01\xdd\x00\x10\x00\x00", b"\x80", 2**20),
+    "a million texts": (b"\x94\x01\x01\xdd\x00\x10\x00\x00", b"\xad1234567890abc", 2**20),
+    "a million texts in a failure": (b"\x93\x07\xdd\x00\x10\x00\x00", b"\xad1234567890abc", 2**20),
+    "lists in lists without end": (b"", b"\x91", MAX_FRAME_BYTES),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_frame_costs_no_more_memory_than_a_message_may_however_much_it_announces(name):
+    head, item, count = BOMBS[name]
+    frame = head + item * count
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolError):
+            decode(frame)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_longest_failure_is_shortened_to_what_a_report_may_be():
+    message = m.Failed("é" * 10**6, "😀" * 10**6 + "the end")
+    frame = encode(message)
+    assert len(frame) <= MAX_REPORT_BYTES
+    read = decode(frame)
+    assert isinstance(read, m.Failed)
+    assert "[...]" in read.reason and read.trace.endswith("the end") and len(read.trace) <= MAX_TEXT
 
 
 def decodes_or_refuses(data: bytes) -> bool:

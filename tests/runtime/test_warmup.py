@@ -14,12 +14,11 @@ REAL_CALLS = """
 import os, sys
 from pathlib import Path
 import numpy as np
-from feste_dp.config.schema import ModelConfig, OptimConfig
+from feste_dp.config.schema import Config, ModelConfig, OptimConfig
 from feste_dp.data.order import train_offsets
 from feste_dp.data.tokens import open_token_data
 from feste_dp.kernels.adamw import adamw
 from feste_dp.kernels.data_order import fill_offsets
-from feste_dp.kernels.matmul import matmul
 from feste_dp.bench.yardsticks import memory_bytes_per_second, peak_flops_per_second
 from feste_dp.kernels.peak import multiply_tiles, triad
 from feste_dp.kernels.philox import uniform
@@ -32,9 +31,9 @@ from feste_dp.optim.adamw import AdamW
 from feste_dp.runtime.arena import create_arena
 from feste_dp.runtime.rehearsal import rehearse_all
 from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
-from feste_dp.train.estimate import matmul_flops_per_second
+from feste_dp.train.step_time import micro_batch_seconds
 
-entries = [fill_offsets, matmul, adamw, uniform, reduce_slots]
+entries = [fill_offsets, adamw, uniform, reduce_slots]
 entries += [multiply_tiles, triad, forward, micro_batch]
 rehearse_all()
 warmed = [set(entry.signatures) for entry in entries]
@@ -54,7 +53,7 @@ for precision in ["fp32"] + ["bf16"] * HAS_BF16:
 computer.stripe(0, len(arena.norms))
 AdamW(len(arena.params), decayed_count(cfg), OptimConfig(), 1).update(arena.params, arena.grad, 3, 0.1, 0.5)
 list(Sampler(cfg, view_params(arena.params, cfg)).draw([1], 2, temperature=0.5, seed=5, step=9, top_k=3))
-matmul_flops_per_second(32)
+micro_batch_seconds(Config.model_validate({"model": cfg.model_dump()}), 1, 0.01)
 peak_flops_per_second("fp32", 2)
 memory_bytes_per_second(2, 1 << 16)
 
@@ -171,15 +170,57 @@ def test_waiting_for_the_compiler_is_reported(empty_cache, monkeypatch):
     ("program", "reason"),
     [
         ("raise OSError('disk full')", "OSError: disk full"),
-        ("import os; os._exit(3)", "3"),
-        ("import os; os.kill(os.getpid(), 9)", "-9"),
+        ("raise OSError(28, 'No space left on device')", "OSError: [Errno 28] No space left on device"),
+        ("import os; os._exit(3)", "the compiler ended with status 3"),
+        ("import os; os.kill(os.getpid(), 9)", "the compiler ended with status -9"),
     ],
 )
 def test_a_compiler_that_fails_is_one_line(empty_cache, monkeypatch, program, reason):
     stand_in(program, monkeypatch)
     with pytest.raises(RunError) as caught:
         compile_kernels(os.environ, lambda seconds: None)
-    assert str(caught.value) == f"the kernels could not be compiled: {reason}"
+    words = str(caught.value)
+    assert words.startswith(f"the kernels could not be compiled: {reason} (into {empty_cache}, ")
+    assert "FESTE_DP_CACHE moves it" in words and "\n" not in words
+
+
+# Stands in for a warm-up that is killed in the middle: a file of code cut short, and no mark.
+KILLED = """
+import os
+from pathlib import Path
+folder = Path(os.environ["STAND_IN_CACHE"]) / "feste_dp"
+folder.mkdir(exist_ok=True)
+(folder / "half.nbc").write_bytes(b"mach")
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_cache_that_was_cut_short_by_a_kill_is_made_anew(empty_cache, monkeypatch):
+    with monkeypatch.context() as context:
+        stand_in(KILLED, context)
+        with pytest.raises(RunError):
+            compile_kernels(os.environ, lambda seconds: None)
+    assert (empty_cache / "feste_dp" / "half.nbc").exists()
+    stand_in(WRITE_CODE, monkeypatch)
+    compile_kernels(os.environ, lambda seconds: None)
+    assert [path.name for path in (empty_cache / "feste_dp").iterdir()] == ["code.nbc"]
+
+
+@pytest.mark.parametrize("in_the_way", ["complete", "feste_dp/code.nbc"])
+def test_a_cache_that_cannot_be_mended_is_one_line(empty_cache, monkeypatch, in_the_way):
+    (empty_cache / in_the_way).mkdir(parents=True)
+    stand_in(WRITE_CODE, monkeypatch)
+    with pytest.raises(RunError) as caught:
+        compile_kernels(os.environ, lambda seconds: None)
+    words = str(caught.value)
+    assert str(empty_cache) in words and "FESTE_DP_CACHE" in words and "\n" not in words
+
+
+def test_a_place_for_the_lock_that_cannot_be_written_is_no_reason_to_stop(empty_cache, monkeypatch):
+    empty_cache.with_name("cache.lock").mkdir()
+    stand_in(WRITE_CODE, monkeypatch)
+    compile_kernels(os.environ, lambda seconds: None)
+    assert (empty_cache / "feste_dp" / "code.nbc").exists()
 
 
 def test_a_stop_while_compiling_ends_the_compiler_too(empty_cache, monkeypatch):

@@ -54,6 +54,7 @@ def rows(tokens, offset, block):
 def told(spec):
     return WorkerSpec(
         worker=0,
+        life=0,
         coordinator_pid=1,
         endpoint="ipc:///nowhere",
         token=b"0123456789abcdef",
@@ -61,6 +62,7 @@ def told(spec):
         shard=spec,
         data_directory="/nowhere",
         cpu=None,
+        listen_s=0.0,
     )
 
 
@@ -159,11 +161,15 @@ def test_stripes_that_several_workers_sum_are_the_sum_of_one(spec, arena, token_
     assert arena.grad.tobytes() == tree.tobytes()
 
 
-def test_a_worker_whose_coordinator_is_not_its_parent_ends_at_once(told):
+def test_a_worker_whose_coordinator_is_not_its_parent_removes_the_door_and_ends_at_once(told, tmp_path):
+    door = tmp_path / "door"
+    door.mkdir()
+    (door / "s").touch()
     done = subprocess.run(
-        [sys.executable, "-m", "feste_dp.runtime.worker"],
+        [sys.executable, "-m", "feste_dp.runtime.worker_boot", str(door), "1"],
         input=told.model_dump_json().encode(),
         capture_output=True,
         timeout=60,
     )
     assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")
+    assert not door.exists()

@@ -96,11 +96,26 @@ class Runs:
 
     def new_path(self) -> Path:
         self._number += 1
+        return self.newest_path
+
+    @property
+    def newest_path(self) -> Path:
+        """The run launched last, or about to be."""
         return self._folder / f"run{self._number}"
 
-    def launch(self, config: Config, *, stop_after: int | None = None) -> Outcome:
-        path = self.new_path()
-        return self._follow(path, stop_after, lambda around: launching.launch(config, path, around))
+    def launch(
+        self,
+        config: Config,
+        *,
+        stop_after: int | None = None,
+        path: Path | None = None,
+        on_step: Callable[[int], None] = lambda step: None,
+        trace: tuple[int, int] | None = None,
+    ) -> Outcome:
+        path = path or self.new_path()
+        return self._follow(
+            path, stop_after, lambda around: launching.launch(config, path, around), on_step, trace
+        )
 
     def resume(
         self,
@@ -109,20 +124,31 @@ class Runs:
         overrides: Sequence[str] = (),
         *,
         stop_after: int | None = None,
+        trace: tuple[int, int] | None = None,
     ) -> Outcome:
-        return self._follow(run, stop_after, lambda around: launching.resume(run, workers, overrides, around))
+        return self._follow(
+            run, stop_after, lambda around: launching.resume(run, workers, overrides, around), trace=trace
+        )
 
-    def _follow(self, path: Path, stop_after: int | None, start: Callable[[Surroundings], int]) -> Outcome:
+    def _follow(
+        self,
+        path: Path,
+        stop_after: int | None,
+        start: Callable[[Surroundings], int],
+        also_on_step: Callable[[int], None] = lambda step: None,
+        trace: tuple[int, int] | None = None,
+    ) -> Outcome:
         def on_step(step: int) -> None:
+            also_on_step(step)
             if step == stop_after:
                 os.kill(os.getpid(), signal.SIGTERM)
 
         progress = Watched(on_step)
         with progress, StopSignals(notice=lambda text: None) as signals:
-            status = start(Surroundings(os.environ, self.cache, progress, signals))
-        return Outcome(
-            path, status, progress.result.getvalue(), progress.warnings.getvalue(), progress.messages
-        )
+            status = start(Surroundings(os.environ, self.cache, progress, signals, trace=trace))
+        warnings = progress.warnings.getvalue().splitlines(keepends=True)
+        about_the_run = "".join(line for line in warnings if " workers share " not in line)
+        return Outcome(path, status, progress.result.getvalue(), about_the_run, progress.messages)
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,9 @@
 import pytest
 
 from feste_dp.config.schema import Config, ModelConfig
-from feste_dp.train import estimate
 from feste_dp.train.estimate import (
-    estimated_seconds,
     flops_formula,
     flops_per_token,
-    matmul_flops_per_second,
     run_flops,
 )
 
@@ -44,15 +41,3 @@ def test_a_run_costs_its_tokens_and_a_third_of_those_it_validates_on():
     # after steps 30, 60, 90 and 100, each 2 batches of 64 tokens
     with_validation = run_flops(config(eval={"every": 30, "batches": 2}))
     assert with_validation == pytest.approx((tokens + 4 * 2 * 64 / 3) * SMALL_FLOPS)
-
-
-def test_more_workers_than_cores_do_not_shorten_the_estimate(monkeypatch):
-    monkeypatch.setattr(estimate, "usable_cpus", lambda: 2)
-    monkeypatch.setattr(estimate, "matmul_flops_per_second", lambda channels: 1e6)
-    one, two, four = (estimated_seconds(config(), workers) for workers in (1, 2, 4))
-    assert one == pytest.approx(2 * two) and two == four
-    assert one == pytest.approx(run_flops(config()) / 0.7e6)
-
-
-def test_the_measured_speed_of_a_core_is_that_of_a_processor():
-    assert 1e8 < matmul_flops_per_second(64) < 1e13

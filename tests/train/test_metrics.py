@@ -170,14 +170,27 @@ def test_a_cut_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytes
     write(path, ROWS)
     content = path.read_bytes()
 
-    def full(fd: int) -> None:
-        raise OSError(28, "No space left on device")
+    def read_only(path: Path, size: int) -> None:
+        raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(os, "truncate", read_only)
+    with pytest.raises(OSError, match="Read-only"):
         truncate_after(path, 2)
     assert path.read_bytes() == content
-    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_cut_takes_no_room_on_the_disk(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    write(path, ROWS)
+    inode = path.stat().st_ino
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, old[1]))
+    try:
+        truncate_after(path, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert read_metrics(path) == ROWS[:2]
+    assert path.stat().st_ino == inode and list(tmp_path.iterdir()) == [path]
 
 
 def test_comparable_rows_ignore_times_and_nothing_else(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from feste_dp.config.loading import load_config
 from feste_dp.data.preparation import prepare_for_run
 from feste_dp.errors import UsageError
+from feste_dp.runtime import limits
 from feste_dp.train.metrics import comparable_rows, read_metrics
 
 KILLED_AFTER = 13
@@ -217,3 +218,12 @@ def test_token_files_changed_by_hand_are_made_again_and_the_result_is_the_same(r
     tokens.write_bytes(bytes([content[0] ^ 1]) + content[1:])
     assert runs.resume(copy).state(40) == straight.state(40)
     assert tokens.read_bytes() == content
+
+
+def test_a_resume_on_a_disk_that_is_too_small_goes_on_with_a_warning(runs, copy, monkeypatch):
+    monkeypatch.setattr(limits, "free_disk", lambda path: 0)
+    shutil.rmtree(copy / "checkpoints" / "step-00000010")
+    resumed = runs.resume(copy, overrides=["checkpoint.keep=50"])
+    assert resumed.status == 0 and "warning: disk: " in resumed.warnings
+    assert "are free: set checkpoint.keep to" in resumed.warnings or "free some" in resumed.warnings
+    assert "disk: " in log_of(copy)

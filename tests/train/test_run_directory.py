@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from feste_dp.errors import UsageError
+from feste_dp.train import run_directory
 from feste_dp.train.run_directory import (
     RunDirectory,
     RunLock,
@@ -138,6 +139,20 @@ def test_an_explicit_place_that_holds_a_run_points_at_resume(tmp_path: Path) -> 
     run = create(tmp_path)
     with pytest.raises(UsageError, match=f"feste-dp resume {run.path}"):
         check_can_create_at(run.path)
+
+
+def test_of_two_runs_that_want_the_same_empty_place_one_gets_it_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    monkeypatch.setattr(
+        run_directory, "check_can_create_at", lambda path: None
+    )  # both looked while it was empty
+    first = create_run_directory_at(place, config="first\n", tokenizer=b"first")
+    with pytest.raises(UsageError, match="has just been made by another process"):
+        create_run_directory_at(place, config="second\n", tokenizer=b"second")
+    assert first.config.read_text() == "first\n" and first.tokenizer.read_bytes() == b"first"
 
 
 def test_checking_a_place_makes_nothing(tmp_path: Path) -> None:

@@ -5,13 +5,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 
 import pytest
 
-from feste_dp.train.signals import REPEAT_S, STOPPING, Interrupted, StopSignals, write_notice
+from feste_dp.train.signals import (
+    REPEAT_S,
+    STOPPING,
+    STOPPING_AT_ONCE,
+    Abandoned,
+    Interrupted,
+    StopSignals,
+    write_notice,
+)
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+STATUS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 
 
 def send(signum: int) -> None:
@@ -31,7 +39,7 @@ def ignore(text: str) -> None:
     pass
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("signum", "status"), STATUS)
 def test_a_signal_before_there_is_anything_to_save_interrupts_at_once(signum: int, status: int) -> None:
     with StopSignals(ignore), pytest.raises(Interrupted) as caught:
         send(signum)
@@ -39,7 +47,7 @@ def test_a_signal_before_there_is_anything_to_save_interrupts_at_once(signum: in
     assert not isinstance(caught.value, Exception)
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("signum", "status"), STATUS)
 def test_the_first_deferred_signal_only_asks_and_says_so(signum: int, status: int) -> None:
     notices: list[str] = []
     with StopSignals(notices.append) as signals:
@@ -49,7 +57,7 @@ def test_the_first_deferred_signal_only_asks_and_says_so(signum: int, status: in
         send(signum)
         assert signals.requested
         assert signals.exit_status == status
-    assert notices == [STOPPING]
+    assert notices == [STOPPING if signum == signal.SIGINT else STOPPING_AT_ONCE]
 
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
@@ -73,6 +81,92 @@ def test_a_forwarded_copy_of_the_first_signal_is_not_a_second_request() -> None:
         clock.now += REPEAT_S / 2
         send(signal.SIGINT)
         assert signals.requested
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_closed_terminal_never_counts_as_a_second_request(first: int) -> None:
+    clock = Clock()
+    with StopSignals(ignore, clock) as signals:
+        signals.defer()
+        send(first)
+        for _ in range(3):
+            clock.now += 2 * REPEAT_S
+            send(signal.SIGHUP)
+        assert signals.exit_status == 128 + first
+
+
+def test_a_signal_after_the_terminal_was_closed_is_the_first_request_and_not_the_second() -> None:
+    clock = Clock()
+    with StopSignals(ignore, clock) as signals:
+        signals.defer()
+        send(signal.SIGHUP)
+        clock.now += 2 * REPEAT_S
+        send(signal.SIGTERM)
+        clock.now += 2 * REPEAT_S
+        with pytest.raises(Interrupted):
+            send(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+def test_a_gradient_is_given_up_for_sigterm_and_sighup(signum: int) -> None:
+    with StopSignals(ignore) as signals:
+        signals.defer()
+        with pytest.raises(Abandoned), signals.computing():
+            send(signum)
+        assert signals.requested
+
+
+def test_a_gradient_is_finished_after_ctrl_c() -> None:
+    with StopSignals(ignore) as signals:
+        signals.defer()
+        with signals.computing():
+            send(signal.SIGINT)
+        assert signals.requested
+
+
+def test_a_gradient_that_was_being_finished_after_ctrl_c_is_given_up_when_the_terminal_closes() -> None:
+    with StopSignals(ignore) as signals:
+        signals.defer()
+        with pytest.raises(Abandoned), signals.computing():
+            send(signal.SIGINT)
+            send(signal.SIGHUP)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_measurement_is_given_up_for_any_of_them_before_or_during_it(signum: int) -> None:
+    with StopSignals(ignore) as signals:
+        signals.defer()
+        with pytest.raises(Abandoned), signals.measuring(lambda: None):
+            send(signum)
+        with pytest.raises(Abandoned), signals.measuring(lambda: None):
+            raise AssertionError("not reached: there is nothing to measure any more")
+
+
+def test_between_the_sections_a_signal_only_asks() -> None:
+    with StopSignals(ignore) as signals:
+        signals.defer()
+        with signals.computing():
+            pass
+        send(signal.SIGTERM)
+        assert signals.requested
+
+
+def test_sigusr1_during_a_measurement_saves_at_once_and_a_stop_waits_for_that_save() -> None:
+    seen: list[str] = []
+
+    def save() -> None:
+        seen.append("begun")
+        if len(seen) == 1:
+            send(signal.SIGUSR1)  # again: not while one is under way
+            send(signal.SIGTERM)
+        seen.append("done")
+
+    with StopSignals(ignore) as signals:
+        signals.defer()
+        with pytest.raises(Abandoned), signals.measuring(save):
+            send(signal.SIGUSR1)
+        assert seen == ["begun", "done"]
+        assert signals.take_save_request()  # the second one, to be served after the step
 
 
 def test_sigusr1_asks_for_one_save_and_no_stop() -> None:
@@ -123,17 +217,21 @@ sys.exit(signals.exit_status)
 
 
 @pytest.mark.parametrize(
-    ("send_to", "status"),
-    [(subprocess.Popen.terminate, 143), (lambda process: process.send_signal(signal.SIGINT), 130)],
+    ("signum", "status", "notice"),
+    [
+        (signal.SIGTERM, 143, STOPPING_AT_ONCE),
+        (signal.SIGHUP, 129, STOPPING_AT_ONCE),
+        (signal.SIGINT, 130, STOPPING),
+    ],
 )
 def test_a_real_loop_finishes_and_exits_with_the_status_of_the_signal(
-    send_to: Callable[[subprocess.Popen[str]], None], status: int
+    signum: signal.Signals, status: int, notice: str
 ) -> None:
     command = [sys.executable, "-c", LOOP]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        send_to(process)
+        process.send_signal(signum)
         out, err = process.communicate(timeout=10)
     assert (out, process.returncode) == ("saved\n", status)
-    assert err == f"\n{STOPPING}\n"
+    assert err == f"\n{notice}\n"

@@ -4,6 +4,7 @@ import io
 import math
 import os
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,10 +21,12 @@ from feste_dp.data.tokenizer import load_tokenizer
 from feste_dp.errors import RunError
 from feste_dp.model.parameters import initial_params, layout, parameter_count, view_params
 from feste_dp.runtime.coordinator import Coordinator
+from feste_dp.runtime.faults import Faults
 from feste_dp.runtime.results import Gradient
 from feste_dp.runtime.warmup import compile_kernels
 from feste_dp.train import launch as launching
 from feste_dp.train.metrics import MetricsWriter, read_metrics
+from feste_dp.train.nonfinite import MAX_SKIPPED_IN_A_ROW, NonFiniteError
 from feste_dp.train.progress import Progress
 from feste_dp.train.run_directory import RunLog
 from feste_dp.train.signals import StopSignals
@@ -35,6 +38,8 @@ SHARDS = 8
 class FakeCoordinator:
     """Gradients and validation losses of our choice, by step; no processes."""
 
+    recorder = None
+
     def __init__(self, parameters, gradients=None, validation=()):
         self.arena = SimpleNamespace(
             params=np.zeros(parameters, np.float32),
@@ -42,6 +47,7 @@ class FakeCoordinator:
             grad=np.zeros(parameters, np.float32),
             norms=np.zeros(1),
         )
+        self.workers, self.faults = 2, Faults((), "coordinator")
         self._gradients, self._validation = gradients or {}, iter(validation)
         self.losses = {}
 
@@ -51,10 +57,16 @@ class FakeCoordinator:
         self.arena.grad[:] = self.arena.slots.sum(axis=0)
         self.arena.norms[:] = np.sum(self.arena.grad.astype(np.float64) ** 2)
         losses = self.losses.get(step, [4.0] * SHARDS)
-        return Gradient(sum(losses) / SHARDS, losses, 0.0, 0.0, [0.0], [0.0])
+        return Gradient(sum(losses) / SHARDS, losses, 0.0, 0.0, [0.0], [0.0], [SHARDS])
 
     def validation_loss(self, step, offsets):
         return next(self._validation)
+
+    def tend(self):
+        pass
+
+    def close(self, *, at_once):
+        self.closed_at_once = at_once
 
 
 class Recorder(Progress):
@@ -171,8 +183,13 @@ def test_a_nan_weight_stops_a_real_run_with_step_shard_and_tensor(prepared, make
         with pytest.raises(RunError) as caught:
             trainer.train_step(1)
         assert coordinator.arena.params.tobytes() == before
+    places = [place for place in range(2 * shard, 2 * shard + 2) if token in seen[place]]
+    offset = int(offsets[places[0]])
+    first = offset + data.train[offset : offset + block].tolist().index(token)
     assert str(caught.value) == (
-        f"step 1: shard {shard} has a NaN or infinity in the gradient of wte; the weights are those of "
+        f"step 1: shard {shard} has a NaN or infinity in the gradient of wte, from sequence {places[0]} of "
+        f"the batch (token {offset} of the training text): the forward pass has it first in the embeddings, "
+        f"at token {first}; the weights are those of "
         "step 0; lower optim.lr, or set run.on_nonfinite to skip such steps"
     )
 
@@ -185,7 +202,9 @@ def test_the_first_bad_tensor_of_the_first_bad_shard_is_named(prepared, make_tra
     gradient[3, tensor_of(prepared[0], "ln_f_w").start] = bad
     trainer, _ = make_trainer(FakeCoordinator(parameters, {3: gradient}))
     with pytest.raises(
-        RunError, match=r"^step 3: shard 3 has a NaN or infinity in the gradient of mlp_fc_b;"
+        RunError,
+        match=r"^step 3: shard 3 has a NaN or infinity in the gradient of mlp_fc_b, though computed again it "
+        r"is finite: suspect this machine's memory or processor; the weights are those of step 2;",
     ):
         trainer.run()
 
@@ -194,7 +213,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_too(make_trainer, parameters):
     coordinator = FakeCoordinator(parameters)
     coordinator.losses[2] = [4.0] * 5 + [math.inf] + [4.0] * 2
     trainer, _ = make_trainer(coordinator)
-    with pytest.raises(RunError, match=r"^step 2: shard 5 has the loss inf; the weights are those of step 1"):
+    with pytest.raises(
+        RunError, match=r"^step 2: shard 5 has the loss inf, .*; the weights are those of step 1"
+    ):
         trainer.run()
 
 
@@ -217,9 +238,10 @@ def test_a_skipped_step_is_counted_and_leaves_no_trace_in_the_weights(make_train
     trainer.run()
     manifest, snapshot = load_checkpoint(tmp_path / "checkpoints/step-00000003")
     assert manifest.train.skipped_steps == 1
-    assert outlets.progress.warnings == [
-        "warning: step 2 skipped (1 so far): shard 0 has a NaN or infinity in the gradient of wte"
-    ]
+    (warning,) = outlets.progress.warnings
+    assert warning.startswith(
+        "warning: step 2 skipped (1 so far): shard 0 has a NaN or infinity in the gradient of wte, "
+    )
     assert [math.isnan(row.grad_norm) for row in read_metrics(tmp_path / "metrics.csv")] == [
         False,
         True,
@@ -243,6 +265,111 @@ def test_a_resumed_trainer_goes_on_counting_skipped_steps(make_trainer, paramete
     resumed.run()
     assert "skipped (2 so far)" in outlets.progress.warnings[0]
     assert_equal_states(resumed.restore_into(), first.restore_into())
+
+
+def test_too_many_skipped_steps_in_succession_end_the_run_with_its_last_state_saved(
+    make_trainer, parameters, tmp_path
+):
+    bad = {step: np.float32(math.nan) for step in range(3, 40) if step != 5}
+    settings = {"run__on_nonfinite": "skip", "checkpoint__every": 10}
+    trainer, _ = make_trainer(FakeCoordinator(parameters, bad), **settings)
+    with pytest.raises(NonFiniteError) as caught:
+        trainer.run()
+    last = 5 + MAX_SKIPPED_IN_A_ROW - 1
+    assert caught.value.step == last + 1
+    assert "the weights are those of step 5, for this is the 20th step in succession" in str(caught.value)
+    manifest, snapshot = load_checkpoint(tmp_path / f"checkpoints/step-{last:08d}")
+    assert manifest.train.skipped_steps == 2 + MAX_SKIPPED_IN_A_ROW - 1
+    assert np.isfinite(snapshot.params).all()
+
+    resumed, _ = make_trainer(FakeCoordinator(parameters, bad), **settings)
+    manifest, _ = load_checkpoint(tmp_path / "checkpoints/step-00000010", out=resumed.restore_into())
+    resumed.restore(manifest, read_metrics(tmp_path / "metrics.csv")[:10])
+    with pytest.raises(NonFiniteError) as again:
+        resumed.run()
+    assert str(again.value) == str(caught.value)
+
+
+def test_a_step_that_ends_the_run_leaves_the_step_before_saved(make_trainer, parameters, tmp_path):
+    trainer, _ = make_trainer(FakeCoordinator(parameters, {4: np.float32(math.nan)}))
+    with pytest.raises(NonFiniteError) as caught:
+        trainer.run()
+    assert caught.value.weights_are_whole
+    assert [step for step, _ in step_directories(tmp_path / "checkpoints")] == [3]
+    assert "saved step 3" in (tmp_path / "log.txt").read_text()
+
+
+def test_a_gradient_whose_squares_overflow_is_not_taken_unless_clipped(make_trainer, parameters):
+    huge = {1: np.float32(1e18)}  # the sum of the eight shards has the norm 8e18 sqrt(P)
+    unclipped, _ = make_trainer(FakeCoordinator(parameters, huge), optim__clip_norm=0)
+    with pytest.raises(
+        NonFiniteError, match="the gradient is finite, but so large that its squares overflow"
+    ):
+        unclipped.train_step(1)
+    clipped, _ = make_trainer(FakeCoordinator(parameters, huge))
+    clipped.train_step(1)
+    assert np.isfinite(clipped.restore_into().v).all()
+
+
+def test_weights_that_an_update_spoils_end_the_run_unsaved_even_where_steps_may_be_skipped(
+    make_trainer, parameters, tmp_path
+):
+    coordinator = FakeCoordinator(parameters)
+    trainer, _ = make_trainer(
+        coordinator,
+        optim__lr=10,
+        optim__weight_decay=10,
+        optim__schedule="constant",
+        run__on_nonfinite="skip",
+        checkpoint__every=1,
+    )
+    coordinator.arena.params[5] = 1e36  # decays to 1e36 (1 - 100)^n
+    with pytest.raises(NonFiniteError, match=r"^step 2: the update leaves a NaN or infinity in .* of wte"):
+        trainer.run()
+    assert [step for step, _ in step_directories(tmp_path / "checkpoints")] == [1]
+
+
+@pytest.mark.parametrize("name", ["m", "v", "params"])
+def test_a_state_that_is_not_finite_is_never_saved(name, make_trainer, parameters, tmp_path):
+    trainer, outlets = make_trainer(checkpoint__every=2)
+    state = trainer.restore_into()
+    shown = outlets.progress.step
+
+    def damage(row, total_steps, best=False):
+        getattr(state, name)[7] = math.inf
+        shown(row, total_steps, best)
+
+    outlets.progress.step = damage
+    with pytest.raises(NonFiniteError):
+        trainer.run()
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_a_loss_spike_is_told_once_the_same_after_a_resume_and_changes_nothing(
+    make_trainer, parameters, tmp_path
+):
+    losses = {step: [4.0 + 0.01 * (step % 3)] * SHARDS for step in range(1, 41)}
+    losses |= {30: [9.0] * SHARDS, 31: [9.5] * SHARDS}
+
+    def coordinator():
+        made = FakeCoordinator(parameters)
+        made.losses = losses
+        return made
+
+    trainer, outlets = make_trainer(coordinator(), checkpoint__every=13)
+    trainer.run()
+    told = [event for event in outlets.progress.events if "spike" in event]
+    assert len(told) == 1 and told[0].startswith("loss spike at step 30: 9.0000 is 4.9900 above the median")
+    assert told[0] in (tmp_path / "log.txt").read_text()
+
+    for start in (13, 26):
+        resumed, again = make_trainer(coordinator())
+        path = tmp_path / f"checkpoints/step-{start:08d}"
+        manifest, _ = load_checkpoint(path, out=resumed.restore_into())
+        resumed.restore(manifest, read_metrics(tmp_path / "metrics.csv")[:start])
+        resumed.run()
+        assert [event for event in again.progress.events if "spike" in event] == told
+        assert_equal_states(resumed.restore_into(), trainer.restore_into())
 
 
 def test_training_stops_when_validation_no_longer_improves(make_trainer, parameters, tmp_path):
@@ -343,3 +470,28 @@ def test_a_run_with_a_nan_ends_with_the_way_to_go_on(runs, monkeypatch):
     message = str(caught.value)
     assert message.startswith("step 1: shard 0 has a NaN") and "feste-dp resume" in message
     assert "\n" not in message
+
+
+def test_a_worker_that_is_slow_for_a_while_is_named_on_screen_and_in_the_log(make_trainer, tmp_path):
+    slow, even = ([4.0, 1.0], [4, 4]), ([1.0, 1.0], [4, 4])
+    trainer, outlets = make_trainer(train__steps=60)
+    fake = trainer._coordinator
+    gradient = fake.gradient
+
+    def timed(step, offsets):
+        seconds, shards = slow if 5 <= step < 30 else even
+        return replace(gradient(step, offsets), worker_seconds=seconds, worker_shards=shards)
+
+    fake.gradient = timed
+    trainer.run()
+    (warning,) = outlets.progress.warnings
+    assert warning.startswith("warning: worker 0 has been slow for 20 steps: 1e+03 ms a shard, 4.0 times")
+    assert "worker 0 is as fast as the others again" in outlets.progress.events
+    log = (tmp_path / "log.txt").read_text()
+    assert log.count("worker 0 has been slow") == log.count("worker 0 is as fast") == 1
+
+
+def test_the_log_has_the_times_of_every_worker_now_and_then(make_trainer, tmp_path):
+    trainer, _ = make_trainer(train__steps=100)
+    trainer.run()
+    assert (tmp_path / "log.txt").read_text().count("compute, ms a step over 100 steps, by worker: 0: 0") == 1

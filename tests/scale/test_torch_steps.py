@@ -2,11 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.mkl_on_amd import build_override, is_amd
-from benchmarks.torch_gpt2 import TorchGPT2, make_optimizer, set_weights
-from benchmarks.torch_steps import Settings, random_batches, time_steps
 from feste_dp.config.schema import ModelConfig
 from feste_dp.model.parameters import initial_params
+from feste_dp.scale.torch_gpt2 import TorchGPT2, make_optimizer, set_weights
+from feste_dp.scale.torch_steps import Settings, random_batches, time_steps
 from tests.model.torch_gpt2 import torch_loss, torch_weights
 
 SHAPE = {"vocab_size": 256, "block_size": 16, "n_layer": 2, "n_head": 2, "n_embd": 32, "dropout": 0.0}
@@ -51,12 +50,3 @@ def test_two_processes_take_the_same_step_as_one_on_their_halves():
     times = time_steps(settings(processes=2, lr=1e-2))
     assert len(times.seconds) == 4
     assert times.losses[-1] < times.losses[0] == pytest.approx(np.log(256), abs=0.3)
-
-
-def test_the_override_is_a_library_where_there_is_a_compiler(tmp_path, monkeypatch):
-    library = build_override(tmp_path)
-    assert library is None or library.stat().st_size > 0
-    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
-    assert build_override(tmp_path) is None
-    (tmp_path / "cpuinfo").write_text("vendor_id : AuthenticAMD\n")
-    assert is_amd(tmp_path / "cpuinfo") and not is_amd(tmp_path / "missing")

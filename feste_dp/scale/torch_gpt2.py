@@ -1,8 +1,11 @@
 """GPT-2 as PyTorch users write it: modules, fused attention, autograd. The peer in speed; the reference in
-correctness is tests/model/torch_gpt2.py."""
+correctness is tests/model/torch_gpt2.py. Only torch_steps.py, a process of its own, imports this."""
+
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
@@ -23,7 +26,7 @@ class Block(nn.Module):
         self.mlp_fc = nn.Linear(channels, 4 * channels)
         self.mlp_proj = nn.Linear(4 * channels, channels)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Any) -> Any:
         sequences, positions, channels = x.shape
         q, k, v = (
             part.view(sequences, positions, self.n_head, -1).transpose(1, 2)
@@ -48,7 +51,7 @@ class TorchGPT2(nn.Module):
         if cfg.tie_embeddings:
             self.lm_head.weight = self.wte.weight
 
-    def forward(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def forward(self, tokens: Any, targets: Any) -> Any:
         x = self.wte(tokens) + self.wpe(torch.arange(tokens.shape[1]))
         for block in self.blocks:
             x = block(x)
@@ -56,7 +59,7 @@ class TorchGPT2(nn.Module):
         return functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
-def set_weights(model: TorchGPT2, flat: np.ndarray, cfg: ModelConfig) -> None:
+def set_weights(model: TorchGPT2, flat: NDArray[np.float32], cfg: ModelConfig) -> None:
     """Copy feste-dp's weights (P,) into the model; its linear layers are (out, in), ours (in, out)."""
     p = view_params(flat, cfg)
     with torch.no_grad():
@@ -77,7 +80,7 @@ def set_weights(model: TorchGPT2, flat: np.ndarray, cfg: ModelConfig) -> None:
             model.lm_head.weight.copy_(torch.from_numpy(p.lm_head_w))
 
 
-def make_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
+def make_optimizer(model: Any, lr: float, weight_decay: float) -> Any:
     """Fused AdamW that decays matrices and embeddings only."""
     parameters = list(model.parameters())
     groups = [

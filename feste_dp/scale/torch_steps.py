@@ -1,7 +1,8 @@
 """Times training steps of PyTorch: one process of many threads, or many of one thread under DDP over gloo.
 
-Run as a process of its own, `python -m benchmarks.torch_steps OUT`, with a JSON object of Settings on its
+Run as a process of its own, `python -m feste_dp.scale.torch_steps OUT`, with a JSON object of Settings on its
 standard input; writes one JSON object of StepTimes to OUT. Threads and preloads are the caller's to set.
+Nothing imports this but the benchmarks: PyTorch is no dependency.
 """
 
 import contextlib
@@ -20,10 +21,10 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.torch_gpt2 import TorchGPT2, make_optimizer, set_weights
 from feste_dp.bench.memory import peak_bytes, reset_peak
 from feste_dp.config.schema import ModelConfig
 from feste_dp.model.parameters import initial_params
+from feste_dp.scale.torch_gpt2 import TorchGPT2, make_optimizer, set_weights
 
 _TIMEOUT_S = 3600.0
 
@@ -74,7 +75,10 @@ def _take(results: Any, started: Any) -> tuple[int, StepTimes]:
     deadline = time.monotonic() + _TIMEOUT_S
     while time.monotonic() < deadline:
         try:
-            return results.get(timeout=1)
+            rank: int
+            times: StepTimes
+            rank, times = results.get(timeout=1)
+            return rank, times
         except queue.Empty:
             started.join(timeout=0)
     raise TimeoutError("a rank does not answer")
@@ -136,7 +140,8 @@ def train_step(
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
-    return loss.item()
+    before: float = loss.item()
+    return before
 
 
 def main() -> int:

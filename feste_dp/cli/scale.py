@@ -1,0 +1,124 @@
+"""feste-dp scale."""
+
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from feste_dp.cache import cache_root
+from feste_dp.cli.arguments import OVERRIDES, WORKERS, PathType, WholeNumber
+from feste_dp.config.loading import load_config
+from feste_dp.scale.assembly import machine_warnings, make_study
+from feste_dp.scale.files import output_directory, write_study
+from feste_dp.scale.machine import read_machine
+from feste_dp.scale.measuring import Plan, check_plan, measure, quietly
+from feste_dp.scale.study import study_to_json
+from feste_dp.scale.table import study_table
+from feste_dp.train.progress import PlainProgress
+from feste_dp.train.signals import StopSignals
+from feste_dp.train.start import Surroundings
+
+DONE, FAILED = 0, 1
+
+
+class _Counts(click.ParamType[list[int]]):
+    """Different worker counts in ascending order, from a list such as 1,2,4."""
+
+    name = "counts"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        if isinstance(value, list):
+            return value
+        counts = [WORKERS.convert(part.strip(), param, ctx) for part in str(value).split(",")]
+        if len(set(counts)) != len(counts):
+            self.fail(f"a count is there twice in {value!r}", param, ctx)
+        return sorted(counts)
+
+
+@click.command()
+@click.option(
+    "--config",
+    "config_path",
+    required=True,
+    type=PathType(),
+    help="YAML file; the keys it lacks have defaults.",
+)
+@click.option("--workers", "counts", required=True, type=_Counts(), metavar="N,N,...", help="Worker counts.")
+@click.option("--weak", is_flag=True, help="Let the batch grow with the workers instead of keeping it.")
+@click.option(
+    "--steps",
+    type=WholeNumber(1, 10**6),
+    default=20,
+    show_default=True,
+    metavar="K",
+    help="Timed steps of each count in each round.",
+)
+@click.option(
+    "--repeats",
+    type=WholeNumber(1, 1000),
+    default=5,
+    show_default=True,
+    metavar="R",
+    help="Rounds over all counts in turn.",
+)
+@click.option(
+    "--warmup",
+    type=WholeNumber(0, 10**6),
+    default=3,
+    show_default=True,
+    metavar="W",
+    help="Steps before them that are not timed.",
+)
+@OVERRIDES
+@click.option(
+    "--out",
+    type=PathType(),
+    help="New or empty directory for scaling.csv, .json, .svg and .png; default: one in data/scaling.",
+)
+@click.option("--no-baselines", is_flag=True, help="Leave out the one process and PyTorch.")
+@click.option("--json", "as_json", is_flag=True, help="Print scaling.json instead of the table.")
+def scale(
+    config_path: Path,
+    counts: list[int],
+    weak: bool,
+    steps: int,
+    repeats: int,
+    warmup: int,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    no_baselines: bool,
+    as_json: bool,
+) -> int:
+    """Measure how training scales with cores on this machine, and why it stops.
+
+    Takes steps of real runs, at each worker count in turn, several rounds over; beside them the same step in
+    one process without workers and, where it is installed, in PyTorch. Fits Amdahl's law and the Universal
+    Scalability Law, names what limits the largest count, and checks that all counts gave the same losses,
+    bit for bit: exit status 1 if not.
+
+    \b
+    Examples:
+      feste-dp scale --config configs/medium.yaml --workers 1,2,4
+      feste-dp scale --config configs/tiny.yaml --workers 1,2 --weak --steps 200 --repeats 7 --out tiny-weak
+    """
+    config = load_config(config_path, overrides)
+    now = datetime.now(UTC)
+    plan = Plan("weak" if weak else "strong", config, counts, steps, warmup, repeats, not no_baselines)
+    directory = output_directory(out, config.run.name, now)
+    with PlainProgress(sys.stderr, sys.stderr) as progress, StopSignals() as signals:
+        around = Surroundings(os.environ, cache_root(os.environ), progress, signals)
+        quiet = quietly(plan, around)
+        check_plan(plan, quiet)
+        machine = read_machine(config.run.pin, max(counts))
+        for line in machine_warnings(machine, counts):
+            progress.warning(line)
+        study = make_study(plan, config.run.name, machine, measure(plan, around, quiet), now)
+        written, missing = write_study(study, directory)
+        if missing is not None:
+            progress.message(missing)
+        progress.message(f"written: {', '.join(map(str, written))}")
+    click.echo(study_to_json(study) if as_json else study_table(study), nl=not as_json)
+    return DONE if study.same_bits.agree else FAILED

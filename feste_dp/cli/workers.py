@@ -1,0 +1,29 @@
+"""feste-dp workers."""
+
+from pathlib import Path
+
+import click
+
+from feste_dp.cli.arguments import RUN, WORKERS
+from feste_dp.cli.train import program_name
+from feste_dp.train.progress import printable
+from feste_dp.train.signals import StopSignals
+from feste_dp.train.worker_request import request_workers
+
+
+@click.command()
+@RUN
+@click.argument("number", type=WORKERS, metavar="N")
+def workers(run: Path, number: int) -> int:
+    """Give a run that is training another number of workers, from its next step on.
+
+    Nothing else changes: any number gives the same result.
+
+    \b
+    Example:
+      feste-dp workers data/runs/tiny-20260131T120000Z 4
+    """
+    with StopSignals():
+        request_workers(run, number, program_name())
+    click.echo(f"{printable(str(run))} goes on with {number} worker{'s' if number > 1 else ''}")
+    return 0

@@ -1,0 +1,299 @@
+"""The worker processes of a run and the words exchanged with them: start, speak, listen, watch, bury.
+
+Knows numbers, phases and process handles of workers; nothing of steps, shards or what a loss means for the
+run (the coordinator's), nor when to replace whom (supervision.py's).
+"""
+
+import contextlib
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import zmq
+
+from feste_dp.runtime import messages as m
+from feste_dp.runtime.arena import Arena
+from feste_dp.runtime.frames import FrameReader
+from feste_dp.runtime.letterbox import Letterbox
+from feste_dp.runtime.oom import KillCount, explain_end
+from feste_dp.runtime.protocol import Phase, next_phase
+from feste_dp.runtime.socket_directory import choose_door, endpoint_of, open_door, remove_door
+from feste_dp.runtime.worker import WorkerSpec
+from feste_dp.runtime.worker_process import WorkerProcess, start_worker
+
+_STOP_TIMEOUT_S = 5.0
+_LAST_WORDS_MS = 100  # from the exit of a worker that says why it ends to the arrival of what it said
+
+
+@dataclass(frozen=True)
+class Said:
+    """A worker's report."""
+
+    worker: int
+    message: m.Message
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A worker is ready for its first order."""
+
+    worker: int
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A worker has ended that was not asked to, and is reaped: nothing of it writes any more."""
+
+    worker: int
+    pid: int
+    end: str
+    """How it ended: "was killed by SIGKILL"."""
+    was_ready: bool
+    reason: str = ""
+    """What the worker said of it, in one line, where it could; and its traceback."""
+    trace: str = ""
+
+
+Event: TypeAlias = Said | Joined | Lost
+
+
+@dataclass
+class Member:
+    """A worker as the coordinator knows it."""
+
+    spec: WorkerSpec
+    process: WorkerProcess
+    letterbox: Letterbox
+    heard_at: float
+    """When it last said something, or was given work while it had none; time.monotonic()."""
+    joined: bool = False
+    phase: Phase = Phase.STARTING
+    failure: m.Failed | None = None
+    killed_for: str | None = None
+    """Why the coordinator itself ended it."""
+
+
+class Crew:
+    """The workers by number. All methods belong to the main thread."""
+
+    def __init__(
+        self,
+        make_spec: Callable[[int, int, str, bytes], WorkerSpec],
+        arena: Arena,
+        environ: Mapping[str, str],
+    ) -> None:
+        """make_spec gives a worker's spec from its number, how many had it before, endpoint and token."""
+        self._make_spec, self._arena, self._environ = make_spec, arena, environ
+        self._token = secrets.token_hex(16).encode()
+        self.members: dict[int, Member] = {}
+        self._lives: dict[int, int] = {}
+        self._door: str | None = None
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._poller = zmq.Poller()
+        self._early: deque[Event] = deque()
+        self._kill_count = KillCount.now()
+        self._frames = FrameReader(self._token, m.REPORTS, m.MAX_REPORT_BYTES, lambda line: self.tell(line))
+        self.tell: Callable[[str], None] = lambda line: None
+        """Takes a line on frames that were dropped, once a minute at most."""
+
+    @property
+    def dropped_frames(self) -> int:
+        return self._frames.dropped
+
+    def hire(self, numbers: Iterable[int]) -> None:
+        """Start workers with these numbers; each joins when it is ready. Raises RunError, UsageError."""
+        door = self._door or choose_door()
+        started: list[WorkerProcess] = []
+        try:
+            for worker in numbers:
+                started.append(start_worker(worker, door, self._arena.fd, self._environ))
+            if self._context is None:
+                self._open_socket()  # after the first workers: no child may inherit the context's descriptors
+            if self._door is None:
+                self._door = door
+                self._socket.bind(open_door(door))
+        except BaseException:
+            for process in started:
+                process.kill()
+                process.close()
+            raise
+        for process in started:
+            worker = process.worker
+            spec = self._make_spec(worker, self._lives.get(worker, 0), endpoint_of(door), self._token)
+            self._lives[worker] = spec.life + 1
+            letterbox = Letterbox(self._arena.boxes[worker])
+            letterbox.clear()
+            self.members[worker] = Member(spec, process, letterbox, time.monotonic())
+            self._poller.register(process.pidfd, zmq.POLLIN)
+            process.tell(spec)
+
+    def ready(self) -> list[int]:
+        """The numbers of the workers that can be given work, in order."""
+        return sorted(
+            worker
+            for worker, member in self.members.items()
+            if member.phase not in (Phase.STARTING, Phase.FAILED, Phase.STOPPED)
+        )
+
+    def starting(self) -> list[int]:
+        """The numbers of the workers that have not been ready yet, also of one that said why and will end."""
+        return sorted(worker for worker, member in self.members.items() if not member.joined)
+
+    def pids(self) -> list[int]:
+        return [self.members[worker].process.pid for worker in sorted(self.members)]
+
+    def send(self, worker: int, message: m.Message) -> None:
+        """Give a worker an order: into its letterbox where it looks there, else through the socket."""
+        member = self.members[worker]
+        member.phase = next_phase(member.phase, message)
+        frame = m.encode(message)
+        if member.letterbox.put(frame):
+            return
+        # where the peer is gone, its process handle says so at the next wait
+        with contextlib.suppress(zmq.ZMQError):
+            self._socket.send_multipart([member.spec.identity, self._token, frame])
+
+    def wait(self, deadline: float) -> Event | None:
+        """What happens next; None when nothing has by the deadline, a time.monotonic().
+
+        Words come before the end of who said them.
+        """
+        while True:
+            if self._early:
+                return self._early.popleft()
+            frames = self._waiting_frames()
+            if frames is not None:
+                event = self._read(frames)
+                if event is not None:
+                    return event
+                continue
+            remaining = deadline - time.monotonic()
+            ready = dict(self._poller.poll(max(0, int(remaining * 1000) + 1)))
+            if self._socket in ready:
+                continue
+            for worker, member in self.members.items():
+                if member.process.pidfd in ready:
+                    return self._bury(worker)
+            if remaining <= 0:
+                return None
+
+    def kill(self, worker: int, why: str) -> None:
+        """End a worker now; its loss comes out of wait()."""
+        member = self.members[worker]
+        member.killed_for = why
+        member.process.signal_kill()
+
+    def dismiss(self, numbers: Iterable[int]) -> None:
+        """Ask these workers to end, wait until they have, and forget them."""
+        leaving = [worker for worker in numbers if worker in self.members]
+        for worker in leaving:
+            if self.members[worker].phase is not Phase.FAILED:
+                self.send(worker, m.Stop())
+        deadline = time.monotonic() + _STOP_TIMEOUT_S
+        for worker in leaving:
+            process = self.members[worker].process
+            while process.process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.005)
+            process.kill()
+            self._forget(worker)
+
+    def close(self, *, at_once: bool) -> None:
+        """End the workers: ask first unless `at_once`, kill what is left, reap all, remove the socket."""
+        try:
+            if not at_once:
+                self.dismiss(sorted(self.members))
+        finally:  # a second Ctrl-C cuts the waiting short, not the tidying up
+            for member in self.members.values():
+                member.process.signal_kill()
+            for worker in list(self.members):
+                self.members[worker].process.kill()
+                self._forget(worker)
+            self._close_door()
+            if self._context is not None:
+                self._context.destroy(linger=0)
+                self._context = None
+
+    def _open_socket(self) -> None:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, m.MAX_REPORT_BYTES)
+        self._poller.register(self._socket, zmq.POLLIN)
+
+    def _close_door(self) -> None:
+        """From here on nobody can connect, and whatever happens no file is left behind."""
+        if self._door is not None:
+            door, self._door = self._door, None
+            remove_door(door)
+
+    def _bury(self, worker: int) -> Lost:
+        """Reap a worker that has ended and forget it."""
+        member = self.members[worker]
+        status = member.process.wait()
+        if status == 1 and self._socket.poll(_LAST_WORDS_MS):
+            self._hear_all()  # it said why, but the words took longer than the exit
+        self._forget(worker)
+        said = member.failure or m.Failed("", "")
+        return Lost(
+            worker,
+            member.process.pid,
+            member.killed_for
+            or explain_end(status, self._kill_count.risen_to(KillCount.now()), len(self.members) + 1),
+            member.joined,
+            said.reason,
+            said.trace,
+        )
+
+    def _hear_all(self) -> None:
+        while (frames := self._waiting_frames()) is not None:
+            event = self._read(frames)
+            if event is not None:
+                self._early.append(event)
+
+    def _forget(self, worker: int) -> None:
+        member = self.members.pop(worker)
+        self._poller.unregister(member.process.pidfd)
+        member.process.close()
+        if not self.starting():
+            self._close_door()
+        # the listener of a door goes with the last who came in by it: ZeroMQ closes their connections with it
+        endpoint = member.spec.endpoint
+        if all(other.spec.endpoint != endpoint for other in self.members.values()):
+            with contextlib.suppress(zmq.ZMQError):
+                self._socket.unbind(endpoint)
+
+    def _waiting_frames(self) -> list[bytes] | None:
+        """What has arrived, without asking the poller, which takes longer than reading."""
+        try:
+            return self._socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+
+    def _read(self, frames: list[bytes]) -> Event | None:
+        """What a frame means; None, and counted, for one that is not of this run or of a worker of before."""
+        worker = int.from_bytes(frames[0][:2], "big")
+        member = self.members.get(worker)
+        message = self._frames.read(frames[1:])
+        if message is None:
+            return None
+        try:
+            if member is None or frames[0] != member.spec.identity:
+                raise m.ProtocolError("from a worker that has ended")
+            member.phase = next_phase(member.phase, message)
+        except m.ProtocolError as error:
+            self._frames.drop(error)
+            return None
+        member.heard_at = time.monotonic()
+        if isinstance(message, m.Failed):
+            member.failure = message
+            return None  # it ends next
+        if isinstance(message, m.Ready):
+            member.joined = True
+            if not self.starting():
+                self._close_door()
+            return Joined(worker)
+        return Said(worker, message)

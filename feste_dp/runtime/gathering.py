@@ -1,0 +1,213 @@
+"""Gets every piece of a phase done, whatever happens to the workers meanwhile.
+
+Deals the pieces out, hands on what a lost worker left undone, has it replaced, and looks for those that are
+silent. Knows nothing of what a piece is.
+"""
+
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+from feste_dp.errors import RunError
+from feste_dp.runtime import messages as m
+from feste_dp.runtime.crew import Crew, Event, Joined, Lost, Said
+from feste_dp.runtime.ledger import Ledger, split_evenly
+from feste_dp.runtime.results import Report, read_report
+from feste_dp.runtime.supervision import Patience, Supervision
+
+START_TIMEOUT_S = 300.0
+
+Item = TypeVar("Item", bound=Hashable)
+Kind = Literal["lost", "joined", "left", "slow", "back", "count", "dropped"]
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something happened to a worker that people want to know; it changes no result."""
+
+    kind: Kind
+    worker: int
+    """-1 where it was no worker's doing."""
+    text: str
+    trace: str = ""
+
+
+@dataclass(frozen=True)
+class Task(Generic[Item]):
+    """A phase of a step: its name, what an item is called, how it is ordered and reported."""
+
+    phase: str
+    step: int
+    item: str
+    report: type[m.Message]
+    order: Callable[[Sequence[Item]], m.Message]
+
+    @property
+    def where(self) -> str:
+        return f"{self.phase} of step {self.step}"
+
+
+class Gathering:
+    """What is done about the workers of a crew while their work is waited for."""
+
+    def __init__(self, crew: Crew, workers: int, timeout_s: float, notify: Callable[[Notice], None]) -> None:
+        """A worker that says nothing for timeout_s is held to be stuck."""
+        self._crew, self._timeout, self.notify = crew, timeout_s, notify
+        self._supervision, self._patience = Supervision(workers), Patience()
+        self._wanted = workers
+        self._called_slow: dict[int, float] = {}
+        crew.tell = lambda line: self.notify(Notice("dropped", -1, line))
+
+    def start(self) -> None:
+        """Start the workers and wait until all are ready. Raises RunError where none can be started."""
+        self._crew.hire(range(self._wanted))
+        while self._crew.starting():
+            self._take_in(self._crew.wait(self._start_deadline()))
+
+    def resize(self, workers: int) -> None:
+        """Have so many workers from here on; new ones join when they are ready. Not while gathering."""
+        self._wanted, self._supervision = workers, Supervision(workers)
+        self._crew.dismiss([worker for worker in sorted(self._crew.members) if worker >= workers])
+        missing = [worker for worker in range(workers) if worker not in self._crew.members]
+        if missing:
+            self._crew.hire(missing)
+
+    def tend(self) -> None:
+        """Take in what has happened meanwhile, without waiting: for the times between phases."""
+        while (event := self._crew.wait(0.0)) is not None:
+            self._take_in(event)
+
+    def step_done(self) -> None:
+        self._supervision.step_done()
+
+    def gather(self, ledger: Ledger[Item, Report], task: Task[Item]) -> None:
+        """Wait until every item is done. Raises RunError where the run cannot go on."""
+        self._deal(ledger, task)
+        while not ledger.complete:
+            event = self._crew.wait(self._next_look(ledger, task))
+            if isinstance(event, Said) and isinstance(event.message, task.report):
+                step, item, report = read_report(event.worker, event.message)
+                if step == task.step and ledger.done(item, event.worker, report):
+                    self._patience.done(task.phase, report.seconds)
+            self._take_in(event, ledger, task)
+            self._deal(ledger, task)
+
+    def _deal(self, ledger: Ledger[Item, Report], task: Task[Item]) -> None:
+        """Give what nobody holds to whoever has nothing to do: all of it in equal parts at the start of a
+        phase, and one by one what a lost worker left, so that its replacement gets a share."""
+        free = ledger.free()
+        idle = [worker for worker in self._crew.ready() if not ledger.unfinished(worker)] if free else []
+        if not idle:
+            return
+        if ledger.untouched:
+            parts = split_evenly(free, idle)
+        else:
+            parts = {worker: [item] for worker, item in zip(idle, free, strict=False)}
+        ledger.assign(parts)
+        for worker, items in parts.items():
+            if items:
+                self._crew.members[worker].heard_at = time.monotonic()
+                self._crew.send(worker, task.order(items))
+
+    def _take_in(
+        self,
+        event: Event | None,
+        ledger: Ledger[Item, Report] | None = None,
+        task: Task[Item] | None = None,
+    ) -> None:
+        """What an event means for the crew. Raises RunError where the run cannot go on."""
+        match event:
+            case Joined(worker):
+                self._supervision.ready(worker)
+                if self._crew.members[worker].spec.life > 0:
+                    self._tell("joined", worker, f"worker {worker} is ready")
+            case Lost():
+                self._replace(event, ledger, task)
+            case Said(worker) if worker in self._called_slow:
+                seconds = time.monotonic() - self._called_slow.pop(worker)
+                self._tell("back", worker, f"worker {worker} is back after {seconds:.1f} s")
+            case None:
+                self._end_late_starts()
+                if ledger is not None and task is not None:
+                    self._look_for_silence(ledger, task)
+
+    def _replace(self, lost: Lost, ledger: Ledger[Item, Report] | None, task: Task[Item] | None) -> None:
+        """Free what a lost worker held, and start another unless that has failed too often."""
+        self._called_slow.pop(lost.worker, None)
+        undone = ledger.release(lost.worker) if ledger is not None else []
+        where = "start-up" if not lost.was_ready else task.where if task is not None else "the wait for work"
+        text = _described(lost, where)
+        suspect = None
+        if undone and task is not None:
+            suspect = f"{task.item} {undone[0]}"
+            text += f"; to be done again: {task.item} {', '.join(map(str, undone))}"
+        verdict = self._supervision.lost(lost.worker, where, suspect, was_ready=lost.was_ready)
+        if verdict.end is not None:
+            raise _run_error(f"{verdict.end}, the last of them: {text}", lost)
+        if verdict.replace and lost.worker < self._wanted:
+            self._tell("lost", lost.worker, f"{text}; another is started", lost.trace)
+            try:
+                self._crew.hire([lost.worker])
+                return
+            except RunError as error:
+                text = f"{error} in the place of one that {lost.end}"
+        if not self._crew.members:
+            raise _run_error(f"{text}; no worker is left, and too many were lost to start more", lost)
+        self._tell("left", lost.worker, f"{text}; going on without it", lost.trace)
+
+    def _next_look(self, ledger: Ledger[Item, Report], task: Task[Item]) -> float:
+        """When a silence becomes worth a look, a time.monotonic()."""
+        deadlines = [self._start_deadline()] if self._crew.starting() else []
+        for worker, member in self._crew.members.items():
+            if ledger.unfinished(worker):
+                slow = worker in self._called_slow
+                deadlines.append(member.heard_at + (self._timeout if slow else self._slow_after(task)))
+        return min(deadlines, default=time.monotonic() + START_TIMEOUT_S)
+
+    def _end_late_starts(self) -> None:
+        for worker in self._crew.starting():
+            if time.monotonic() - self._crew.members[worker].heard_at > START_TIMEOUT_S:
+                self._crew.kill(worker, f"was not ready within {START_TIMEOUT_S:g} s, and was killed")
+
+    def _look_for_silence(self, ledger: Ledger[Item, Report], task: Task[Item]) -> None:
+        """Name who is slow, and end who is silent for too long: the loss comes next, handled as any."""
+        for worker, member in self._crew.members.items():
+            silent = time.monotonic() - member.heard_at
+            if not ledger.unfinished(worker):
+                continue
+            if silent > self._timeout:
+                self._crew.kill(
+                    worker, f"gave no answer within {self._timeout:g} s (run.step_timeout_s), and was killed"
+                )
+            elif silent > self._slow_after(task) and worker not in self._called_slow:
+                self._called_slow[worker] = member.heard_at
+                self._tell(
+                    "slow",
+                    worker,
+                    f"worker {worker} (pid {member.process.pid}) has said nothing for {silent:.1f} s in "
+                    f"{task.where}; after {self._timeout:g} s (run.step_timeout_s) it is killed",
+                )
+
+    def _slow_after(self, task: Task[Item]) -> float:
+        return min(self._patience.seconds(task.phase), self._timeout)
+
+    def _start_deadline(self) -> float:
+        """When the first of those that start is late."""
+        members = self._crew.members
+        return min(members[worker].heard_at for worker in self._crew.starting()) + START_TIMEOUT_S
+
+    def _tell(self, kind: Kind, worker: int, text: str, trace: str = "") -> None:
+        self.notify(Notice(kind, worker, text, trace))
+
+
+def _described(lost: Lost, where: str) -> str:
+    reason = f": {lost.reason}" if lost.reason else ""
+    return f"worker {lost.worker} (pid {lost.pid}) {lost.end} during {where}{reason}"
+
+
+def _run_error(text: str, lost: Lost) -> RunError:
+    error = RunError(text)
+    if lost.trace:
+        error.add_note(lost.trace)
+    return error

@@ -1,0 +1,148 @@
+"""What a process did when, as events of the format that ui.perfetto.dev and chrome://tracing open.
+
+Each process records its own steps in memory and writes them to a file of its own; merge_traces makes one of
+them. Clocks are time.perf_counter, which all processes of a machine share.
+
+Format: "Trace Event Format", the Chromium project: complete events X, metadata M, flows s and f.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from feste_dp.runtime import messages as m
+
+MAX_STEPS = 100
+"""Steps in one trace: some thousand events each, more than a viewer shows well."""
+
+_PIECE = "*.events.json"
+# A flow is drawn to the slice that lies around its end; this much before the slice's own end.
+_INSIDE_S = 1e-7
+
+
+class TraceRequest(BaseModel):
+    """Which steps to trace, first and last included, and where each process puts its events."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    first: int
+    last: int
+    directory: str
+
+
+class Recorder:
+    """The events of one process."""
+
+    def __init__(self, request: TraceRequest, name: str, order: int) -> None:
+        """name and order are those of the track."""
+        self._request, self._file = (
+            request,
+            Path(request.directory) / f"{name.replace(' ', '-')}-{os.getpid()}",
+        )
+        self._pid = os.getpid()
+        self._seen: Counter[tuple[str, str]] = Counter()
+        self._events: list[dict[str, Any]] = [
+            self._metadata("process_name", {"name": name}),
+            self._metadata("process_sort_index", {"sort_index": order}),
+            self._metadata("thread_name", {"name": "main"}),
+        ]
+
+    def wants(self, step: int) -> bool:
+        return self._request.first <= step <= self._request.last
+
+    def is_past(self, step: int) -> bool:
+        """Whether no step to come will be traced."""
+        return step > self._request.last
+
+    def slice(self, name: str, category: str, started: float, ended: float, **details: object) -> None:
+        """Something that took from `started` to `ended`, time.perf_counter()."""
+        event: dict[str, Any] = {
+            "name": name,
+            "cat": category,
+            "ph": "X",
+            "ts": 1e6 * started,
+            "dur": 1e6 * max(0.0, ended - started),
+            "pid": self._pid,
+            "tid": self._pid,
+        }
+        if details:
+            event["args"] = details
+        self._events.append(event)
+
+    def phases(self, step: int, phases: Mapping[str, tuple[float, float]]) -> None:
+        """The phases of a step by name, each from when to when."""
+        if self.wants(step):
+            for name, (started, ended) in phases.items():
+                self.slice(name, "phase", started, ended, step=step)
+
+    def sent(self, worker: int, message: m.Message, started: float, ended: float) -> None:
+        """A message to or from this worker left this process."""
+        if self.wants(step_of(message)):
+            kind = type(message).__name__
+            self.slice(f"send {kind}", "message", started, ended, worker=worker, **_words(message))
+            self._flow("s", worker, message, started)
+
+    def received(
+        self, worker: int, message: m.Message, started: float, ended: float, what: str = "read"
+    ) -> None:
+        """A message to or from this worker arrived at the end of what took this long."""
+        if self.wants(step_of(message)):
+            kind = type(message).__name__
+            self.slice(f"{what} {kind}", "message", started, ended, worker=worker, **_words(message))
+            self._flow("f", worker, message, max(started, ended - _INSIDE_S))
+
+    def write(self) -> None:
+        """Put the events where merge_traces finds them, once; what is recorded later is lost."""
+        if self._events:
+            path = self._file.with_name(f"{self._file.name}{_PIECE[1:]}")
+            path.write_text(json.dumps(self._events))
+            self._events = []
+
+    def _flow(self, phase: Literal["s", "f"], worker: int, message: m.Message, at: float) -> None:
+        """Both ends of a message give it the same name: what it says, and how often it has been said."""
+        key = f"{worker} {type(message).__name__} {' '.join(map(str, _words(message).values()))}"
+        self._seen[phase, key] += 1
+        event = {
+            "name": type(message).__name__,
+            "cat": "message",
+            "ph": phase,
+            "id": f"{key} {self._seen[phase, key]}",
+            "ts": 1e6 * at,
+            "pid": self._pid,
+            "tid": self._pid,
+        }
+        self._events.append(event | ({"bp": "e"} if phase == "f" else {}))
+
+    def _metadata(self, name: str, args: dict[str, object]) -> dict[str, Any]:
+        return {"name": name, "ph": "M", "ts": 0, "pid": self._pid, "tid": self._pid, "args": args}
+
+
+def step_of(message: m.Message) -> int:
+    """The step that a message is about; -1 for one about none."""
+    return int(getattr(message, "step", -1))
+
+
+def merge_traces(request: TraceRequest, about: dict[str, str]) -> str:
+    """One JSON text of all pieces, times from the first event on."""
+    events: list[dict[str, Any]] = []
+    for piece in sorted(Path(request.directory).glob(_PIECE)):
+        events += json.loads(piece.read_text())
+    start = min((event["ts"] for event in events if event["ph"] != "M"), default=0.0)
+    for event in events:
+        if event["ph"] != "M":
+            event["ts"] = round(event["ts"] - start, 3)
+    events.sort(key=lambda event: (event["ts"], -event.get("dur", 0)))
+    content = {"traceEvents": events, "displayTimeUnit": "ms", "otherData": about}
+    return json.dumps(content, separators=(",", ":"))
+
+
+def _words(message: m.Message) -> dict[str, object]:
+    """What a message says, offsets and measured values apart."""
+    names = ("step", "shards", "shard", "units", "unit", "first", "last")
+    found = {name: getattr(message, name) for name in names if hasattr(message, name)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}

@@ -1,0 +1,1 @@
+"""How training scales with cores on this machine, and why it stops."""

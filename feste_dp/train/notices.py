@@ -1,0 +1,26 @@
+"""Tells people what happens to the workers: on the screen at once, in the log with all of it."""
+
+from collections.abc import Callable
+
+from feste_dp.runtime.gathering import Notice
+from feste_dp.train.progress import Progress
+from feste_dp.train.run_directory import RunLog
+
+_GOOD_NEWS = ("joined", "back", "count")
+
+
+def teller(progress: Progress, log: RunLog | None = None) -> Callable[[Notice], None]:
+    """What is to be done with a notice; before there is a log, it is only shown."""
+
+    def tell(notice: Notice) -> None:
+        if notice.kind in _GOOD_NEWS:
+            progress.message(notice.text)
+        else:
+            progress.warning(notice.text)
+        if log is None:
+            return
+        (log.info if notice.kind in _GOOD_NEWS else log.warning)(notice.text)
+        for line in notice.trace.splitlines():
+            log.warning(line)
+
+    return tell

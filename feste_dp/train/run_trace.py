@@ -1,0 +1,63 @@
+"""The trace of some steps of a run: asks the processes for their events and makes one file of them."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from types import TracebackType
+
+from feste_dp.errors import UsageError
+from feste_dp.runtime.tracing import MAX_STEPS, TraceRequest, merge_traces
+from feste_dp.train.progress import Progress
+from feste_dp.train.run_directory import write_atomically
+
+
+class RunTrace:
+    """Enter it before the coordinator: it writes the file when all processes have ended.
+
+    Does nothing where no steps are to be traced.
+    """
+
+    def __init__(self, steps: tuple[int, int] | None, progress: Progress) -> None:
+        self._steps, self._progress = steps, progress
+        self.request: TraceRequest | None = None
+        self.directory: Path | None = None
+        """Where the file goes: the run's, once there is one."""
+
+    def __enter__(self) -> "RunTrace":
+        if self._steps is not None:
+            folder = tempfile.mkdtemp(prefix="feste-dp-trace-")
+            self.request = TraceRequest(first=self._steps[0], last=self._steps[1], directory=folder)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.request is None:
+            return
+        try:
+            if self.directory is not None:
+                self._write(self.directory / f"trace-{self.request.first}-{self.request.last}.json")
+        finally:
+            shutil.rmtree(self.request.directory, ignore_errors=True)
+
+    def _write(self, path: Path) -> None:
+        assert self.request is not None
+        about = {"run": path.parent.name, "steps": f"{self.request.first} to {self.request.last}"}
+        text = merge_traces(self.request, about)
+        try:
+            write_atomically(path, text.encode())
+        except OSError as error:
+            self._progress.warning(f"{path}: the trace is not written: {error.strerror}")
+            return
+        self._progress.message(f"trace        {path}, for ui.perfetto.dev or chrome://tracing")
+
+
+def check_steps(steps: tuple[int, int] | None, last_step: int) -> None:
+    """Raises UsageError where the run has no such steps or they are too many."""
+    if steps is None:
+        return
+    first, last = steps
+    if last > last_step:
+        raise UsageError(f"--trace: the run ends with step {last_step}: trace steps up to that")
+    if last - first >= MAX_STEPS:
+        raise UsageError(f"--trace: {last - first + 1} steps are too many: trace at most {MAX_STEPS}")

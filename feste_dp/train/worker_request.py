@@ -1,0 +1,52 @@
+"""Asks a run that is training for another number of workers: by a file in its directory, which it looks for
+between steps."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from feste_dp.config.loading import load_config
+from feste_dp.errors import RunError, UsageError
+from feste_dp.train.run_directory import RunDirectory, is_locked, open_run_directory, write_atomically
+
+_REQUEST = "workers.request"
+_LOOK_S = 0.05
+_MAX_BYTES = 16
+
+
+def request_workers(
+    path: Path, workers: int, program: str, wait: Callable[[float], None] = time.sleep
+) -> None:
+    """Returns once the run has taken it. Raises UsageError where it cannot, RunError where it ended first."""
+    run = open_run_directory(path)
+    shards = load_config(run.config).train.shards
+    if workers > shards:
+        raise UsageError(f"{workers} is more than the run's train.shards {shards}; use at most {shards}")
+    if not is_locked(run):
+        raise UsageError(f"{path} is not training now: {program} resume {path} --workers {workers}")
+    request = _place(run)
+    write_atomically(request, b"%d\n" % workers)
+    while request.exists():
+        if not is_locked(run):
+            request.unlink(missing_ok=True)
+            raise RunError(f"{path} ended before it took the request")
+        wait(_LOOK_S)
+
+
+def take_request(run: RunDirectory) -> int | None:
+    """The number asked for, once; None when nothing is. What is no number is not ours, and is dropped."""
+    request = _place(run)
+    try:
+        with request.open("rb") as file:
+            content = file.read(_MAX_BYTES)
+    except OSError:
+        return None
+    with contextlib.suppress(OSError):
+        request.unlink()
+    number = content.strip()
+    return int(number) if number.isdigit() else None
+
+
+def _place(run: RunDirectory) -> Path:
+    return run.path / _REQUEST

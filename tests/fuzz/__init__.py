@@ -1,0 +1,1 @@
+"""Bytes from nowhere against every reader of the program."""

@@ -1,0 +1,1 @@
+"""The recipes: checked by the tools of their trade, and run."""

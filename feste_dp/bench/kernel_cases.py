@@ -163,9 +163,9 @@ def _row_cases(config: Config) -> Iterator[Case]:
     )
     yield _case(
         "gelu backward",
-        partial(gelu_backward_block, dwide, wide, 0, height, 0, width),
-        (EXP_OPS + 16.0) * wide.size,
-        [dwide, dwide, wide],
+        partial(gelu_backward_block, dwide, wide_out, wide, 0, height, 0, width),
+        (EXP_OPS + 17.0) * wide.size,
+        [dwide, dwide, wide_out, wide],
         cfg.n_layer,
     )
 

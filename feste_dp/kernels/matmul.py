@@ -50,7 +50,7 @@ def matmul(c, a, b, accumulate, pack):
     """
     if c.itemsize == 4:
         added = ADD_TILE if accumulate else 0
-        _product(c, _view(a), _view(b), a.shape[1], added, _view(c), 0, 0, NOTHING, c, pack)
+        _product(c, _view(a), _view(b), a.shape[1], added, _view(c), 0, 0, NOTHING, c, c, pack)
     else:
         _plain_product(c, a, b, accumulate)
 
@@ -60,7 +60,7 @@ def matmul_bias(c, a, b, bias, pack):
     """c = a @ b + bias, bias (N,)"""
     if c.itemsize == 4:
         row = address_of(bias)
-        _product(c, _view(a), _view(b), a.shape[1], ADD_ROW, _view(c), row, 0, NOTHING, c, pack)
+        _product(c, _view(a), _view(b), a.shape[1], ADD_ROW, _view(c), row, 0, NOTHING, c, c, pack)
     else:
         c[:] = bias
         _plain_product(c, a, b, True)
@@ -71,7 +71,7 @@ def matmul_bias_residual(c, a, b, bias, residual, pack):
     """c = residual + (a @ b + bias), residual (M, N)"""
     if c.itemsize == 4:
         row, tile = address_of(bias), _view(residual)
-        _product(c, _view(a), _view(b), a.shape[1], ADD_ROW | ADD_TILE, tile, row, 0, NOTHING, c, pack)
+        _product(c, _view(a), _view(b), a.shape[1], ADD_ROW | ADD_TILE, tile, row, 0, NOTHING, c, c, pack)
     else:
         for i in range(c.shape[0]):
             for j in range(c.shape[1]):
@@ -84,20 +84,20 @@ def matmul_bias_gelu(c, gelu_c, a, b, bias, pack):
     """c = a @ b + bias, gelu_c = gelu(c) while a block of c is still in the cache"""
     if c.itemsize == 4:
         row = address_of(bias)
-        _product(c, _view(a), _view(b), a.shape[1], ADD_ROW, _view(c), row, 0, GELU_FORWARD, gelu_c, pack)
+        _product(c, _view(a), _view(b), a.shape[1], ADD_ROW, _view(c), row, 0, GELU_FORWARD, gelu_c, c, pack)
     else:
         matmul_bias(c, a, b, bias, pack)
         gelu_forward_block(gelu_c, c, 0, c.shape[0], 0, c.shape[1])
 
 
 @inlined_kernel
-def matmul_gelu_backward(c, a, b, x, pack):
-    """c = (a @ b) * gelu'(x), x (M, N)"""
+def matmul_gelu_backward(c, gelu_x, a, b, x, pack):
+    """c = (a @ b) * gelu'(x), gelu_x = gelu(x) once more; x (M, N)"""
     if c.itemsize == 4:
-        _product(c, _view(a), _view(b), a.shape[1], 0, _view(c), 0, 0, GELU_BACKWARD, x, pack)
+        _product(c, _view(a), _view(b), a.shape[1], 0, _view(c), 0, 0, GELU_BACKWARD, gelu_x, x, pack)
     else:
         _plain_product(c, a, b, False)
-        gelu_backward_block(c, x, 0, c.shape[0], 0, c.shape[1])
+        gelu_backward_block(c, gelu_x, x, 0, c.shape[0], 0, c.shape[1])
 
 
 @inlined_kernel
@@ -105,7 +105,7 @@ def matmul_column_sums(c, sums, a, b, accumulate, pack):
     """c = or += a @ b, sums += sum_K(b), taken along while b is packed; sums (N,)"""
     if c.itemsize == 4:
         added, totals = ADD_TILE if accumulate else 0, address_of(sums)
-        _product(c, _view(a), _view(b), a.shape[1], added, _view(c), 0, totals, NOTHING, c, pack)
+        _product(c, _view(a), _view(b), a.shape[1], added, _view(c), 0, totals, NOTHING, c, c, pack)
     else:
         _plain_product(c, a, b, accumulate)
         for k in range(b.shape[0]):
@@ -136,8 +136,8 @@ def _at(view, i, j):
 
 
 @kernel
-def _product(c, a, b, depth, added, tile, row, sums, epilogue, other, pack):
-    """c = a @ b [+ row] [+ tile], then the epilogue, which works with `other`.
+def _product(c, a, b, depth, added, tile, row, sums, epilogue, out, x, pack):
+    """c = a @ b [+ row] [+ tile], then the epilogue, which writes `out` and reads `x` or c.
 
     a, b, tile are views, row and sums addresses; `added` holds ADD_ROW and ADD_TILE; sums 0: none wanted.
     """
@@ -173,9 +173,9 @@ def _product(c, a, b, depth, added, tile, row, sums, epilogue, other, pack):
                     pack.tile,
                 )
                 if last and epilogue == GELU_FORWARD:
-                    gelu_forward_block(other, c, i0, i0 + m, j0, j0 + n)
+                    gelu_forward_block(out, c, i0, i0 + m, j0, j0 + n)
                 elif last and epilogue == GELU_BACKWARD:
-                    gelu_backward_block(c, other, i0, i0 + m, j0, j0 + n)
+                    gelu_backward_block(c, out, x, i0, i0 + m, j0, j0 + n)
 
 
 @kernel

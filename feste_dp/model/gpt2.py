@@ -11,7 +11,6 @@ from feste_dp.kernels.compilation import inlined_kernel, kernel
 from feste_dp.kernels.cross_entropy import cross_entropy_backward, cross_entropy_forward
 from feste_dp.kernels.dropout import dropout_residual_backward, dropout_residual_forward
 from feste_dp.kernels.embedding import embedding_backward, embedding_forward
-from feste_dp.kernels.gelu import gelu_forward
 from feste_dp.kernels.layernorm import layernorm_again, layernorm_backward, layernorm_forward
 from feste_dp.kernels.linear import (
     gelu_linear_backward,
@@ -77,7 +76,6 @@ def backward(
     for layer in range(p.ln_1_w.shape[0] - 1, -1, -1):
         x, x_mid = a.x[layer], a.x_mid[layer]
         dbranch = dropout_residual_backward(da.branch, da.x, s.mask, dropout, draw[0], draw[1], draw[2], 2 * layer + 1)
-        gelu_forward(s.fc_gelu, a.fc[layer])  # once more: not kept
         gelu_linear_backward(da.fc, d.mlp_proj_w[layer], d.mlp_proj_b[layer], dbranch, a.fc[layer], s.fc_gelu, p.mlp_proj_w[layer], accumulate, s.pack)
         layernorm_again(s.ln, x_mid, p.ln_2_w[layer], p.ln_2_b[layer], a.ln_2_mean[layer], a.ln_2_rstd[layer])
         linear_backward(da.ln, d.mlp_fc_w[layer], d.mlp_fc_b[layer], da.fc, s.ln, p.mlp_fc_w[layer], accumulate, s.pack)

@@ -78,7 +78,9 @@ def test_linear_after_gelu_writes_the_gradient_of_finite_differences(shape, accu
     np.testing.assert_array_equal(hidden, pre)
 
     def backward(dpre, dweight, dbias):
-        gelu_linear_backward(dpre, dweight, dbias, dout, pre, gelu_pre.copy(), weight, accumulate, pack)
+        gelu_linear_backward(
+            dpre, dweight, dbias, dout, pre, np.full_like(pre, np.nan), weight, accumulate, pack
+        )
 
     got = gradients(backward, pre, weight, bias, accumulate, rng)
     assert_gradients_match(loss, [pre, weight, bias], got)
@@ -142,9 +144,12 @@ def kernels_and_formulas(shape, dtype, bf16, accumulate, rng):
 
     dpre, dweight, dbias = fresh()
     pre = x[:, ::-1].copy()
-    gelu_linear_backward(dpre, dweight, dbias, dout, pre, x, weight, accumulate, pack)
+    gelu_pre = np.full_like(pre, np.nan)
+    gelu_linear_backward(dpre, dweight, dbias, dout, pre, gelu_pre, weight, accumulate, pack)
     yield "gelu_linear_backward: dpre", dpre, dx_products * gelu_derivative(pre.astype(np.float64))
-    yield "gelu_linear_backward: dweight", dweight - accumulate, dproducts
+    yield "gelu_linear_backward: gelu_pre", gelu_pre, gelu(pre.astype(np.float64))
+    dweight_products = np.einsum("btk,btn->kn", wide(gelu_pre), wide_dout)
+    yield "gelu_linear_backward: dweight", dweight - accumulate, dweight_products
     yield "gelu_linear_backward: dbias", dbias - 1, dout.astype(np.float64).sum((0, 1))
 
     head_dx, dhead, _ = fresh()

@@ -133,12 +133,15 @@ class Surrounded:
         self.gelu_c.assert_nothing_written_around()
 
     def check_gelu_backward(self):
-        matmul_gelu_backward(self.c.view, self.at_a, self.at_b, self.x, self.pack)
+        matmul_gelu_backward(self.c.view, self.gelu_c.view, self.at_a, self.at_b, self.x, self.pack)
         expected, bound = self.product()
         derivative = gelu_derivative(self.x.astype(np.float64))
         bound = bound * (np.abs(derivative) + DERIVATIVE_ERROR) + np.abs(expected) * 2 * DERIVATIVE_ERROR
         assert_within(self.c.view, expected * derivative, bound)
         self.c.assert_nothing_written_around()
+        wide = self.x.astype(np.float64)
+        assert_within(self.gelu_c.view, gelu(wide), FORWARD_ERROR * np.abs(wide))
+        self.gelu_c.assert_nothing_written_around()
 
     def check_column_sums(self, accumulate):
         start, sums, before = self.residual, Guarded(self.b.shape[1]), self.bias
@@ -348,9 +351,10 @@ def test_the_epilogues_are_the_kernels_they_stand_for(rng, bf16):
     gelu_forward_block(gelu_plain, plain, 0, rows, 0, columns)
     np.testing.assert_array_equal(c, plain)
     np.testing.assert_array_equal(gelu_c, gelu_plain)
-    matmul_gelu_backward(c, a, b, x, PACKS[bf16])
-    gelu_backward_block(plain, x, 0, rows, 0, columns)
+    matmul_gelu_backward(c, gelu_c, a, b, x, PACKS[bf16])
+    gelu_backward_block(plain, gelu_plain, x, 0, rows, 0, columns)
     np.testing.assert_array_equal(c, plain)
+    np.testing.assert_array_equal(gelu_c, gelu_plain)
 
 
 @pytest.mark.parametrize("accumulate", [False, True])
@@ -377,5 +381,6 @@ def test_float64_is_the_plain_product_whatever_the_precision(accumulate, rng):
     matmul_bias_gelu(c, gelu_c, a, b, bias, pack)
     assert_close(c, a @ b + bias)
     assert_close(gelu_c, gelu(a @ b + bias))
-    matmul_gelu_backward(c, a, b, residual, pack)
+    matmul_gelu_backward(c, gelu_c, a, b, residual, pack)
     assert_close(c, a @ b * gelu_derivative(residual))
+    assert_close(gelu_c, gelu(residual))

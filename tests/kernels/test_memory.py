@@ -61,7 +61,7 @@ from feste_dp.kernels.gelu import gelu_backward_block, gelu_forward_block
 for m in sizes:
     for n in sizes:
         gelu_forward_block(fenced(m, n), fenced(m, n), 0, m, 0, n)
-        gelu_backward_block(fenced(m, n), fenced(m, n), 0, m, 0, n)
+        gelu_backward_block(fenced(m, n), fenced(m, n), fenced(m, n), 0, m, 0, n)
 """
 
 

@@ -289,13 +289,16 @@ class Trainer:
         self._coordinator.faults.at("sample", self._step)
         sample = self._config.sample
         prompt = self._tokenizer.encode(sample.prompt).tolist()
-        drawn = self._sampler.draw(
+        drawn = []
+        for token in self._sampler.draw(
             prompt,
             sample.tokens,
             temperature=sample.temperature,
             seed=self._config.train.seed,
             step=self._step,
-        )
+        ):
+            drawn.append(token)
+            self._coordinator.tend()  # a worker that is lost meanwhile is replaced meanwhile
         return self._tokenizer.decode([*prompt, *drawn])
 
     def _record(self, row: MetricsRow, is_best: bool) -> None:

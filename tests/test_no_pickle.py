@@ -22,6 +22,8 @@ METHODS = {
     *("recv_pyobj", "send_pyobj", "recv_serialized", "read_pickle"),
     *("unsafe_load", "full_load", "load_module", "exec_module"),
 }
+# Compiles two listings of the package itself, with stamps between their statements, when they are imported.
+OWN_SOURCE = ["kernels/stamps.py: compile", "kernels/stamps.py: exec"]
 FLAGS = {"allow_pickle": True, "shell": True, "weights_only": False}
 
 
@@ -59,11 +61,11 @@ def _is_numpy(function: ast.expr) -> bool:
 
 def test_no_file_of_the_package_can_read_code_from_bytes() -> None:
     found = [
-        f"{path.relative_to(PACKAGE)}:{line}: {name}"
+        f"{path.relative_to(PACKAGE)}: {name}"
         for path in sorted(PACKAGE.rglob("*.py"))
-        for line, name in unsafe(ast.parse(path.read_text()))
+        for _, name in unsafe(ast.parse(path.read_text()))
     ]
-    assert found == []
+    assert found == OWN_SOURCE
 
 
 @pytest.mark.parametrize(

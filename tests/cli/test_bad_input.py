@@ -24,7 +24,7 @@ PREPARE = "prepare TEXT --vocab-size 300 --out new"
 # and RUN are a good config, text, token data and run; `_` stands for a space inside an argument, `""` for an
 # empty one.
 CASES = [
-    ("lauch", "did you mean 'launch'"),
+    ("lauch", "did you mean ... 'launch'"),
     ("launch", "missing option '--config'"),
     ("launch --config nope.yaml", "nope.yaml: no such file"),
     ("launch --config smal.yaml", "did you mean small.yaml?"),

@@ -173,6 +173,6 @@ def test_two_launches_at_once_do_not_meet(place: Place, tmp_path: Path) -> None:
 def test_a_command_outside_the_path_is_suggested_as_it_was_called(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [".venv/bin/feste-dp", "launch"])
     monkeypatch.setenv("PATH", "/nonexistent")
-    assert train._program() == ".venv/bin/feste-dp"
+    assert train.program_name() == ".venv/bin/feste-dp"
     monkeypatch.setattr(sys, "argv", ["/somewhere/pytest"])
-    assert train._program() == "feste-dp"
+    assert train.program_name() == "feste-dp"

@@ -1,17 +1,18 @@
 # make train   sets up .venv and trains on Shakespeare for about three minutes
 # make test    sets up .venv and runs lint, types and all tests (under 15 minutes on two cores)
+# make test-browser   tests the pages in Chromium, which must be installed
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3,$(shell command -v $(p) 2>/dev/null)))
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-long fuzz chaos lint clean
+.PHONY: train test test-long test-browser fuzz chaos lint clean
 
 train: $(VENV)/installed
 	$(BIN)/feste-dp launch --config configs/quick.yaml
 
 test: lint
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long and not browser"
 
 test-long: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m long
@@ -24,6 +25,11 @@ fuzz: $(VENV)/installed-test
 SECONDS ?= 60
 chaos: $(VENV)/installed-test
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS)
+
+test-browser: $(VENV)/installed-browser
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
+		{ echo "error: Chromium and its driver are needed: apt-get install chromium chromium-driver"; exit 2; }
+	$(BIN)/python -m pytest -m browser
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
@@ -43,6 +49,10 @@ $(VENV)/installed: pyproject.toml | $(BIN)/python
 $(VENV)/installed-test: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $(VENV)/installed $@
+
+$(VENV)/installed-browser: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[browser]'
+	@touch $(VENV)/installed $(VENV)/installed-test $@
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -15,10 +15,9 @@ import click
 from benchmarks.comparison import OURS, Contender, as_json, table
 from benchmarks.contenders import PEERS, ROOT, ContenderError, Task, missing, run_round
 from benchmarks.mkl_on_amd import NOTE, build_override, is_amd
-from feste_dp.bench.yardsticks import cpu_name
 from feste_dp.config.loading import load_config
 from feste_dp.errors import UsageError
-from feste_dp.runtime.cpus import usable_cpus
+from feste_dp.runtime.cpus import cpu_name, usable_cpus
 
 # Global batch, sequences a micro-batch (0: all of a shard), warm-up and timed steps, by config.
 _TASKS = {"gpt2_87m": (4, 1, 1, 3), "medium": (16, 0, 3, 10), "tiny": (8, 0, 20, 100)}

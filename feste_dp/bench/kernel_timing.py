@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from feste_dp.bench.kernel_cases import Case, kernel_cases
 from feste_dp.bench.yardsticks import (
     beyond_caches_bytes,
-    cpu_name,
     memory_bytes_per_second,
     peak_flops_per_second,
 )
@@ -22,7 +21,7 @@ from feste_dp.cache import private_directory
 from feste_dp.config.schema import Config
 from feste_dp.errors import RunError
 from feste_dp.kernels.compilation import CACHE_DIRECTORY, CACHE_VARIABLE
-from feste_dp.runtime.cpus import usable_cpus
+from feste_dp.runtime.cpus import cpu_name, usable_cpus
 from feste_dp.runtime.worker_process import worker_environment
 
 _LEAST_S, _LEAST_RUNS = 0.2, 3

@@ -10,12 +10,11 @@ from feste_dp.bench.step_report import (
 from feste_dp.bench.steps import measure_steps
 from feste_dp.bench.yardsticks import (
     beyond_caches_bytes,
-    cpu_name,
     memory_bytes_per_second,
     peak_flops_per_second,
 )
 from feste_dp.config.schema import Config
-from feste_dp.runtime.cpus import default_workers, usable_cpus
+from feste_dp.runtime.cpus import cpu_name, default_workers, usable_cpus
 from feste_dp.train.start import Surroundings
 
 

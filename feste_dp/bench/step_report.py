@@ -8,9 +8,7 @@ from feste_dp.bench.memory import Memory
 from feste_dp.config.schema import Config
 from feste_dp.model.parameters import parameter_count
 from feste_dp.train.estimate import flops_formula, flops_per_token
-from feste_dp.train.step import StepTimes
-
-PHASES = ("compute", "wait", "reduce", "update", "control")
+from feste_dp.train.step import PHASES, StepTimes
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """A step report as text. Pure."""
 
 from feste_dp.bench.memory import COUNTED
-from feste_dp.bench.step_report import PHASES, Bandwidth, StepReport
+from feste_dp.bench.step_report import Bandwidth, StepReport
+from feste_dp.train.step import PHASES
 
 _MEANING = {
     "compute": "mean of the workers' own forward and backward",

@@ -8,6 +8,7 @@ import click
 from feste_dp import __version__
 from feste_dp.cli.bench import bench
 from feste_dp.cli.checkpoint import checkpoint
+from feste_dp.cli.pages import dashboard, report, watch
 from feste_dp.cli.plan import plan
 from feste_dp.cli.prepare import prepare
 from feste_dp.cli.read_run import evaluate, generate
@@ -54,19 +55,11 @@ def cli() -> None:
     """
 
 
-for command in (
-    launch,
-    resume,
-    workers,
-    generate,
-    evaluate,
-    prepare,
-    checkpoint,
-    replay_command,
-    plan,
-    bench,
-    scale,
-):
+COMMANDS = (
+    *(launch, resume, workers, generate, evaluate, prepare, checkpoint, replay_command),
+    *(plan, bench, scale, report, dashboard, watch),
+)
+for command in COMMANDS:
     cli.add_command(command)
 
 

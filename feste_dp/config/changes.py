@@ -74,6 +74,7 @@ FREE = frozenset(
         "run.workers",
         "run.pin",
         "run.step_timeout_s",
+        "run.trackers",
     }
 )
 

@@ -1,4 +1,4 @@
-"""Writes a config as YAML that reads back as the same config."""
+"""Writes a config as YAML that reads back as the same config, or as a flat table."""
 
 import re
 
@@ -16,6 +16,15 @@ def dump_config(config: Config) -> str:
         for key, info in type(section).model_fields.items():
             lines += [f"  # {_sentence(info.description)}", f"  {key}: {_written(getattr(section, key))}"]
     return "\n".join(lines[1:]) + "\n"
+
+
+def flat_values(config: Config) -> dict[str, object]:
+    """Every value by its key as `section.key`, in the order of the schema."""
+    return {
+        f"{name}.{key}": getattr(section, key)
+        for name, section in config
+        for key in type(section).model_fields
+    }
 
 
 def _sentence(text: str | None) -> str:

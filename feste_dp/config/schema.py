@@ -18,6 +18,7 @@ MAX_CPU = 8191
 PathText = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")]
 PathTexts = Annotated[list[PathText], Field(min_length=1, max_length=1000)]
 Precision = Literal["fp32", "bf16"]
+TrackerNames = Annotated[list[Literal["jsonl", "tensorboard", "wandb"]], Field(max_length=3)]
 CpuNumbers = Annotated[list[Annotated[int, Field(ge=0, le=MAX_CPU)]], Field(min_length=1)]
 
 
@@ -173,6 +174,10 @@ class RunConfig(Section):
     """Seconds after which a worker that reports nothing is held to be stuck."""
     on_nonfinite: Literal["stop", "skip"] = Field(default="stop")
     """What a NaN or infinity in a gradient does: stop the run, or skip the update of that step."""
+    trackers: TrackerNames = Field(
+        default_factory=list, json_schema_extra={"expected": "a list of jsonl, tensorboard and wandb"}
+    )
+    """Where else the figures go, beside metrics.csv: any of jsonl, tensorboard (TensorBoard), wandb (W&B)."""
 
 
 class Config(Section):

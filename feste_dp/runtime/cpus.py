@@ -20,6 +20,16 @@ def usable_cores() -> int:
     return min(len(cores), usable_cpus())
 
 
+def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The CPU as it names itself."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
+    return names[0] if names else "unknown CPU"
+
+
 def default_workers(shards: int) -> int:
     """One worker a usable core, at most one a shard."""
     return min(usable_cores(), shards)

@@ -45,17 +45,23 @@ def make_study(plan: Plan, name: str, machine: Machine, found: Measurements, now
         fits=fit_laws(plan.kind, [counts[i].workers for i in within], rates) if within else [],
         limit=find_limit(plan.kind, counts),
         same_bits=same_bits(found.counts),
-        warnings=machine_warnings(machine, plan.counts),
+        warnings=machine_warnings(machine, plan.counts, found.busy_during),
     )
 
 
-def machine_warnings(machine: Machine, counts: Sequence[int]) -> list[str]:
-    """What makes the figures doubtful: a busy machine, more workers than cores."""
+def machine_warnings(machine: Machine, counts: Sequence[int], busy_during: float = 0.0) -> list[str]:
+    """What makes the figures doubtful: a machine that is busy before or, as far as others take its CPUs,
+    during the study, and more workers than cores."""
     warnings = []
     if machine.busy_before > BUSY:
         warnings.append(
             f"the machine is busy: others took {machine.busy_before:.0%} of its CPUs in the second before "
             f"the start (load average {machine.load_before:.2f}); stop them, or do not trust the figures"
+        )
+    if busy_during > BUSY:
+        warnings.append(
+            f"others took {busy_during:.0%} of the CPUs during the study: stop them and measure again, or do "
+            "not trust the figures"
         )
     above = [count for count in counts if count > machine.physical_cores]
     if above:

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from feste_dp import __version__
-from feste_dp.bench.yardsticks import cpu_name
 from feste_dp.runtime.cgroup import groups
-from feste_dp.runtime.cpus import pin_plan, usable_cpus
+from feste_dp.runtime.cpus import cpu_name, pin_plan, usable_cpus
 from feste_dp.scale.study import Cache, Machine
 
 # Others' share of the CPUs above which timings cannot be trusted.
@@ -86,6 +85,27 @@ def busy_share(cpus: Sequence[int], root: Path = Path("/"), seconds: float = _WA
     after = _ticks(cpus, root)
     total = after[1] - before[1]
     return (after[0] - before[0]) / total if total > 0 else 0.0
+
+
+class Bystanders:
+    """What others took of the CPUs since this was made: the CPUs' busy time less that of this process and of
+    its children that have ended."""
+
+    def __init__(self, cpus: Sequence[int], root: Path = Path("/")) -> None:
+        self._cpus, self._root = cpus, root
+        self._busy, self._total = _ticks(cpus, root)
+        self._own = _own_ticks()
+
+    def share(self) -> float:
+        """0 where the kernel does not tell."""
+        busy, total = _ticks(self._cpus, self._root)
+        passed = total - self._total
+        others = (busy - self._busy) - (_own_ticks() - self._own)
+        return min(1.0, max(0.0, others / passed)) if passed > 0 else 0.0
+
+
+def _own_ticks() -> float:
+    return sum(os.times()[:4]) * os.sysconf("SC_CLK_TCK")
 
 
 def versions() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Takes the measurements of a study: rounds over all counts and baselines, so that drift of the machine meets
 all alike. Knows nothing of intervals, laws and files."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -12,6 +13,7 @@ from feste_dp.config.schema import Config
 from feste_dp.errors import RunError, UsageError
 from feste_dp.runtime.cpus import crowding, usable_cpus
 from feste_dp.scale.baselines import BaselineRun, run_one_process, run_torch, why_no_torch
+from feste_dp.scale.machine import Bystanders
 from feste_dp.scale.study import Kind
 from feste_dp.train.progress import Progress
 from feste_dp.train.start import Surroundings, check_machine, counted, prepare
@@ -75,6 +77,8 @@ class Measurements:
     torch: BaselineRuns
     yardsticks: dict[int, Yardsticks]
     """By number of cores at once."""
+    busy_during: float = 0.0
+    """Share of the CPUs' time that others took during the rounds."""
 
 
 def check_plan(plan: Plan, quiet: Surroundings) -> None:
@@ -98,6 +102,7 @@ def measure(plan: Plan, around: Surroundings, quiet: Surroundings) -> Measuremen
         BaselineRuns(skipped=why_no_torch(_torch_config(plan)) if plan.baselines else "left out"),
         {},
     )
+    bystanders = Bystanders(sorted(os.sched_getaffinity(0)))
     for number in range(1, plan.repeats + 1):
 
         def say(what: str, number: int = number) -> None:
@@ -117,6 +122,7 @@ def measure(plan: Plan, around: Surroundings, quiet: Surroundings) -> Measuremen
         if found.torch.skipped is None:
             say("PyTorch")
             _run_torch(plan, found.torch, around)
+    found.busy_during = bystanders.share()
     if plan.kind == "weak":
         _check_against_one_worker(plan, found.counts, around, quiet)
     around.progress.phase("measuring what the cores can do")

@@ -5,8 +5,8 @@ import io
 import textwrap
 from collections.abc import Iterator
 
-from feste_dp.bench.step_report import PHASES
 from feste_dp.scale.study import Baseline, Cache, Count, Fit, Interval, Machine, Study
+from feste_dp.train.step import PHASES
 
 _WIDTH, _LABEL = 110, 15
 _SHOWN = (4, 8, 16, 32, 64, 128)

@@ -10,7 +10,7 @@ from feste_dp.checkpoint.background import BackgroundWriter
 from feste_dp.checkpoint.listing import newest_whole, step_directories
 from feste_dp.checkpoint.loading import load_checkpoint, read_manifest
 from feste_dp.config.changes import check_changes
-from feste_dp.config.dumping import dump_config
+from feste_dp.config.dumping import dump_config, flat_values
 from feste_dp.config.loading import load_config, override_keys
 from feste_dp.config.schema import Config
 from feste_dp.data.preparation import SHAKESPEARE
@@ -20,6 +20,11 @@ from feste_dp.errors import RunError
 from feste_dp.model.parameters import initial_params, parameter_count
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.runtime.cpus import default_workers
+from feste_dp.track.choosing import make_trackers
+from feste_dp.track.events import FINISH, RESUME, START, STOP
+from feste_dp.track.tracker import RunFacts
+from feste_dp.train.history import History
+from feste_dp.train.machine import start_facts
 from feste_dp.train.metrics import MetricsWriter, truncate_after, with_perplexity
 from feste_dp.train.nonfinite import NonFiniteError
 from feste_dp.train.notices import teller
@@ -50,6 +55,9 @@ from feste_dp.train.step_time import LAUNCH_S, estimated_step, run_seconds
 from feste_dp.train.trainer import Outlets, Trainer
 from feste_dp.train.worker_request import take_request
 
+Beginning = tuple[str, str, dict[str, object]]
+"""The kind, text and fields of the event that the history begins with."""
+
 
 def launch(config: Config, out: Path | None, around: Surroundings) -> int:
     """Train a new run; returns the exit status: 0, 1 when something could not be saved, 128 + signal.
@@ -64,6 +72,7 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
     config = _with_absolute_corpus(config)
     workers = config.run.workers or default_workers(config.train.shards)
     warnings = check_machine(config, workers, around, saves_in=out or Path(config.run.dir))
+    make_trackers(config.run.trackers)
     data = prepare(config, around)
     shown = teller(around.progress)
     with (
@@ -81,10 +90,13 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
         trace.directory = run.path
         with RunLock(run, datetime.now(UTC)):
             log = RunLog(run.log)
-            log.info(f"new run, {workers} workers, seed {config.train.seed}")
-            for line in warnings:
-                log.warning(line)
-            return _train(run, config, data, coordinator, workers, log, around)
+
+            def begin(trainer: Trainer) -> Beginning:
+                for line in warnings:
+                    log.warning(line)
+                return START, f"new run, {workers} workers, seed {config.train.seed}", {"warnings": warnings}
+
+            return _train(run, config, data, coordinator, workers, log, around, begin)
 
 
 def resume(
@@ -109,6 +121,7 @@ def resume(
         count = config.run.workers or default_workers(config.train.shards)
         check_steps(around.trace, config.train.steps)
         warnings = check_machine(config, count, around, saves_in=run.checkpoints, resumes=True)
+        make_trackers(config.run.trackers)
         for line in [*damages, *warnings]:
             log.warning(line)
         data = prepare(config, around)
@@ -119,15 +132,20 @@ def resume(
         ):
             trace.directory = run.path
 
-            def begin(trainer: Trainer) -> None:
+            def begin(trainer: Trainer) -> Beginning:
                 start_workers(coordinator, count, around)
                 _put_right(run, dump_config(to_store), data, trainer, around)
-                log.info(f"resumed from {checkpoint.name if checkpoint else 'the start'}, {count} workers")
                 for line in changes:
                     around.progress.message(f"changed: {line}")
                     log.info(f"changed: {line}")
+                where = checkpoint.name if checkpoint else "the start"
+                return (
+                    RESUME,
+                    f"resumed from {where}, {count} workers",
+                    {"changes": changes, "damages": damages},
+                )
 
-            return _train(run, config, data, coordinator, count, log, around, checkpoint, begin)
+            return _train(run, config, data, coordinator, count, log, around, begin, checkpoint)
 
 
 def _train(
@@ -138,10 +156,15 @@ def _train(
     workers: int,
     log: RunLog,
     around: Surroundings,
+    begin: Callable[[Trainer], Beginning],
     resume_from: Path | None = None,
-    begin: Callable[[Trainer], None] = lambda trainer: None,
 ) -> int:
     """Train from `resume_from` or the start; calls begin once it is clear that there are steps to do."""
+
+    def warn(line: str) -> None:
+        around.progress.warning(line)
+        log.warning(line)
+
     first_step = 0
     if resume_from is not None:
         saved = read_manifest(resume_from)
@@ -153,9 +176,12 @@ def _train(
     with contextlib.ExitStack() as stack:
         metrics = stack.enter_context(MetricsWriter(run.metrics))
         stack.enter_context(contextlib.closing(writer))
-        coordinator.tell(teller(around.progress, log))
+        history = stack.enter_context(History(run.events, warn))
+        coordinator.tell(teller(around.progress, log, history))
         take_request(run)  # one that came too late for the process before
-        outlets = Outlets(around.progress, log, metrics, writer, around.signals, lambda: take_request(run))
+        outlets = Outlets(
+            around.progress, log, metrics, history, writer, around.signals, lambda: take_request(run)
+        )
         tokenizer = load_tokenizer(data.tokenizer_path)
         trainer = Trainer(config, data, tokenizer, coordinator, outlets)
         stack.enter_context(contextlib.closing(trainer))
@@ -167,7 +193,11 @@ def _train(
         if trainer.finished:
             around.progress.finish(_already_finished(run, trainer, config, around))
             return 0
-        begin(trainer)
+        kind, line, fields = begin(trainer)
+        log.info(line)
+        facts = RunFacts(run.path, flat_values(config), dump_config(config), trainer.step)
+        history.open(facts, make_trackers(config.run.trackers))
+        history.event(trainer.step, kind, line, **fields, **start_facts(config, data, workers))
         around.progress.announce(_announcement(run, config, data, workers, trainer.step))
         around.signals.defer()
         try:
@@ -187,7 +217,7 @@ def _train(
             writer.abandon()
             around.progress.finish(f"to go on from what is saved:    {around.program} resume {run.path}")
             raise
-        return _finish(run, trainer, config, log, around)
+        return _finish(run, trainer, config, log, history, around)
 
 
 def _put_right(
@@ -206,7 +236,9 @@ def _put_right(
         )
 
 
-def _finish(run: RunDirectory, trainer: Trainer, config: Config, log: RunLog, around: Surroundings) -> int:
+def _finish(
+    run: RunDirectory, trainer: Trainer, config: Config, log: RunLog, history: History, around: Surroundings
+) -> int:
     stopped = around.signals.exit_status if not trainer.finished else 0
     where = f"saved in {run.path}"
     if not trainer.step:
@@ -226,7 +258,9 @@ def _finish(run: RunDirectory, trainer: Trainer, config: Config, log: RunLog, ar
     if trainer.degraded:
         lines.append(f"something could not be saved: see the warnings in {run.log}")
     around.progress.finish("\n".join(lines))
-    log.info(f"{'stopped' if stopped else 'finished'} after step {trainer.step}")
+    line = f"{'stopped' if stopped else 'finished'} after step {trainer.step}"
+    log.info(line)
+    history.event(trainer.step, STOP if stopped else FINISH, line)
     return 1 if trainer.degraded else stopped
 
 

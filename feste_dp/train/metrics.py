@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feste_dp.errors import UsageError
-from feste_dp.train.run_directory import append_whole, write_atomically
+from feste_dp.track.lines import append_whole
+from feste_dp.train.run_directory import write_atomically
 
 COLUMNS = (
     "step",
@@ -163,6 +164,14 @@ def read_metrics(path: Path) -> list[MetricsRow]:
     return [_decode_row(fields) for _, fields in _read_rows(path)]
 
 
+def read_rows(content: bytes) -> tuple[list[MetricsRow], int]:
+    """The complete rows of a piece of a metrics file that begins with a row or with the header, and how many
+    bytes they take. Raises ValueError for a damaged row."""
+    records = _split_records(content)
+    rows = [_decode_row(_split(record)) for record in records if record != _HEADER]
+    return rows, sum(map(len, records))
+
+
 def comparable_rows(path: Path) -> list[dict[str, str]]:
     """The rows as written, without the timing columns: equal for runs that computed the same."""
     return [
@@ -212,6 +221,14 @@ def _read_rows(path: Path) -> list[tuple[bytes, list[str]]]:
 
 def _complete_records(content: bytes, path: Path) -> list[bytes]:
     """The header and the rows, each with its newline; empty when not even the header is complete."""
+    records = _split_records(content)
+    if records[:1] != [_HEADER] and not (not records and _HEADER.startswith(content)):
+        raise UsageError(f"{path} does not start with the header of a metrics file")
+    return records
+
+
+def _split_records(content: bytes) -> list[bytes]:
+    """The complete records, each with its newline."""
     records: list[bytes] = []
     start = end = 0
     open_quote = False
@@ -221,8 +238,6 @@ def _complete_records(content: bytes, path: Path) -> list[bytes]:
         if not open_quote:
             records.append(content[start:end])
             start = end
-    if records[:1] != [_HEADER] and not (not records and _HEADER.startswith(content)):
-        raise UsageError(f"{path} does not start with the header of a metrics file")
     return records
 
 

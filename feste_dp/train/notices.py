@@ -3,20 +3,25 @@
 from collections.abc import Callable
 
 from feste_dp.runtime.gathering import Notice
+from feste_dp.train.history import History
 from feste_dp.train.progress import Progress
 from feste_dp.train.run_directory import RunLog
 
 _GOOD_NEWS = ("joined", "back", "count")
 
 
-def teller(progress: Progress, log: RunLog | None = None) -> Callable[[Notice], None]:
-    """What is to be done with a notice; before there is a log, it is only shown."""
+def teller(
+    progress: Progress, log: RunLog | None = None, history: History | None = None
+) -> Callable[[Notice], None]:
+    """What is to be done with a notice; before there is a log and a history, it is only shown."""
 
     def tell(notice: Notice) -> None:
         if notice.kind in _GOOD_NEWS:
             progress.message(notice.text)
         else:
             progress.warning(notice.text)
+        if history is not None:
+            history.event(history.step, f"worker_{notice.kind}", notice.text, worker=notice.worker)
         if log is None:
             return
         (log.info if notice.kind in _GOOD_NEWS else log.warning)(notice.text)

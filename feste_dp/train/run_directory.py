@@ -1,7 +1,7 @@
 """The directory of one run: made whole or not at all, opened by one writer at a time, with its log.
 
-Knows the names of what lies in it, not what is written there. `write_atomically` and `append_whole` are
-how the small files of a run reach the disk.
+Knows the names of what lies in it, not what is written there. `write_atomically` is how its small files
+reach the disk.
 """
 
 import contextlib
@@ -10,16 +10,19 @@ import itertools
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from feste_dp.errors import UsageError
+from feste_dp.track.lines import append_whole
 
 STAMP = "%Y%m%dT%H%M%SZ"
 _NAME_END = re.compile(r"-(\d{8}T\d{6}Z)(?:-(\d+))?$")
 _REQUIRED = ("config.yaml", "tokenizer.json", "checkpoints")
+_LOCK_TRIES, _LOCK_PAUSE_S = 5, 0.01
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -40,6 +43,10 @@ class RunDirectory:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.csv"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
 
     @property
     def log(self) -> Path:
@@ -88,7 +95,7 @@ def check_can_create_at(path: Path) -> None:
     except OSError as error:
         raise UsageError(f"cannot read {path}: {_reason(error)}") from error
     if not is_empty:
-        hint = f"; to continue its run: feste-dp resume {path}" if _is_run(path) else ""
+        hint = f"; to continue its run: feste-dp resume {path}" if is_run(path) else ""
         raise UsageError(f"{path} is not empty: give --out a new or empty directory{hint}")
 
 
@@ -115,11 +122,11 @@ def open_run_directory(path: Path) -> RunDirectory:
         if not missing:
             return RunDirectory(path)
         for outer in list(path.absolute().parents)[:3]:
-            if _is_run(outer):
+            if is_run(outer):
                 raise UsageError(f"{path} is inside a run, not a run: give {outer}")
         if not path.is_dir():
             raise UsageError(f"{path} is a file: give the directory of a run")
-        runs = [entry for entry in path.iterdir() if _is_run(entry)]
+        runs = [entry for entry in path.iterdir() if is_run(entry)]
         if runs:
             raise UsageError(
                 f"{path} holds runs but is none itself: give one of them, the newest is {max(runs, key=_age)}"
@@ -142,7 +149,7 @@ class RunLock:
         except OSError as error:
             raise UsageError(f"cannot write in the run {run.path}: {_reason(error)}") from error
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(fd)
         except BlockingIOError:
             holder = os.pread(fd, 100, 0).decode(errors="replace").split()
             os.close(fd)
@@ -168,6 +175,16 @@ class RunLock:
 
     def __exit__(self, *raised: object) -> None:
         self.close()
+
+
+def _lock(fd: int) -> None:
+    """Asks a few times: who looks whether the run is alive holds a shared lock for some microseconds."""
+    for _ in range(_LOCK_TRIES):
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOCK_PAUSE_S)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def is_locked(run: RunDirectory) -> bool:
@@ -238,20 +255,6 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.close(directory)
 
 
-def append_whole(fd: int, end: int, data: bytes) -> int:
-    """Writes `data` at `end`, in one call unless the disk fills up; returns the new end. OSError leaves the
-    file cut back to `end`. The descriptor must not be in append mode, which would ignore `end`."""
-    written = 0
-    try:
-        while written < len(data):
-            written += os.pwrite(fd, data[written:], end + written)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.ftruncate(fd, end)
-        raise
-    return end + written
-
-
 def _create(path: Path, config: str, tokenizer: bytes | Path, existing: bool = False) -> RunDirectory:
     """Makes `path` unless it is `existing` and empty, and fills it. FileExistsError when it is there after
     all, UsageError when it cannot be made; either leaves what was there before."""
@@ -289,7 +292,8 @@ def _create(path: Path, config: str, tokenizer: bytes | Path, existing: bool = F
         raise
 
 
-def _is_run(path: Path) -> bool:
+def is_run(path: Path) -> bool:
+    """Whether a directory holds what every run has."""
     return all((path / name).exists() for name in _REQUIRED)
 
 

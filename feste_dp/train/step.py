@@ -28,6 +28,8 @@ from feste_dp.train.nonfinite import (
     is_usable,
 )
 
+PHASES = ("compute", "wait", "reduce", "update", "control")
+
 
 @dataclass(frozen=True)
 class StepTimes:

@@ -29,6 +29,7 @@ from feste_dp.model.parameters import layout, view_params
 from feste_dp.model.sampling import Sampler
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.train.early_stop import EarlyStop
+from feste_dp.train.history import History
 from feste_dp.train.metrics import MetricsRow, MetricsWriter, with_perplexity
 from feste_dp.train.nonfinite import MAX_SKIPPED_IN_A_ROW, NonFiniteError, is_usable
 from feste_dp.train.progress import Progress
@@ -41,11 +42,12 @@ from feste_dp.train.stragglers import Stragglers
 
 @dataclass(frozen=True)
 class Outlets:
-    """Where a run speaks: screen, log, metrics file and checkpoints; and the signals that stop it."""
+    """Where a run speaks: screen, log, metrics, history and checkpoints; and the signals that stop it."""
 
     progress: Progress
     log: RunLog
     metrics: MetricsWriter
+    history: History
     writer: BackgroundWriter
     signals: StopSignals
     requested_workers: Callable[[], int | None] = lambda: None
@@ -156,9 +158,11 @@ class Trainer:
                 result = self.train_step(self._step + 1)
                 seconds = time.perf_counter() - step_started
                 self._step, self._val_loss = self._step + 1, None
+                self._out.history.times(self._step, result.times)
                 self._watch_workers(result.times)
                 if spike := self._spikes.add(self._step, result.train_loss):
                     self._tell(spike)
+                    self._out.history.event(self._step, "spike", spike)
                 numbers = (
                     result.train_loss,
                     result.grad_norm,
@@ -240,13 +244,18 @@ class Trainer:
         """One update of the shared weights; a step that is skipped is said so. See Stepper.step."""
         result = self._stepper.step(step)
         if result.skipped is not None:
-            self._warn(f"step {step} skipped ({self._stepper.skipped_steps} so far): {result.skipped}")
+            line = f"step {step} skipped ({self._stepper.skipped_steps} so far): {result.skipped}"
+            self._warn(line)
+            self._out.history.event(step, "skip", line)
         return result
 
     def _watch_workers(self, times: StepTimes) -> None:
         """Name workers that are slow for a while, and log every worker's times now and then."""
         for verdict in self._stragglers.add(times.worker_compute, times.worker_shards):
             (self._warn if verdict.slow else self._tell)(verdict.line)
+            self._out.history.event(
+                self._step, "worker_slow" if verdict.slow else "worker_back", verdict.line
+            )
         report = self._stragglers.report()
         if report is not None:
             self._out.log.info(report)
@@ -262,13 +271,18 @@ class Trainer:
         self._val_loss = val_loss
         self._early_stop, is_best, stops = self._early_stop.update(self._step, val_loss)
         best = self._early_stop
-        if stops and best.best_loss is not None:
-            self._tell(
-                f"early stop: no better validation loss in {best.evals_since_best} evaluations; "
-                f"best {with_perplexity(best.best_loss)} at step {best.best_step}"
-            )
-        elif stops:
-            self._tell(f"early stop: no finite validation loss in {best.evals_since_best} evaluations")
+        if is_best:
+            line = f"best validation loss so far: {with_perplexity(self._val_loss)}"
+            self._out.history.event(self._step, "best", line, val_loss=self._val_loss)
+        if stops:
+            line = f"early stop: no finite validation loss in {best.evals_since_best} evaluations"
+            if best.best_loss is not None:
+                line = (
+                    f"early stop: no better validation loss in {best.evals_since_best} evaluations; "
+                    f"best {with_perplexity(best.best_loss)} at step {best.best_step}"
+                )
+            self._tell(line)
+            self._out.history.event(self._step, "early_stop", line)
         return is_best
 
     def _draw_sample(self) -> str:
@@ -286,6 +300,7 @@ class Trainer:
 
     def _record(self, row: MetricsRow, is_best: bool) -> None:
         self._guard("metrics row", lambda: self._out.metrics.append(row))
+        self._out.history.row(row)
         self._out.progress.step(row, self._config.train.steps, is_best)
         if row.val_loss is not None:
             best = " (best)" if is_best else ""
@@ -339,8 +354,11 @@ class Trainer:
                 if result.path is None:
                     self._failed_step = result.step
                 self.report_unsaved(str(result.error))
+                self._out.history.event(result.step, "save_failed", str(result.error))
             else:
-                self._out.log.info(f"saved step {result.step} in {result.seconds:.2f} s")
+                line = f"saved step {result.step} in {result.seconds:.2f} s"
+                self._out.log.info(line)
+                self._out.history.event(result.step, "save", line, seconds=round(result.seconds, 3))
 
     def _guard(self, what: str, write: Callable[[], None]) -> None:
         """Training goes on when a file cannot be written; the exit status will say so."""

@@ -23,13 +23,6 @@ def test_a_working_set_beyond_the_caches_is_larger_than_any_of_them(monkeypatch)
     assert yardsticks.beyond_caches_bytes() == 1 << 22
 
 
-def test_the_cpu_is_named_as_it_names_itself(tmp_path):
-    path = tmp_path / "cpuinfo"
-    path.write_text("processor : 0\nmodel name\t: A CPU @ 3 GHz\nmodel name\t: another\n")
-    assert yardsticks.cpu_name(path) == "A CPU @ 3 GHz"
-    assert yardsticks.cpu_name(tmp_path / "missing") == "unknown CPU"
-
-
 def test_the_arena_counts_once_and_each_process_without_it(monkeypatch):
     kib = {
         "/proc/1/status": "VmHWM:\t300 kB\nRssShmem:\t100 kB\nName:\tpython",

@@ -76,10 +76,6 @@ CASES = [
         f"{LAUNCH} --set model.n_embd=65536 --set model.n_head=1 --set model.n_layer=1024",
         "memory: ... MiB more are needed ... free memory or raise its limit, or set the model smaller",
     ),
-    (
-        f"{LAUNCH} --set checkpoint.keep=1000000 --set checkpoint.every=1 --set train.steps=1000000000",
-        "disk: ",
-    ),
     (f"{LAUNCH} --set train.batch_size=6", "6 is not divisible by train.shards 4"),
     (f"{LAUNCH} --set train.shards=3", "3 is not a power of two"),
     (f"{LAUNCH} --set model.n_head=3", "not divisible by model.n_head 3"),

@@ -50,6 +50,7 @@ OTHER = {
     "run.pin": "[0, 1]",
     "run.step_timeout_s": "5",
     "run.on_nonfinite": "skip",
+    "run.trackers": "[jsonl]",
 }
 
 

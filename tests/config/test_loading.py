@@ -482,6 +482,7 @@ def configs(draw: st.DrawFn) -> Config:
                 ),
                 "step_timeout_s": draw(st.floats(0, 1e6, exclude_min=True)),
                 "on_nonfinite": draw(st.sampled_from(["stop", "skip"])),
+                "trackers": draw(st.lists(st.sampled_from(["jsonl", "tensorboard", "wandb"]), max_size=3)),
             },
         }
     )

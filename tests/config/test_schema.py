@@ -62,9 +62,9 @@ def test_the_sections_and_keys_are_those_of_the_design():
         "eval": ["every", "batches", "patience"],
         "sample": ["every", "prompt", "tokens", "temperature"],
         "checkpoint": ["every", "keep"],
-        "run": ["name", "dir", "workers", "pin", "step_timeout_s", "on_nonfinite"],
+        "run": ["name", "dir", "workers", "pin", "step_timeout_s", "on_nonfinite", "trackers"],
     }
-    assert known_keys()[0] == "model.vocab_size" and known_keys()[-1] == "run.on_nonfinite"
+    assert known_keys()[0] == "model.vocab_size" and known_keys()[-1] == "run.trackers"
 
 
 def test_derived_values_follow_from_the_keys():

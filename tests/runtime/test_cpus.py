@@ -94,3 +94,10 @@ def test_too_few_or_repeated_cpus_are_refused(four_cpus):
 def test_the_cpus_of_this_machine_can_be_pinned():
     allowed = os.sched_getaffinity(0)
     assert set(pin_plan("auto", len(allowed))) == allowed
+
+
+def test_the_cpu_is_named_as_it_names_itself(tmp_path):
+    path = tmp_path / "cpuinfo"
+    path.write_text("processor : 0\nmodel name\t: A CPU @ 3 GHz\nmodel name\t: another\n")
+    assert cpus.cpu_name(path) == "A CPU @ 3 GHz"
+    assert cpus.cpu_name(tmp_path / "missing") == "unknown CPU"

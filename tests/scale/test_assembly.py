@@ -100,3 +100,5 @@ def test_a_busy_machine_and_too_many_workers_are_warned_of():
     busy, many = machine_warnings(replace(MACHINE, busy_before=0.5), [1, 4, 8])
     assert "others took 50% of its CPUs" in busy
     assert many.startswith("4, 8 workers share 2 physical cores")
+    (during,) = machine_warnings(MACHINE, [1, 2], busy_during=0.31)
+    assert during.startswith("others took 31% of the CPUs during the study")

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from feste_dp.scale import machine
-from feste_dp.scale.machine import busy_share, cgroup_limits, physical_cores, read_machine, versions
+from feste_dp.scale.machine import (
+    Bystanders,
+    busy_share,
+    cgroup_limits,
+    physical_cores,
+    read_machine,
+    versions,
+)
 from feste_dp.scale.study import Cache
 
 
@@ -69,6 +76,16 @@ def test_a_busy_cpu_is_seen_and_one_that_is_not_ours_does_not_count(root, monkey
     assert busy_share([0], root) == pytest.approx(0.2)  # taken by the hypervisor
     (root / "proc/stat").write_text("cpu0 10 0 0 90 0 0 0 0 0 0\ncpu1 0 0 0 100 0 0 0 0 0 0\n")
     assert busy_share([0, 1], root) == pytest.approx(0.6, abs=0.07)
+
+
+def test_what_this_process_takes_itself_is_not_taken_by_others(root, monkeypatch):
+    monkeypatch.setattr(machine, "_own_ticks", lambda: 100.0)
+    bystanders = Bystanders([0, 1], root)
+    assert bystanders.share() == 0.0
+    # 100 ticks passed on each, all of one and a tenth of the other busy, 80 of these our own
+    (root / "proc/stat").write_text("cpu0 110 0 0 90 0 0 0 0 0 0\ncpu1 10 0 0 190 0 0 0 0 0 0\n")
+    monkeypatch.setattr(machine, "_own_ticks", lambda: 180.0)
+    assert bystanders.share() == pytest.approx(30 / 200)
 
 
 def test_this_machine_can_be_read():

@@ -25,6 +25,7 @@ from feste_dp.runtime.faults import Faults
 from feste_dp.runtime.results import Gradient
 from feste_dp.runtime.warmup import compile_kernels
 from feste_dp.train import launch as launching
+from feste_dp.train.history import History
 from feste_dp.train.metrics import MetricsWriter, read_metrics
 from feste_dp.train.nonfinite import MAX_SKIPPED_IN_A_ROW, NonFiniteError
 from feste_dp.train.progress import Progress
@@ -135,7 +136,12 @@ def make_trainer(prepared, tmp_path):
             tmp_path / "checkpoints", parameter_count(config.model), keep=9, filesystem=filesystem
         )
         outlets = Outlets(
-            Recorder(), RunLog(tmp_path / "log.txt"), metrics(tmp_path / "metrics.csv"), writer, StopSignals()
+            Recorder(),
+            RunLog(tmp_path / "log.txt"),
+            metrics(tmp_path / "metrics.csv"),
+            History(tmp_path / "events.jsonl", pytest.fail),
+            writer,
+            StopSignals(),
         )
         opened.extend([outlets.metrics, writer])
         coordinator = coordinator or FakeCoordinator(parameter_count(config.model))

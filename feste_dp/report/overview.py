@@ -1,0 +1,84 @@
+"""The first page of the dashboard: a card for each run and each study, newest first."""
+
+from collections.abc import Sequence
+from urllib.parse import quote
+
+from feste_dp.report.axes import exact_axis, make_axis
+from feste_dp.report.curves import loss_sparkline
+from feste_dp.report.markup import Markup, section, tag
+from feste_dp.report.run_data import RunData
+from feste_dp.report.run_sections import head
+
+RUN_ADDRESS, STUDY_ADDRESS, COMPARE_ADDRESS = "/runs/", "/studies/", "/compare"
+
+
+def overview_parts(runs: Sequence[RunData], studies: Sequence[str], problems: dict[str, str]) -> list[Markup]:
+    """Sections for all runs, those that train now in front; problems are runs that cannot be read."""
+    ordered = sorted(runs, key=_newest_first)
+    ordered.sort(key=lambda run: run.status.is_over)
+    cards = [_card(run, number % 8 + 1) for number, run in enumerate(ordered)]
+    broken = [
+        tag("article", {"class": "card", "id": f"run-{name}"}, tag("h3", None, name),
+            tag("p", {"class": "problem"}, problem))
+        for name, problem in problems.items()
+    ]  # fmt: skip
+    form = tag(
+        "form",
+        {"action": COMPARE_ADDRESS, "method": "get"},
+        tag(
+            "div",
+            {"class": "toolbar"},
+            tag("button", {"class": "tool", "type": "submit"}, "compare chosen runs"),
+        )
+        if len(cards) > 1
+        else None,
+        tag("div", {"class": "cards"}, cards, broken),
+    )
+    running = sum(not run.status.is_over for run in runs)
+    lead = f"{len(runs) + len(problems)} in all, {running} training now"
+    parts = [section("runs", "Runs", form, lead=lead)]
+    if not cards and not broken:
+        parts = [
+            section(
+                "runs", "Runs", tag("p", {"class": "empty"}, "none yet; this page shows them as they start")
+            )
+        ]
+    if studies:
+        links = [tag("p", None, tag("a", {"href": STUDY_ADDRESS + quote(name)}, name)) for name in studies]
+        parts.append(section("studies", "Scaling studies", tag("div", {"class": "panel"}, links)))
+    return parts
+
+
+def _card(run: RunData, color: int) -> Markup:
+    title = tag("a", {"href": RUN_ADDRESS + quote(run.name)}, run.name)
+    choose = tag(
+        "label",
+        {"class": "compare"},
+        tag("input", {"type": "checkbox", "name": "run", "value": run.name}),
+        "compare",
+    )
+    return head(run, color, title, Markup(_sparkline(run) + choose))
+
+
+def _sparkline(run: RunData) -> Markup:
+    """The course of the training loss, with no axes."""
+    points = loss_sparkline(run)
+    if len(points) < 2:
+        return tag("div", {"class": "spark"})
+    across, up = exact_axis(points[0][0], points[-1][0]), make_axis(y for _, y in points)
+    places = "L".join(f"{across.share(x) * 300:.1f} {(1 - up.share(y)) * 54:.1f}" for x, y in points)
+    drawing = tag(
+        "svg",
+        {
+            "viewBox": "0 0 300 54",
+            "preserveAspectRatio": "none",
+            "role": "img",
+            "aria-label": "training loss",
+        },
+        tag("path", {"d": f"M{places}"}),
+    )
+    return tag("div", {"class": "spark"}, drawing)
+
+
+def _newest_first(run: RunData) -> float:
+    return -run.events[0].time.timestamp() if run.events else -run.path.stat().st_mtime

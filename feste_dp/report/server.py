@@ -1,0 +1,137 @@
+"""Serves the dashboard over HTTP: on loopback unless told otherwise, GET only, for known host names only."""
+
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from feste_dp.errors import UsageError
+from feste_dp.report.dashboard import Dashboard
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+def serve(directory: Path, host: str, port: int, say: Callable[[str], object]) -> int:
+    """Serve until Ctrl-C; returns the exit status. Raises UsageError: no library, directory or port."""
+    try:
+        import uvicorn
+    except ImportError as error:
+        raise UsageError(
+            f"the dashboard needs {error.name}, which is not installed: pip install 'feste-dp[dashboard]'"
+        ) from None
+    app = make_app(Dashboard(directory), host)
+    listener = _listen(host, port)
+    address, port = listener.getsockname()[:2]
+    shown = f"[{address}]" if ":" in address else address
+    say(f"the runs in {directory}: http://{shown}:{port}/    (Ctrl-C ends this)")
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
+    try:
+        server.run(sockets=[listener])
+    except KeyboardInterrupt:
+        pass
+    finally:
+        listener.close()
+    return 0
+
+
+def make_app(dashboard: Dashboard, host: str) -> "ASGIApp":
+    """The application, as any ASGI server takes it."""
+    try:
+        from starlette.applications import Starlette
+        from starlette.responses import HTMLResponse, Response
+        from starlette.routing import Route
+    except ImportError as error:
+        raise UsageError(
+            f"the dashboard needs {error.name}, which is not installed: pip install 'feste-dp[dashboard]'"
+        ) from None
+
+    def answer(request: "Request") -> Response:
+        chosen = request.query_params.getlist("run")
+        made = dashboard.answer(request.url.path, chosen, request.headers.get("if-none-match"))
+        headers = {"ETag": made.version} if made.version else {}
+        if made.status == 304:
+            return Response(status_code=304, headers=headers)
+        return HTMLResponse(made.body, made.status, headers)
+
+    app = Starlette(routes=[Route("/{path:path}", answer, methods=["GET"])])
+    return _Guard(app, host)
+
+
+def is_known_host(header: str, bound_to: str, own_names: Iterable[str]) -> bool:
+    """Whether a Host header names this server: by an address, as localhost, or by the machine's own name.
+
+    A page of a stranger that lets its own name point here (DNS rebinding) is none of these.
+    """
+    name = header.rsplit(":", 1)[0] if not header.endswith("]") else header
+    name = name.strip("[]").lower().rstrip(".")
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return name in {"localhost", bound_to.lower(), *(own.lower() for own in own_names)}
+    return True
+
+
+class _Guard:
+    """Refuses unknown hosts before anything is looked up, and adds the headers that every answer has."""
+
+    def __init__(self, app: "ASGIApp", host: str) -> None:
+        self._app, self._host = app, host
+        self._own = [] if _is_loopback(host) else [socket.gethostname(), socket.getfqdn()]
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        from starlette.responses import PlainTextResponse
+
+        if scope["type"] != "http":
+            return
+
+        async def send_guarded(message: "Message") -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message["headers"],
+                    *((name.encode(), value.encode()) for name, value in _HEADERS.items()),
+                ]
+            await send(message)
+
+        given = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+        app: Callable[[Scope, Receive, Send], Awaitable[None]] = self._app
+        if not is_known_host(given, self._host, self._own):
+            app = PlainTextResponse("unknown host: open this page by the address it is served at\n", 421)
+        await app(scope, receive, send_guarded)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises UsageError."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise UsageError(f"--host {host}: {error.strerror}") from None
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        raise UsageError(
+            f"cannot listen at {host}, port {port}: {error.strerror}; give another --port, 0 takes a free one"
+        ) from None
+    return listener

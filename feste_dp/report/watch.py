@@ -1,0 +1,150 @@
+"""feste-dp watch: a run on the terminal until it ends. The same data as the pages; reads only."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from feste_dp.report.curves import loss_sparkline
+from feste_dp.report.run_data import RunData, RunReader
+from feste_dp.report.run_sections import ROUTINE, figures
+from feste_dp.track.events import Event
+from feste_dp.train.metrics import MetricsRow
+from feste_dp.train.progress import PlainProgress, printable
+from feste_dp.train.step import PHASES
+
+LOOK_EVERY_S = 1.0
+EXIT_STATUS = {"finished": 0, "running": 0, "stopped": 130, "failed": 1, "lost": 1}
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_STATE_STYLES = {"running": "cyan", "finished": "green", "stopped": "yellow", "failed": "red", "lost": "red"}
+_PHASE_STYLES = dict(zip(PHASES, ("blue", "red", "green", "yellow", "magenta"), strict=True))
+_SHOWN_EVENTS, _SHOWN_WORKERS, _SAMPLE_LINES = 6, 16, 8
+
+
+def watch_run(path: Path, out: TextIO, is_terminal: bool, sleep: Callable[[float], None] = time.sleep) -> int:
+    """Show the run until it ends; returns the exit status. Raises UsageError where there is no run."""
+    reader = RunReader(path)
+    if is_terminal:
+        return _watch_live(reader, Console(file=out, markup=False, emoji=False, highlight=False), sleep)
+    return _watch_plainly(reader, out, sleep)
+
+
+def _watch_live(reader: RunReader, console: Console, sleep: Callable[[float], None]) -> int:
+    run = reader.read()
+    with Live(view(run, console.width), console=console, auto_refresh=False) as live:
+        while not run.status.is_over:
+            sleep(LOOK_EVERY_S)
+            run = reader.read()
+            live.update(view(run, console.width), refresh=True)
+        live.update(view(run, console.width), refresh=True)
+    return EXIT_STATUS[run.status.state]
+
+
+def _watch_plainly(reader: RunReader, out: TextIO, sleep: Callable[[float], None]) -> int:
+    """Lines as launch prints them, and one for each event that is not routine."""
+    progress = PlainProgress(out, out)
+    shown_events = last_step = 0
+    while True:
+        run = reader.read()
+        told = [event for event in run.events[shown_events:] if event.kind not in ROUTINE]
+        rows = [row for row in run.rows if row.step > last_step]
+        news: list[Event | MetricsRow] = [*rows, *told]
+        for each in sorted(news, key=lambda each: each.step):
+            if isinstance(each, Event):
+                progress.message(_event_line(each))
+            else:
+                progress.step(each, run.config.train.steps)
+                if each.sample:
+                    progress.sample(each.step, each.sample)
+        shown_events, last_step = len(run.events), max(last_step, run.last_step)
+        if run.status.is_over:
+            progress.finish(f"{run.status.state}: {run.status.text}")
+            return EXIT_STATUS[run.status.state]
+        sleep(LOOK_EVERY_S)
+
+
+def view(run: RunData, width: int = 100) -> RenderableType:
+    """All of a run that fits a screen."""
+    state = Text.assemble(
+        (run.status.state, f"bold {_STATE_STYLES[run.status.state]}"), "  ", printable(run.status.text)
+    )
+    parts: list[RenderableType] = [state, _bar(run, width - 4), _figures(run)]
+    if curve := _sparkline(run, min(width - 20, 100)):
+        parts.append(Text.assemble(("loss  ", "dim"), (curve, "cyan")))
+    if run.times:
+        parts += [_phases(run.times[-1], width - 4), _workers(run.times[-1])]
+    if events := run.events[-_SHOWN_EVENTS:]:
+        parts.append(
+            Text("\n".join(_event_line(event) for event in events), style="dim", overflow="ellipsis")
+        )
+    if sample := next((row for row in reversed(run.rows) if row.sample), None):
+        lines = printable(sample.sample).expandtabs(4).split("\n")[:_SAMPLE_LINES]
+        parts.append(Panel(Text("\n".join(lines)), title=f"sample at step {sample.step}", title_align="left"))
+    return Panel(Group(*parts), title=Text(printable(run.name)), title_align="left")
+
+
+def _bar(run: RunData, width: int) -> Text:
+    full = round(width * min(1.0, run.last_step / run.config.train.steps))
+    return Text.assemble(("━" * full, "cyan"), ("─" * (width - full), "dim"))
+
+
+def _figures(run: RunData) -> Table:
+    grid = Table.grid(padding=(0, 3))
+    shown = list(figures(run).items())
+    for _ in range(4):
+        grid.add_column()
+    for first in range(0, len(shown), 4):
+        cells = [Text.assemble((f"{name} ", "dim"), value) for name, value in shown[first : first + 4]]
+        grid.add_row(*cells)
+    return grid
+
+
+def _sparkline(run: RunData, width: int) -> str:
+    values = [y for _, y in loss_sparkline(run, max(width, 8))]
+    if len(values) < 2:
+        return ""
+    values = [values[index * len(values) // width] for index in range(min(width, len(values)))]
+    low, high = min(values), max(values)
+    return "".join(_BLOCKS[round((value - low) / ((high - low) or 1.0) * 7)] for value in values)
+
+
+def _phases(times: Event, width: int) -> Text:
+    """One bar of a step's time, and what its parts are."""
+    phases = times.fields.get("phases_ms")
+    numbers = {phase: _number(phases.get(phase)) for phase in PHASES} if isinstance(phases, dict) else {}
+    total = sum(numbers.values())
+    if total <= 0:
+        return Text("")
+    line = Text()
+    passed = 0.0
+    for phase, number in numbers.items():
+        first, passed = round(width * passed / total), passed + number
+        line.append("█" * (round(width * passed / total) - first), _PHASE_STYLES[phase])
+    line.append("\n")
+    for phase, number in numbers.items():
+        line.append(f"{phase} {number:.2f} ms  ", _PHASE_STYLES[phase])
+    return line
+
+
+def _workers(times: Event) -> Text:
+    each = times.fields.get("worker_compute_ms")
+    numbers = [_number(value) for value in each] if isinstance(each, list) else []
+    shown = "  ".join(f"{worker}: {number:.2f}" for worker, number in enumerate(numbers[:_SHOWN_WORKERS]))
+    more = f"  and {len(numbers) - _SHOWN_WORKERS} more" if len(numbers) > _SHOWN_WORKERS else ""
+    return Text.assemble(("workers, ms of compute  ", "dim"), shown + more)
+
+
+def _event_line(event: Event) -> str:
+    return printable(f"{event.time:%H:%M:%S}  step {event.step}  {event.kind}: {event.text}").replace(
+        "\n", " "
+    )
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0

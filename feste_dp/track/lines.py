@@ -1,0 +1,60 @@
+"""A file that only grows, line by line. Knows nothing of what the lines say.
+
+A kill leaves at most one partial last line: readers drop it, and the next writer cuts it off.
+"""
+
+import contextlib
+import os
+from pathlib import Path
+
+_BLOCK = 65536
+
+
+class LineFile:
+    """Appends lines to `path`, made if need be; a partial last line is cut first.
+
+    OSError from any call leaves the file whole up to its last full line, and a later line may be tried.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            self._end = _end_of_last_line(self._fd)
+            os.ftruncate(self._fd, self._end)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def append(self, line: str) -> None:
+        """Hands the line, without its newline, to the system in one write call."""
+        self._end = append_whole(self._fd, self._end, f"{line}\n".encode(errors="backslashreplace"))
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+
+def append_whole(fd: int, end: int, data: bytes) -> int:
+    """Writes `data` at `end`, in one call unless the disk fills up; returns the new end. OSError leaves the
+    file cut back to `end`. The descriptor must not be in append mode, which would ignore `end`."""
+    written = 0
+    try:
+        while written < len(data):
+            written += os.pwrite(fd, data[written:], end + written)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(fd, end)
+        raise
+    return end + written
+
+
+def _end_of_last_line(fd: int) -> int:
+    """The offset behind the last newline, 0 where there is none."""
+    start = os.fstat(fd).st_size
+    while start > 0:
+        stop, start = start, max(0, start - _BLOCK)
+        newline = os.pread(fd, stop - start, start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+    return 0

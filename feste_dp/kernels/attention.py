@@ -33,6 +33,7 @@ from feste_dp.kernels.simd import (
     load_vector,
     spread,
     store_vector,
+    sum_of_lanes,
     transpose_square,
     where_less,
 )
@@ -260,11 +261,7 @@ def _head_backward(dq, dk, dv, dout, out, lse, q, k, v, scratch, pack):
         pack_rows(q_channels + block, q_block, head, queries, 1, stride, bf16)
         pack_rows(dout_channels + block, dout_block, head, queries, 1, out_stride, bf16)
     dot = scratch.rows
-    for t in range(positions):
-        total = np.float32(0)
-        for c in range(head):
-            total += dout[t, c] * out[t, c]
-        dot[t] = total
+    _dot_rows(dot, dout, out)
     for u0 in range(0, positions, KEYS):
         keys = min(KEYS, positions - u0)
         k_address = address_of(k) + FLOAT_BYTES * u0 * stride
@@ -312,6 +309,26 @@ def _head_backward(dq, dk, dv, dout, out, lse, q, k, v, scratch, pack):
             t1 = t2
         _store_transposed(dk[u0 : u0 + keys], dk_sums)
         _store_transposed(dv[u0 : u0 + keys], dv_sums)
+
+
+@kernel
+def _dot_rows(dot, x, y):
+    """dot[t] = sum_D(x[t] * y[t]), x and y (T, D), unit stride along D.
+
+    By vectors, because a slice of columns has strides that the compiler does not know: 3.7 % of the backward
+    pass at T = 1024, 11 % at T = 64, before.
+    """
+    head = x.shape[1]
+    whole = head - head % LANES
+    for t in range(x.shape[0]):
+        x_row, y_row, sums = address_of(x[t]), address_of(y[t]), spread(np.float32(0))
+        for c in range(0, whole, LANES):
+            at = FLOAT_BYTES * c
+            sums = sums + load_vector(x_row + at) * load_vector(y_row + at)
+        total = sum_of_lanes(sums)
+        for c in range(whole, head):
+            total += x[t, c] * y[t, c]
+        dot[t] = total
 
 
 @kernel

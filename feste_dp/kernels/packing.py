@@ -100,9 +100,10 @@ def pack_rows(panels, source, rows, depth, row, step, bf16):
             done = depth // stride * stride
             for i_tile in range(0, TILE_ROWS, ROW_TILE):
                 missing = i_tile + ROW_TILE - present
+                first = i_tile if i_tile < present else 0  # a row that is there, though none may be wanted
                 for k in range(0, done, stride):
                     target = panel + FLOAT_BYTES * (k * LANES // stride * TILE_ROWS + i_tile)
-                    tile = start + FLOAT_BYTES * (i_tile * row + k)
+                    tile = start + FLOAT_BYTES * (first * row + k)
                     if missing > 0 and bf16:
                         transpose_some_rows_bf16(target, TILE_ROWS, tile, row, ROW_TILE - missing)
                     elif missing > 0:

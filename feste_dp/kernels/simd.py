@@ -177,6 +177,22 @@ def spread(typingctx, x):
 
 
 @intrinsic
+def sum_of_lanes(typingctx, x):
+    """Of a vector, halves upon halves: (l0 + l8) + (l4 + l12) and so on."""
+
+    def codegen(context, builder, signature, args):
+        (total,), span = args, LANES // 2
+        while span:
+            upper = builder.shuffle_vector(
+                total, total, ir.Constant(WORDS, [(lane + span) % LANES for lane in range(LANES)])
+            )
+            total, span = builder.fadd(total, upper, flags=_IN_ORDER), span // 2
+        return builder.extract_element(total, I32(0))
+
+    return types.float32(vector), codegen
+
+
+@intrinsic
 def lane_numbers(typingctx):
     """0, 1, 2, ... LANES - 1."""
     numbers = ir.Constant(VECTOR, [float(lane) for lane in range(LANES)])

@@ -7,6 +7,7 @@ from feste_dp.kernels.packing import (
     BLOCK_COLUMNS,
     BLOCK_DEPTH,
     BLOCK_ROWS,
+    PANELS_AT_ONCE,
     make_pack_buffers,
     pack_columns,
     pack_rows,
@@ -87,7 +88,9 @@ def test_the_largest_blocks_fill_the_pack_buffers_and_no_float_more(layout, bf16
 
 
 @both_precisions
-@pytest.mark.parametrize("columns", [1, LANES + 1, TILE_COLUMNS, 2 * TILE_COLUMNS + 7])
+@pytest.mark.parametrize(
+    "columns", [1, LANES + 1, TILE_COLUMNS, 2 * TILE_COLUMNS + 7, (PANELS_AT_ONCE + 1) * TILE_COLUMNS + 3]
+)
 @pytest.mark.parametrize("depth", [1, 2, 33])
 def test_the_sums_of_columns_are_added_to_what_is_there(columns, depth, bf16, rng):
     matrix = random_matrix(rng, columns, depth)

@@ -20,8 +20,11 @@ from feste_dp.kernels.simd import (
     maximum,
     spread,
     store_vector,
+    sum_of_lanes,
     transpose_rows,
     transpose_rows_bf16,
+    transpose_some_rows,
+    transpose_some_rows_bf16,
     transpose_square,
     transpose_square_bf16,
     where_less,
@@ -202,6 +205,20 @@ def test_every_operation_of_a_vector_is_that_of_its_floats(rng):
     np.testing.assert_array_equal(out, [*expected, np.full_like(x, WRITTEN_ONLY_BY_A_BUG)])
 
 
+def test_the_lanes_of_a_vector_are_summed_by_halves(rng):
+    @numba.njit(fastmath=FASTMATH)
+    def total(x):
+        return sum_of_lanes(load_vector(x.ctypes.data))
+
+    x = random_matrix(rng, 1, LANES)[0]
+    halves = x
+    while halves.size > 1:
+        halves = halves[: halves.size // 2] + halves[halves.size // 2 :]
+    assert total(x) == halves[0]
+    x[LANES - 1] = np.nan
+    assert np.isnan(total(x))
+
+
 def test_a_constant_takes_the_type_of_its_like():
     @numba.njit
     def third_like(x):
@@ -238,6 +255,29 @@ def test_a_transposed_tile_is_written_where_it_belongs_and_nowhere_else(name, rn
         tile = (bits[:, 0::2] | bits[:, 1::2] << 16).view(np.float32)
     expected[:, 3 : 3 + height] = tile.T
     call(target, source)
+    np.testing.assert_array_equal(target.view(np.uint32), expected.view(np.uint32))
+
+
+@pytest.mark.parametrize("bf16", PRECISIONS)
+@pytest.mark.parametrize("present", [-1, 0, 1, ROW_TILE - 1, ROW_TILE])
+def test_a_transposed_tile_of_fewer_rows_reads_these_alone_and_has_zeros_for_the_rest(present, bf16, rng):
+    transpose = transpose_some_rows_bf16 if bf16 else transpose_some_rows
+
+    @numba.njit
+    def call(target, source, present):
+        transpose(target.ctypes.data, target.shape[1], source.ctypes.data, source.shape[1], present)
+
+    source = np.full((ROW_TILE, LANES * (2 if bf16 else 1)), np.nan, np.float32)
+    source[: max(0, present)] = tile = random_matrix(rng, max(0, present), source.shape[1])
+    target, expected = (
+        np.full((LANES, ROW_TILE), WRITTEN_ONLY_BY_A_BUG),
+        np.zeros((LANES, ROW_TILE), np.float32),
+    )
+    if bf16:
+        bits = bfloat16_bits(tile).astype(np.uint32)
+        tile = (bits[:, 0::2] | bits[:, 1::2] << 16).view(np.float32)
+    expected[:, : max(0, present)] = tile.T
+    call(target, source, present)
     np.testing.assert_array_equal(target.view(np.uint32), expected.view(np.uint32))
 
 

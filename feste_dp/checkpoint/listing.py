@@ -8,6 +8,9 @@ from feste_dp.checkpoint.loading import verify_checkpoint
 from feste_dp.checkpoint.pointers import BEST, LATEST, pointed_step
 from feste_dp.errors import UsageError
 
+ATTEMPTS = 20
+"""How often a reader looks for another checkpoint where a live run removes the one that it reads."""
+
 
 @dataclass(frozen=True)
 class CheckpointInfo:
@@ -37,6 +40,8 @@ def list_checkpoints(checkpoints_dir: Path, *, verify: bool = False) -> list[Che
         except OSError as error:
             raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
         problems = tuple(verify_checkpoint(path)) if verify else None
+        if problems and not path.exists():
+            continue
         infos.append(CheckpointInfo(step, path, size_bytes, step == best, step == latest, problems))
     return infos
 
@@ -44,14 +49,22 @@ def list_checkpoints(checkpoints_dir: Path, *, verify: bool = False) -> list[Che
 def newest_whole(checkpoints_dir: Path) -> tuple[Path, list[str]]:
     """The newest checkpoint without damage, and one line per damaged file of those newer than it.
 
-    UsageError when no checkpoint is whole.
+    UsageError when no checkpoint is whole. One that a live run removes while it is read is not damaged: the
+    run has a newer one by then, which is looked for.
     """
-    damages: list[str] = []
-    for _, path in reversed(step_directories(checkpoints_dir)):
-        problems = verify_checkpoint(path)
-        if not problems:
-            return path, damages
-        damages += problems
+    for _ in range(ATTEMPTS):
+        damages: list[str] = []
+        removed = False
+        for _, path in reversed(step_directories(checkpoints_dir)):
+            problems = verify_checkpoint(path)
+            if not problems:
+                return path, damages
+            if path.exists():
+                damages += problems
+            else:
+                removed = True
+        if not removed:
+            break
     if damages:
         raise UsageError(f"{checkpoints_dir}: every checkpoint is damaged: {'; '.join(damages)}")
     raise UsageError(f"{checkpoints_dir}: there is no checkpoint")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from feste_dp.checkpoint.format import Manifest, Snapshot, step_directory_name, step_of
-from feste_dp.checkpoint.listing import newest_whole, step_directories
+from feste_dp.checkpoint.listing import ATTEMPTS, newest_whole, step_directories
 from feste_dp.checkpoint.loading import load_checkpoint, read_manifest
 from feste_dp.checkpoint.pointers import BEST, pointed_step
 from feste_dp.config.schema import Config, either
@@ -25,9 +25,6 @@ from feste_dp.runtime.limits import available_memory
 from feste_dp.train.metrics import perplexity
 from feste_dp.train.run_directory import open_run_directory
 from feste_dp.train.saved_state import check_memory_for, saved_config, saved_tokenizer
-
-_ATTEMPTS = 5
-"""How often a checkpoint is chosen anew because the run that goes on has removed it meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ def load_trained_model(path: Path, which: str | None) -> TrainedModel:
     """A checkpoint of the run at `path`: "best", "latest" or a step; None is the best, or the latest where
     the run has not been validated. Raises UsageError."""
     run = open_run_directory(path)
-    for attempt in range(1, _ATTEMPTS + 1):
+    for attempt in range(1, ATTEMPTS + 1):
         chosen = _choose(run.checkpoints, which)
         try:
             manifest = read_manifest(chosen)
@@ -64,7 +61,7 @@ def load_trained_model(path: Path, which: str | None) -> TrainedModel:
             check_memory_for(manifest, chosen)
             manifest, snapshot = load_checkpoint(chosen)
         except UsageError as error:
-            if not chosen.exists() and attempt < _ATTEMPTS:
+            if not chosen.exists() and attempt < ATTEMPTS:
                 continue  # the run goes on: it has a newer one by now, and has removed this
             raise UsageError(f"{error}{_another(run.checkpoints)}") from None
         return TrainedModel(

@@ -1,5 +1,8 @@
+import shutil
+
 import pytest
 
+import feste_dp.checkpoint.listing as listing
 from feste_dp.checkpoint.listing import list_checkpoints, newest_whole
 from feste_dp.checkpoint.pointers import BEST, LATEST, point
 from feste_dp.checkpoint.saving import write_checkpoint
@@ -69,6 +72,32 @@ def test_any_bit_flipped_or_byte_cut_in_any_file_leads_to_the_checkpoint_before(
         assert len(damages) == 1 and damages[0].isprintable() and f"step-00000150/{name}" in damages[0]
     file.unlink()
     assert newest_whole(tmp_path)[0] == three_checkpoints[1]
+
+
+@pytest.fixture
+def a_run_that_keeps_one(tmp_path, make_fields, make_arrays, monkeypatch):
+    """Three times, while a checkpoint is being read, the run saves the next and removes that one."""
+    write_checkpoint(tmp_path, make_fields(10, P), *make_arrays(10, P))
+    verify = listing.verify_checkpoint
+
+    def while_the_run_goes_on(path):
+        step = int(path.name.removeprefix("step-"))
+        if step < 13:
+            write_checkpoint(tmp_path, make_fields(step + 1, P), *make_arrays(step + 1, P))
+            shutil.rmtree(path)
+        return verify(path)
+
+    monkeypatch.setattr(listing, "verify_checkpoint", while_the_run_goes_on)
+
+
+def test_a_checkpoint_that_the_run_removes_while_it_is_read_is_not_damaged(tmp_path, a_run_that_keeps_one):
+    newest, damages = newest_whole(tmp_path)
+    assert (newest.name, damages) == ("step-00000013", [])
+
+
+def test_a_checkpoint_that_the_run_removes_while_it_is_verified_is_not_listed(tmp_path, a_run_that_keeps_one):
+    assert list_checkpoints(tmp_path, verify=True) == []
+    assert [info.step for info in list_checkpoints(tmp_path)] == [11]
 
 
 def test_no_whole_checkpoint_is_one_clear_error(tmp_path, three_checkpoints):

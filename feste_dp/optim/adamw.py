@@ -47,22 +47,25 @@ class AdamW:
         self._parts = _parts(parameters, decayed, threads, config.weight_decay)
         self._pool = ThreadPoolExecutor(threads - 1, "adamw") if threads > 1 else None
 
-    def update(self, params: FloatArray, grad: FloatArray, step: int, lr: float, clip: float) -> None:
-        """One step on params (P,) in place: grad (P,) is scaled by `clip`; step counts from 1."""
+    def update(self, params: FloatArray, grad: FloatArray, step: int, lr: float, clip: float) -> bool:
+        """One step on params (P,) in place: grad (P,) is scaled by `clip`; step counts from 1.
 
-        def update_part(ranges: list[Range]) -> None:
-            c = self._config
-            for start, stop, decay in ranges:
-                adamw(
-                    params, self.m, self.v, grad, start, stop, clip, lr, c.beta1, c.beta2, c.eps, decay, step
-                )
+        Returns whether all weights are finite after it.
+        """
+        c, m, v = self._config, self.m, self.v
+
+        def update_part(ranges: list[Range]) -> bool:
+            finite = [
+                adamw(params, m, v, grad, start, stop, clip, lr, c.beta1, c.beta2, c.eps, decay, step)
+                for start, stop, decay in ranges
+            ]
+            return all(finite)
 
         # The caller takes a part itself: 1.7 ms for 4 million elements, 1.9 when it waits for two threads.
         own, *others = self._parts
         running = [self._pool.submit(update_part, part) for part in others] if self._pool else []
-        update_part(own)
-        for future in running:
-            future.result()
+        finite = [update_part(own), *[future.result() for future in running]]
+        return all(finite)
 
     def close(self) -> None:
         if self._pool is not None:

@@ -133,9 +133,10 @@ class Stepper:
         if is_usable(gradient.loss, norm, config.optim.clip_norm):
             clip = clip_factor(norm, config.optim.clip_norm)
             updates = number - self.skipped_steps
-            self._optimizer.update(self._arena.params, self._arena.grad, updates, lr, clip)
+            finite = self._optimizer.update(self._arena.params, self._arena.grad, updates, lr, clip)
             self.skipped_in_a_row = 0
-            self._check_weights(number)
+            if not finite:
+                self._check_weights(number)
         else:
             with self._computing():
                 skipped = explain(config, self._data, self._arena, number, offsets, gradient.shard_losses)

@@ -87,6 +87,27 @@ def test_decay_shrinks_a_weight_without_gradient():
     np.testing.assert_array_equal(params, np.float32(1.9))
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [3, 500, 992, SIZE - 1])
+def test_a_weight_that_is_not_finite_is_found_where_it_is_looked_for(rng, bad, place):
+    params, (grad, *_) = random_run(rng)
+    state = [params, np.zeros_like(params), np.zeros_like(params)]
+    rest = (1.0, 0.1, *BETAS, EPS, 0.0, 1)
+    assert adamw(*state, grad, 0, SIZE, *rest)
+    params[place] = bad
+    assert not adamw(*state, grad, 0, SIZE, *rest)
+    assert not adamw(*state, grad, place, place + 1, *rest)
+    assert adamw(*state, grad, 0, place, *rest) and adamw(*state, grad, place + 1, SIZE, *rest)
+    params[place] = np.finfo(np.float32).max
+    assert adamw(*state, grad, 0, SIZE, *rest)
+
+
+def test_an_update_that_overflows_is_found(rng):
+    params, (grad, *_) = random_run(rng)
+    state = [params, np.zeros_like(params), np.zeros_like(params)]
+    assert not adamw(*state, np.full_like(grad, 1.0), 0, SIZE, 1.0, 3e38, 0.0, 0.0, 1e-8, 2.0, 1)
+
+
 def test_a_nan_gradient_spoils_its_weight_and_no_other(rng):
     params, (grad, *_) = random_run(rng)
     grad[77] = np.nan

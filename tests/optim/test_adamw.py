@@ -53,6 +53,18 @@ def test_the_number_of_threads_changes_no_bit(numbers, threads, monkeypatch):
         assert one.tobytes() == many.tobytes()
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("place", [0, 333, DECAYED, P - 1])
+def test_a_weight_that_is_not_finite_is_told_whichever_thread_finds_it(numbers, threads, place, monkeypatch):
+    monkeypatch.setattr(adamw_module, "MIN_ELEMENTS_PER_THREAD", 64)
+    params = numbers[0].copy()
+    optimizer = AdamW(P, DECAYED, CONFIG, threads)
+    assert optimizer.update(params, numbers[1][0], 1, 0.01, 1.0)
+    params[place] = np.inf
+    assert not optimizer.update(params, numbers[1][1], 2, 0.01, 1.0)
+    optimizer.close()
+
+
 @pytest.mark.parametrize("decayed", [0, 1, 500, P])
 def test_only_the_first_elements_decay(numbers, decayed, monkeypatch):
     monkeypatch.setattr(adamw_module, "MIN_ELEMENTS_PER_THREAD", 64)
@@ -86,6 +98,7 @@ def test_an_error_in_any_thread_reaches_the_caller(numbers, part, monkeypatch):
     def fail(params, m, v, grad, start, *rest):
         if start == broken:
             raise ZeroDivisionError
+        return True
 
     monkeypatch.setattr(adamw_module, "adamw", fail)
     with pytest.raises(ZeroDivisionError):

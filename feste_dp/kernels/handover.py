@@ -53,6 +53,12 @@ def is_listening(word):
 
 
 @kernel
+def is_full(word):
+    """Whether something is there, without waiting."""
+    return load_shared_word(address_of(word)) == FULL
+
+
+@kernel
 def hand_over(word):
     """The other side: make a LISTENING word FULL; False where its owner has gone away meanwhile."""
     return exchange_shared_word(address_of(word), LISTENING, FULL)

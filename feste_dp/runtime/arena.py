@@ -35,7 +35,8 @@ class ArenaSizes(NamedTuple):
     slots: int
     grad: int
     norms: int
-    boxes: int
+    orders: int
+    reports: int
     total: int
 
 
@@ -46,13 +47,14 @@ def arena_sizes(parameters: int, shards: int) -> ArenaSizes:
     slots = pages(parameters * _FLOAT_BYTES)
     grad = slots + pages(shards * parameters * _FLOAT_BYTES)
     norms = grad + pages(parameters * _FLOAT_BYTES)
-    boxes = norms + pages(chunk_count(parameters) * _DOUBLE_BYTES)
-    return ArenaSizes(0, slots, grad, norms, boxes, boxes + pages(shards * BOX_BYTES))
+    orders = norms + pages(chunk_count(parameters) * _DOUBLE_BYTES)
+    reports = orders + pages(shards * BOX_BYTES)
+    return ArenaSizes(0, slots, grad, norms, orders, reports, reports + pages(shards * BOX_BYTES))
 
 
 class Arena:
-    """Views of the shared memory: params (P,), slots (S, P), grad (P,) float32, norms (chunks,) float64, and
-    boxes (S, BOX_BYTES), a letterbox for each worker that there can be."""
+    """Views of the shared memory: params (P,), slots (S, P), grad (P,) float32, norms (chunks,) float64;
+    orders and reports (S, BOX_BYTES), two letterboxes for each worker that there can be."""
 
     def __init__(self, fd: int, parameters: int, shards: int) -> None:
         sizes = arena_sizes(parameters, shards)
@@ -68,9 +70,11 @@ class Arena:
         self.norms: NDArray[np.float64] = np.frombuffer(
             memory, np.float64, chunk_count(parameters), sizes.norms
         )
-        self.boxes: NDArray[np.uint8] = np.frombuffer(
-            memory, np.uint8, shards * BOX_BYTES, sizes.boxes
-        ).reshape(shards, BOX_BYTES)
+
+        def boxes(offset: int) -> NDArray[np.uint8]:
+            return np.frombuffer(memory, np.uint8, shards * BOX_BYTES, offset).reshape(shards, BOX_BYTES)
+
+        self.orders, self.reports = boxes(sizes.orders), boxes(sizes.reports)
 
 
 class PrivateArena(Arena):

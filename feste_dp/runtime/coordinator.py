@@ -194,7 +194,7 @@ class Coordinator:
         size = self._config.train.sequences_per_shard
         return tuple(int(offset) for item in items for offset in offsets[item * size : (item + 1) * size])
 
-    def _spec(self, worker: int, life: int, endpoint: str, token: bytes) -> WorkerSpec:
+    def _spec(self, worker: int, life: int, endpoint: str, token: bytes, bell: int) -> WorkerSpec:
         train = self._config.train
         return WorkerSpec(
             worker=worker,
@@ -203,6 +203,7 @@ class Coordinator:
             endpoint=endpoint,
             token=token,
             arena_fd=self.arena.fd,
+            bell_fd=bell,
             shard=ShardSpec(
                 model=self._config.model,
                 shards=train.shards,

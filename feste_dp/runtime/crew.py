@@ -5,6 +5,7 @@ run (the coordinator's), nor when to replace whom (supervision.py's).
 """
 
 import contextlib
+import os
 import secrets
 import time
 from collections import deque
@@ -66,7 +67,8 @@ class Member:
 
     spec: WorkerSpec
     process: WorkerProcess
-    letterbox: Letterbox
+    orders: Letterbox
+    reports: Letterbox
     heard_at: float
     """When it last said something, or was given work while it had none; time.monotonic()."""
     joined: bool = False
@@ -81,11 +83,11 @@ class Crew:
 
     def __init__(
         self,
-        make_spec: Callable[[int, int, str, bytes], WorkerSpec],
+        make_spec: Callable[[int, int, str, bytes, int], WorkerSpec],
         arena: Arena,
         environ: Mapping[str, str],
     ) -> None:
-        """make_spec gives a worker's spec from its number, how many had it before, endpoint and token."""
+        """make_spec gives a worker's spec from its number, how many had it before, endpoint, token, bell."""
         self._make_spec, self._arena, self._environ = make_spec, arena, environ
         self._token = secrets.token_hex(16).encode()
         self.members: dict[int, Member] = {}
@@ -93,6 +95,8 @@ class Crew:
         self._door: str | None = None
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._poller = zmq.Poller()
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poller.register(self._bell, zmq.POLLIN)
         self._early: deque[Event] = deque()
         self._kill_count = KillCount.now()
         self._frames = FrameReader(self._token, m.REPORTS, m.MAX_REPORT_BYTES, lambda line: self.tell(line))
@@ -109,7 +113,7 @@ class Crew:
         started: list[WorkerProcess] = []
         try:
             for worker in numbers:
-                started.append(start_worker(worker, door, self._arena.fd, self._environ))
+                started.append(start_worker(worker, door, (self._arena.fd, self._bell), self._environ))
             if self._context is None:
                 self._open_socket()  # after the first workers: no child may inherit the context's descriptors
             if self._door is None:
@@ -122,11 +126,13 @@ class Crew:
             raise
         for process in started:
             worker = process.worker
-            spec = self._make_spec(worker, self._lives.get(worker, 0), endpoint_of(door), self._token)
+            life = self._lives.get(worker, 0)
+            spec = self._make_spec(worker, life, endpoint_of(door), self._token, self._bell)
             self._lives[worker] = spec.life + 1
-            letterbox = Letterbox(self._arena.boxes[worker])
-            letterbox.clear()
-            self.members[worker] = Member(spec, process, letterbox, time.monotonic())
+            orders, reports = Letterbox(self._arena.orders[worker]), Letterbox(self._arena.reports[worker])
+            orders.clear()
+            reports.listen()
+            self.members[worker] = Member(spec, process, orders, reports, time.monotonic())
             self._poller.register(process.pidfd, zmq.POLLIN)
             process.tell(spec)
 
@@ -150,7 +156,7 @@ class Crew:
         member = self.members[worker]
         member.phase = next_phase(member.phase, message)
         frame = m.encode(message)
-        if member.letterbox.put(frame):
+        if member.orders.put(frame):
             return
         # where the peer is gone, its process handle says so at the next wait
         with contextlib.suppress(zmq.ZMQError):
@@ -162,21 +168,22 @@ class Crew:
         Words come before the end of who said them.
         """
         while True:
+            self._hear_all()
             if self._early:
                 return self._early.popleft()
-            frames = self._waiting_frames()
-            if frames is not None:
-                event = self._read(frames)
-                if event is not None:
-                    return event
-                continue
             remaining = deadline - time.monotonic()
             ready = dict(self._poller.poll(max(0, int(remaining * 1000) + 1)))
+            if self._bell in ready:
+                os.eventfd_read(self._bell)  # before a look into the boxes: what comes after that rings anew
+                continue
             if self._socket in ready:
                 continue
-            for worker, member in self.members.items():
-                if member.process.pidfd in ready:
-                    return self._bury(worker)
+            ended = [worker for worker, member in self.members.items() if member.process.pidfd in ready]
+            if ended:
+                self._hear_all()  # one that was killed after it left its report may not have rung
+                if not self._early:
+                    return self._bury(ended[0])
+                continue
             if remaining <= 0:
                 return None
 
@@ -215,6 +222,10 @@ class Crew:
             if self._context is not None:
                 self._context.destroy(linger=0)
                 self._context = None
+            if self._bell >= 0:
+                self._poller.unregister(self._bell)
+                os.close(self._bell)
+                self._bell = -1
 
     def _open_socket(self) -> None:
         self._context = zmq.Context()
@@ -249,13 +260,18 @@ class Crew:
         )
 
     def _hear_all(self) -> None:
+        """Take in what was left in boxes, then what came through the socket: asking the poller takes longer
+        than reading."""
+        for member in self.members.values():
+            frame = member.reports.collect()
+            if frame is not None:
+                self._hear(member.spec.identity, [self._token, frame])
         while (frames := self._waiting_frames()) is not None:
-            event = self._read(frames)
-            if event is not None:
-                self._early.append(event)
+            self._hear(frames[0], frames[1:])
 
     def _forget(self, worker: int) -> None:
         member = self.members.pop(worker)
+        self._early = deque(event for event in self._early if event.worker != worker)
         self._poller.unregister(member.process.pidfd)
         member.process.close()
         if not self.starting():
@@ -267,33 +283,32 @@ class Crew:
                 self._socket.unbind(endpoint)
 
     def _waiting_frames(self) -> list[bytes] | None:
-        """What has arrived, without asking the poller, which takes longer than reading."""
         try:
             return self._socket.recv_multipart(zmq.NOBLOCK)
         except zmq.Again:
             return None
 
-    def _read(self, frames: list[bytes]) -> Event | None:
-        """What a frame means; None, and counted, for one that is not of this run or of a worker of before."""
-        worker = int.from_bytes(frames[0][:2], "big")
+    def _hear(self, identity: bytes, frames: list[bytes]) -> None:
+        """Take in what a worker said; drop, and count, what is not of this run or of a worker of before."""
+        worker = int.from_bytes(identity[:2], "big")
         member = self.members.get(worker)
-        message = self._frames.read(frames[1:])
+        message = self._frames.read(frames)
         if message is None:
-            return None
+            return
         try:
-            if member is None or frames[0] != member.spec.identity:
+            if member is None or identity != member.spec.identity:
                 raise m.ProtocolError("from a worker that has ended")
             member.phase = next_phase(member.phase, message)
         except m.ProtocolError as error:
             self._frames.drop(error)
-            return None
+            return
         member.heard_at = time.monotonic()
         if isinstance(message, m.Failed):
-            member.failure = message
-            return None  # it ends next
-        if isinstance(message, m.Ready):
+            member.failure = message  # it ends next
+        elif isinstance(message, m.Ready):
             member.joined = True
             if not self.starting():
                 self._close_door()
-            return Joined(worker)
-        return Said(worker, message)
+            self._early.append(Joined(worker))
+        else:
+            self._early.append(Said(worker, message))

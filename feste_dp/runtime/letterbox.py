@@ -1,9 +1,10 @@
-"""One worker's place in the arena for its next order, used for as long as the worker does not sleep.
+"""Places in the arena where one process leaves a frame for another, instead of sending it by ZeroMQ.
 
-A worker that has nothing to do looks into its letterbox for a short while and then sleeps on its socket. The
-coordinator puts an order there, and sends it by ZeroMQ where the worker sleeps or has not yet taken the one
-before. The frames are the same. docs/performance.md has what it gives: a worker that does not sleep is
-neither woken late nor moved to the core of another.
+Each worker has two. Into the one for orders it looks for a short while before it sleeps on its socket, so
+that it is neither woken late nor moved to the core of another. In the other it leaves its reports and rings a
+bell, an eventfd, which wakes the coordinator itself and not an I/O thread on either side first. What a box
+does not take (its owner sleeps, or has not yet taken the frame before; the frame is too long) goes by ZeroMQ.
+The frames are the same. docs/performance.md has what it gives.
 """
 
 import time
@@ -11,7 +12,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from feste_dp.kernels.handover import AWAY, go_away, hand_over, is_listening, listen, look
+from feste_dp.kernels.handover import AWAY, go_away, hand_over, is_full, is_listening, listen, look
 
 BOX_BYTES = 4096
 _WORD, _LENGTH, _CONTENT = slice(0, 8), slice(8, 16), slice(64, BOX_BYTES)
@@ -26,16 +27,16 @@ class Letterbox:
         self._content = memory[_CONTENT]
 
     def clear(self) -> None:
-        """The coordinator, before a worker starts: what a worker before it left there counts no more."""
+        """Before a worker starts: what was left there for, or by, the one before it counts no more."""
         self._word[0] = AWAY
 
     def listen(self) -> None:
-        """The worker: it is awake, and will look here before it sleeps."""
+        """The owner: it is awake, and will look here before it sleeps."""
         listen(self._word)
 
     def put(self, frame: bytes) -> bool:
-        """The coordinator: leave a frame; False where the worker sleeps or has not taken the one before, or
-        the frame is too long."""
+        """The other side: leave a frame; False where the owner sleeps or has not taken the one before, or the
+        frame is too long."""
         size = len(frame)
         if size > len(self._content) or not is_listening(self._word):
             return False
@@ -45,11 +46,18 @@ class Letterbox:
         return given
 
     def take(self, seconds: float) -> bytes | None:
-        """The worker: the frame that comes within about so many seconds; None when it may now sleep."""
+        """The owner: the frame that comes within about so many seconds; None when it may now sleep."""
         deadline = time.perf_counter() + seconds
         while not look(self._word, _ROUNDS):
             if time.perf_counter() >= deadline and go_away(self._word):
                 return None
+        return self._taken()
+
+    def collect(self) -> bytes | None:
+        """The owner: the frame that is there, None without one. It stays awake."""
+        return self._taken() if is_full(self._word) else None
+
+    def _taken(self) -> bytes:
         frame = self._content[: self._length[0]].tobytes()
         listen(self._word)
         return frame

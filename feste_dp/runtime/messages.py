@@ -109,7 +109,9 @@ class Stop:
     """Coordinator: exit."""
 
 
-REPORTS = (Ready, ShardDone, StripeDone, UnitDone, Failed)
+RESULTS = (ShardDone, StripeDone, UnitDone)
+"""What a worker says of its work."""
+REPORTS = (Ready, *RESULTS, Failed)
 """What a worker may say."""
 ORDERS = (Compute, Reduce, Evaluate, Stop)
 """What the coordinator may say."""

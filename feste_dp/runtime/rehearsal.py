@@ -15,7 +15,7 @@ from feste_dp.config.schema import ModelConfig, OptimConfig
 from feste_dp.data.order import train_offsets
 from feste_dp.data.tokens import TokenData
 from feste_dp.kernels.compilation import CACHE_DIRECTORY
-from feste_dp.kernels.handover import go_away, hand_over, listen, look
+from feste_dp.kernels.handover import go_away, hand_over, is_full, is_listening, listen, look
 from feste_dp.kernels.peak import make_register_loop, make_triad_operands, triad
 from feste_dp.kernels.reduction import reduce_slots
 from feste_dp.model.gpt2 import micro_batch
@@ -28,7 +28,16 @@ from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
 
 _MODEL = ModelConfig(vocab_size=256, block_size=8, n_layer=1, n_head=2, n_embd=8, dropout=0.1)
 _SPEC = ShardSpec(model=_MODEL, shards=2, sequences_per_shard=1, micro_batch=1, seed=1, precision="fp32")
-_WORKER_KERNELS: tuple[Any, ...] = (micro_batch, reduce_slots, listen, look, go_away)
+_WORKER_KERNELS: tuple[Any, ...] = (
+    micro_batch,
+    reduce_slots,
+    listen,
+    look,
+    go_away,
+    is_full,
+    is_listening,
+    hand_over,
+)
 
 
 def check_that_compiled_code_is_loaded() -> None:
@@ -48,8 +57,6 @@ def rehearse_all() -> None:
     """Rehearse what workers, the coordinator and its benchmark call."""
     arena = create_arena(parameter_count(_MODEL), _SPEC.shards)
     _rehearse_worker(arena)
-    Letterbox(arena.boxes[0]).put(b"")
-    hand_over(arena.boxes[0, :8].view(np.int64))
     train_offsets(1, 1, 1, 32, 8)
     optimizer = AdamW(len(arena.params), decayed_count(_MODEL), OptimConfig(), threads=1)
     optimizer.update(arena.params, arena.grad, 1, 1e-3, 1.0)
@@ -71,8 +78,10 @@ def _rehearse_worker(arena: Arena) -> None:
     computer.shard(1, 0, (0,))
     computer.validation_unit(1, 0, (0,))
     computer.stripe(0, 1)
-    letterbox = Letterbox(arena.boxes[0])
+    letterbox = Letterbox(arena.orders[0])
     letterbox.listen()
+    letterbox.put(b"")
+    letterbox.collect()
     letterbox.take(0.0)
 
 

@@ -15,7 +15,7 @@ class TracedCrew(Crew):
 
     def __init__(
         self,
-        make_spec: Callable[[int, int, str, bytes], WorkerSpec],
+        make_spec: Callable[[int, int, str, bytes, int], WorkerSpec],
         arena: Arena,
         environ: Mapping[str, str],
         recorder: Recorder,

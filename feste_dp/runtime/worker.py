@@ -41,6 +41,8 @@ class WorkerSpec(BaseModel):
     endpoint: str
     token: bytes
     arena_fd: int
+    bell_fd: int
+    """An eventfd that wakes the coordinator: something lies in a box of reports."""
     shard: ShardSpec
     data_directory: str
     cpu: int | None
@@ -54,11 +56,12 @@ class WorkerSpec(BaseModel):
 
 
 class Connection:
-    """The words' side of a worker: its socket and letterbox, and the protocol as seen from here."""
+    """The words' side of a worker: its socket and letterboxes, and the protocol as seen from here."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec, self._phase = spec, Phase.STARTING
-        self._letterbox: Letterbox | None = None
+        self._orders: Letterbox | None = None
+        self._reports: Letterbox | None = None
         self._frames = FrameReader(spec.token, m.ORDERS, m.MAX_FRAME_BYTES, self._warn)
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -68,13 +71,18 @@ class Connection:
         self._socket.setsockopt(zmq.RCVTIMEO, _PARENT_CHECK_MS)
         self._socket.connect(spec.endpoint)
 
-    def look_into(self, letterbox: Letterbox) -> None:
-        self._letterbox = letterbox
-        letterbox.listen()
+    def use(self, orders: Letterbox, reports: Letterbox) -> None:
+        """From here on look for orders, and leave reports of work, in these boxes before the socket."""
+        self._orders, self._reports = orders, reports
+        orders.listen()
 
     def send(self, message: m.Message) -> None:
         self._phase = next_phase(self._phase, message)
-        self._socket.send_multipart([self._spec.token, m.encode(message)])
+        frame = m.encode(message)
+        if self._reports is not None and isinstance(message, m.RESULTS) and self._reports.put(frame):
+            os.eventfd_write(self._spec.bell_fd, 1)
+        else:
+            self._socket.send_multipart([self._spec.token, frame])
 
     def receive(self) -> m.Message:
         """The next order; what is none is dropped. Exits when the coordinator is gone."""
@@ -88,8 +96,8 @@ class Connection:
             return message
 
     def _message(self) -> m.Message:
-        if self._letterbox is not None:
-            frame = self._letterbox.take(self._spec.listen_s)
+        if self._orders is not None:
+            frame = self._orders.take(self._spec.listen_s)
             if frame is not None:
                 return m.decode(frame)
         while True:
@@ -100,8 +108,8 @@ class Connection:
                 continue
             message = self._frames.read(frames)
             if message is not None:
-                if self._letterbox is not None:
-                    self._letterbox.listen()
+                if self._orders is not None:
+                    self._orders.listen()
                 return message
 
     def _warn(self, line: str) -> None:
@@ -118,6 +126,7 @@ class Connection:
 def serve(connection: Connection, computer: ShardComputer, sequences_per_shard: int, faults: Faults) -> None:
     """Follow orders until told to stop."""
     connection.send(m.Ready(os.getpid()))
+    is_first = True
     while True:
         order = connection.receive()
         match order:
@@ -152,7 +161,9 @@ def serve(connection: Connection, computer: ShardComputer, sequences_per_shard: 
             case _:
                 raise m.ProtocolError(f"{type(order).__name__} is not an order")
         faults.at("wait", order.step)
-        die_with_coordinator()
+        if is_first:
+            die_with_coordinator()
+            is_first = False
 
 
 def _parts(offsets: m.Ints, size: int) -> list[m.Ints]:
@@ -195,7 +206,7 @@ def work() -> int:
         faults.at("start", 0)
         check_that_compiled_code_is_loaded()
         arena = Arena(spec.arena_fd, parameter_count(spec.shard.model), spec.shard.shards)
-        connection.look_into(Letterbox(arena.boxes[spec.worker]))
+        connection.use(Letterbox(arena.orders[spec.worker]), Letterbox(arena.reports[spec.worker]))
         computer = _computer(spec, arena, recorder)
         serve(connection, computer, spec.shard.sequences_per_shard, faults)
     except Exception as error:

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from feste_dp.errors import RunError
@@ -81,8 +81,13 @@ WORKERS_IGNORE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 """Signals that are the coordinator's alone to act on, whoever sends them to all processes of a run."""
 
 
-def start_worker(worker: int, door: str, arena_fd: int, environ: Mapping[str, str]) -> WorkerProcess:
-    """Start a worker, which then waits to be told its spec. From the main thread only. Raises RunError."""
+def start_worker(
+    worker: int, door: str, descriptors: Sequence[int], environ: Mapping[str, str]
+) -> WorkerProcess:
+    """Start a worker, which inherits the descriptors and waits to be told its spec. Raises RunError.
+
+    From the main thread only.
+    """
     # blocked here they are blocked in the worker before worker_boot.py can ignore them, when Python would
     # still print a traceback for SIGINT; here they wait a few milliseconds
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, WORKERS_IGNORE)
@@ -90,7 +95,7 @@ def start_worker(worker: int, door: str, arena_fd: int, environ: Mapping[str, st
         process = subprocess.Popen(
             [sys.executable, "-m", "feste_dp.runtime.worker_boot", door, str(os.getpid())],
             stdin=subprocess.PIPE,
-            pass_fds=[arena_fd],
+            pass_fds=descriptors,
             env=worker_environment(environ),
             process_group=0,
         )

@@ -18,8 +18,11 @@ from feste_dp.errors import RunError, UsageError
 from feste_dp.model.parameters import initial_params
 from feste_dp.runtime import coordinator as coordinator_module
 from feste_dp.runtime import crew as crew_module
+from feste_dp.runtime import messages as m
 from feste_dp.runtime.coordinator import Coordinator
-from feste_dp.runtime.crew import Crew
+from feste_dp.runtime.crew import Crew, Lost, Said
+from feste_dp.runtime.letterbox import Letterbox
+from feste_dp.runtime.protocol import Phase
 from feste_dp.runtime.results import tree_sum
 from feste_dp.runtime.socket_directory import MAX_SOCKET_PATH, choose_door, open_door, remove_door
 
@@ -95,6 +98,49 @@ def stop_now_and_kill_soon(pid):
 def socket_inodes(pid):
     links = [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()]
     return {link[8:-1] for link in links if link.startswith("socket:[")}
+
+
+class KilledAfterItsReport:
+    """A poller that, asked for the first time, sees a worker leave its report and end before it can ring."""
+
+    def __init__(self, crew):
+        self.crew, self.poller = crew, crew._poller
+
+    def poll(self, milliseconds):
+        member = self.crew.members[0]
+        member.phase = Phase.COMPUTE
+        assert Letterbox(self.crew._arena.reports[0]).put(m.encode(m.ShardDone(1, 5, 2.5, 0.1)))
+        os.kill(member.process.pid, signal.SIGKILL)
+        member.process.wait()
+        self.crew._poller = self.poller
+        return self.poller.poll(milliseconds)
+
+
+def test_the_last_report_of_a_worker_comes_before_its_end_though_it_did_not_ring(start):
+    crew = start(workers=1)._crew
+    crew._poller = KilledAfterItsReport(crew)
+    deadline = time.monotonic() + 30
+    assert crew.wait(deadline) == Said(0, m.ShardDone(1, 5, 2.5, 0.1))
+    assert isinstance(crew.wait(deadline), Lost)
+
+
+def test_what_a_worker_of_before_left_in_its_box_is_not_taken_for_a_report_of_the_next(start):
+    coordinator = start(workers=1)
+    expected = coordinator.gradient(1, offsets_of(1))
+    member = coordinator._crew.members[0]
+    os.kill(member.process.pid, signal.SIGKILL)
+    member.process.wait()
+    bury = coordinator._crew._bury
+
+    def leave_it_late(worker):
+        lost = bury(worker)
+        assert Letterbox(coordinator.arena.reports[0]).put(m.encode(m.ShardDone(2, 0, 1e9, 0.1)))
+        return lost
+
+    coordinator._crew._bury = leave_it_late
+    again = coordinator.gradient(2, offsets_of(1))
+    assert again.shard_losses != expected.shard_losses  # another step, another dropout
+    assert max(again.shard_losses) < 1e6 and coordinator.dropped_frames == 0
 
 
 def test_the_loss_and_the_gradient_do_not_depend_on_the_worker_count(shared, start):

@@ -57,6 +57,15 @@ def test_what_was_left_for_a_worker_before_is_not_found_by_the_next(both):
     assert worker.take(0.0) is None
 
 
+def test_an_owner_that_never_sleeps_collects_what_is_there(both):
+    other, owner = both
+    owner.listen()
+    assert owner.collect() is None
+    for frame in (b"report", b""):
+        assert other.put(frame) and not other.put(b"too early")
+        assert owner.collect() == frame and owner.collect() is None
+
+
 def test_no_order_is_lost_or_doubled_however_the_two_sides_meet(both):
     """The worker gives up looking all the time; what is refused is tried again, as the socket would."""
     coordinator, worker = both

@@ -59,6 +59,7 @@ def told(spec):
         endpoint="ipc:///nowhere",
         token=b"0123456789abcdef",
         arena_fd=3,
+        bell_fd=4,
         shard=spec,
         data_directory="/nowhere",
         cpu=None,

@@ -20,7 +20,7 @@ from feste_dp.errors import UsageError
 from feste_dp.runtime.cpus import cpu_name, usable_cpus
 
 # Global batch, sequences a micro-batch (0: all of a shard), warm-up and timed steps, by config.
-_TASKS = {"gpt2_87m": (4, 1, 1, 3), "medium": (16, 0, 3, 10), "tiny": (8, 0, 20, 100)}
+_TASKS = {"gpt2_87m": (4, 1, 1, 3), "medium": (16, 1, 3, 10), "tiny": (8, 0, 20, 100)}
 
 
 def make_task(

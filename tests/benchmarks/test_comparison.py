@@ -97,7 +97,12 @@ def test_the_batch_is_that_of_the_published_figures_and_every_override_is_a_key(
         "model.dropout=0.1",
         "train.precision=bf16",
     ]
-    assert compare.make_task(ROOT / "configs" / "medium.yaml", "fp32", 2, 2, 0.0, 7).micro_batch == 8
+    medium, tiny = (
+        compare.make_task(ROOT / "configs" / f"{name}.yaml", "fp32", 2, 2, 0.0, 7)
+        for name in ("medium", "tiny")
+    )
+    assert (medium.batch_size, medium.micro_batch) == (16, 1)
+    assert (tiny.batch_size, tiny.micro_batch) == (8, 4)  # all of a shard
 
 
 def test_the_settings_of_others_do_not_reach_a_contender():

@@ -52,6 +52,7 @@ from feste_dp.train.start import (
     start_workers,
 )
 from feste_dp.train.step_time import LAUNCH_S, estimated_step, run_seconds
+from feste_dp.train.stragglers import Stragglers
 from feste_dp.train.trainer import Outlets, Trainer
 from feste_dp.train.worker_request import take_request
 
@@ -177,10 +178,18 @@ def _train(
         metrics = stack.enter_context(MetricsWriter(run.metrics))
         stack.enter_context(contextlib.closing(writer))
         history = stack.enter_context(History(run.events, warn))
-        coordinator.tell(teller(around.progress, log, history))
+        stragglers = Stragglers()
+        coordinator.tell(teller(around.progress, log, history, stragglers))
         take_request(run)  # one that came too late for the process before
         outlets = Outlets(
-            around.progress, log, metrics, history, writer, around.signals, lambda: take_request(run)
+            around.progress,
+            log,
+            metrics,
+            history,
+            writer,
+            around.signals,
+            stragglers,
+            lambda: take_request(run),
         )
         tokenizer = load_tokenizer(data.tokenizer_path)
         trainer = Trainer(config, data, tokenizer, coordinator, outlets)

@@ -6,20 +6,29 @@ from feste_dp.runtime.gathering import Notice
 from feste_dp.train.history import History
 from feste_dp.train.progress import Progress
 from feste_dp.train.run_directory import RunLog
+from feste_dp.train.stragglers import Stragglers
 
 _GOOD_NEWS = ("joined", "back", "count")
 
 
 def teller(
-    progress: Progress, log: RunLog | None = None, history: History | None = None
+    progress: Progress,
+    log: RunLog | None = None,
+    history: History | None = None,
+    stragglers: Stragglers | None = None,
 ) -> Callable[[Notice], None]:
-    """What is to be done with a notice; before there is a log and a history, it is only shown."""
+    """What is to be done with a notice; before there is a log and a history, it is only shown.
+
+    What the stragglers hold against a worker that is lost is not held against the next with its number.
+    """
 
     def tell(notice: Notice) -> None:
         if notice.kind in _GOOD_NEWS:
             progress.message(notice.text)
         else:
             progress.warning(notice.text)
+        if stragglers is not None and notice.kind == "lost":
+            stragglers.forget(notice.worker)
         if history is not None:
             history.event(history.step, f"worker_{notice.kind}", notice.text, worker=notice.worker)
         if log is None:

@@ -7,7 +7,7 @@ of processes and messages (the coordinator's) nor of directories and the command
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -50,6 +50,7 @@ class Outlets:
     history: History
     writer: BackgroundWriter
     signals: StopSignals
+    stragglers: Stragglers = field(default_factory=Stragglers)
     requested_workers: Callable[[], int | None] = lambda: None
     """Asked between steps: another number of workers, where somebody wants one."""
 
@@ -83,7 +84,6 @@ class Trainer:
         self._failed_step: int | None = None
         self._elapsed_before = 0.0
         self._degraded = False
-        self._stragglers = Stragglers()
 
     def start_from(self, params: np.ndarray[tuple[int], np.dtype[np.float32]]) -> None:
         """Begin at step 0 with these weights (P,)."""
@@ -251,12 +251,12 @@ class Trainer:
 
     def _watch_workers(self, times: StepTimes) -> None:
         """Name workers that are slow for a while, and log every worker's times now and then."""
-        for verdict in self._stragglers.add(times.worker_compute, times.worker_shards):
+        for verdict in self._out.stragglers.add(times.worker_compute, times.worker_shards):
             (self._warn if verdict.slow else self._tell)(verdict.line)
             self._out.history.event(
                 self._step, "worker_slow" if verdict.slow else "worker_back", verdict.line
             )
-        report = self._stragglers.report()
+        report = self._out.stragglers.report()
         if report is not None:
             self._out.log.info(report)
 

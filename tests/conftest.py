@@ -1,5 +1,7 @@
 """Shared by all tests: where their compiled code goes, and random numbers that are the same in every run."""
 
+import signal
+
 import numba
 import numpy as np
 import pytest
@@ -14,6 +16,9 @@ numba.config.CACHE_DIR = str(CACHE_DIRECTORY.with_name(f"{CACHE_DIRECTORY.name}-
 # How long an example takes says nothing on a busy machine.
 settings.register_profile("feste-dp", deadline=None)
 settings.load_profile("feste-dp")
+
+# Under nohup it is ignored, and a process that a test starts, and that has to end by it, would not.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture

@@ -17,8 +17,10 @@ numba.config.CACHE_DIR = str(CACHE_DIRECTORY.with_name(f"{CACHE_DIRECTORY.name}-
 settings.register_profile("feste-dp", deadline=None)
 settings.load_profile("feste-dp")
 
-# Under nohup it is ignored, and a process that a test starts, and that has to end by it, would not.
+# Ignored under nohup, or in the background of a script; a process that a test starts, and that has to end by
+# one of them, would not.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -11,3 +11,8 @@ class UsageError(Exception):
 
 class RunError(Exception):
     """The run failed after it started; what was saved stays saved. Exit status 1."""
+
+
+def on_one_line(error: BaseException) -> str:
+    """What an exception of a library says, short and on one line; its type where it says nothing."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Literal
 
+from feste_dp.errors import on_one_line
 from feste_dp.track.tracker import RunFacts, Tracker
 
 QUEUE_SIZE = 20_000
@@ -77,5 +78,6 @@ class Courier:
             act()
         except BaseException as error:  # a library may raise SystemExit: in this thread it means nothing
             self._failed = True
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            self._problems.put(f"tracker {self._tracker.name} failed, the run goes on without it: {reason}")
+            self._problems.put(
+                f"tracker {self._tracker.name} failed, the run goes on without it: {on_one_line(error)}"
+            )

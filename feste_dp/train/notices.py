@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from feste_dp.runtime.gathering import Notice
 from feste_dp.train.history import History
+from feste_dp.train.observing import Observing
 from feste_dp.train.progress import Progress
 from feste_dp.train.run_directory import RunLog
 from feste_dp.train.stragglers import Stragglers
@@ -22,7 +23,13 @@ def teller(
     What the stragglers hold against a worker that is lost is not held against the next with its number.
     """
 
+    observing = Observing(progress.warning, *([] if log is None else [log.warning]))
+
     def tell(notice: Notice) -> None:
+        with observing("telling what happens to the workers"):
+            tell_all(notice)
+
+    def tell_all(notice: Notice) -> None:
         if notice.kind in _GOOD_NEWS:
             progress.message(notice.text)
         else:

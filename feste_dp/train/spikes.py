@@ -2,7 +2,8 @@
 
 A loss is a spike when it lies above the median of the losses before it by more than SPREADS times their
 spread. The spread is 1.4826 times the median distance from the median, which for normal losses is their
-standard deviation, and which a few outliers do not move; it counts as at least MIN_SPREAD of the median.
+standard deviation, and which a few outliers do not move; it counts as at least MIN_SPREAD of the median, and
+as LEAST_SPREAD where the losses are next to nothing.
 """
 
 import math
@@ -15,6 +16,8 @@ MIN_LOSSES = 20
 """Losses without which nothing is called a spike."""
 SPREADS = 6.0
 MIN_SPREAD = 0.01
+LEAST_SPREAD = 1e-4
+"""Nats a token: a text that is learnt by heart has losses of 0, and no spread to divide by."""
 
 
 class SpikeWatch:
@@ -35,7 +38,7 @@ class SpikeWatch:
         if len(self._losses) >= MIN_LOSSES:
             median = statistics.median(self._losses)
             distance = statistics.median(abs(each - median) for each in self._losses)
-            spread = max(1.4826 * distance, MIN_SPREAD * median)
+            spread = max(1.4826 * distance, MIN_SPREAD * abs(median), LEAST_SPREAD)
             self._above = loss - median > SPREADS * spread
             if self._above and not was_above:
                 line = (

@@ -32,11 +32,12 @@ from feste_dp.train.early_stop import EarlyStop
 from feste_dp.train.history import History
 from feste_dp.train.metrics import MetricsRow, MetricsWriter, with_perplexity
 from feste_dp.train.nonfinite import MAX_SKIPPED_IN_A_ROW, NonFiniteError, is_usable
+from feste_dp.train.observers import Observers
 from feste_dp.train.progress import Progress
 from feste_dp.train.run_directory import RunLog
 from feste_dp.train.signals import Abandoned, StopSignals
-from feste_dp.train.spikes import WINDOW, SpikeWatch
-from feste_dp.train.step import Stepper, StepResult, StepTimes
+from feste_dp.train.spikes import WINDOW
+from feste_dp.train.step import Stepper, StepResult
 from feste_dp.train.stragglers import Stragglers
 
 
@@ -70,7 +71,7 @@ class Trainer:
         self._coordinator, self._out = coordinator, outlets
         self._arena = coordinator.arena
         self._stepper = Stepper(config, data, coordinator, outlets.signals.computing)
-        self._spikes = SpikeWatch()
+        self._observers = Observers(outlets.progress, outlets.log, outlets.history, outlets.stragglers)
         self._sampler = Sampler(config.model, view_params(self._arena.params, config.model))
         self._validation_offsets = validation_offsets(
             config.eval.batches * config.train.batch_size, len(data.val), config.model.block_size
@@ -107,8 +108,8 @@ class Trainer:
         past = [(row.train_loss, row.grad_norm) for row in rows]
         if state.unmeasured is not None:
             past.append((float(state.unmeasured.train_loss), float(state.unmeasured.grad_norm)))
-        for loss in [loss for loss, _ in past if math.isfinite(loss)][-(WINDOW + 1) :]:
-            self._spikes.add(manifest.step, loss)
+        finite = [loss for loss, _ in past if math.isfinite(loss)]
+        self._observers.remember(manifest.step, finite[-(WINDOW + 1) :])
         for loss, norm in past[-MAX_SKIPPED_IN_A_ROW:]:
             usable = is_usable(loss, norm, self._config.optim.clip_norm)
             self._stepper.skipped_in_a_row = 0 if usable else self._stepper.skipped_in_a_row + 1
@@ -144,7 +145,7 @@ class Trainer:
     def report_unsaved(self, line: str) -> None:
         """Say that something was not kept; the run goes on, and its exit status will say so."""
         self._degraded = True
-        self._warn(line)
+        self._observers.warn(line)
 
     def run(self) -> None:
         """Train to the end, to an early stop or to a signal, and save the last step. Raises RunError."""
@@ -158,16 +159,12 @@ class Trainer:
                 result = self.train_step(self._step + 1)
                 seconds = time.perf_counter() - step_started
                 self._step, self._val_loss = self._step + 1, None
-                self._out.history.times(self._step, result.times)
-                self._watch_workers(result.times)
-                if spike := self._spikes.add(self._step, result.train_loss):
-                    self._tell(spike)
-                    self._out.history.event(self._step, "spike", spike)
+                self._observers.step(self._step, result)
                 numbers = (
                     result.train_loss,
                     result.grad_norm,
                     result.learning_rate,
-                    self._config.tokens_per_step / seconds,
+                    self._config.tokens_per_step / max(seconds, 1e-9),
                 )
                 self._finish_step(Unmeasured(*(repr(float(number)) for number in numbers)), started)
         except Abandoned:
@@ -193,9 +190,9 @@ class Trainer:
         try:
             self._coordinator.resize(wanted)
         except UsageError as error:
-            self._warn(f"still {before} workers: {error}")
+            self._observers.warn(f"still {before} workers: {error}")
         else:
-            self._tell(f"{wanted} workers from step {self._step + 1} on, {before} before")
+            self._observers.tell(f"{wanted} workers from step {self._step + 1} on, {before} before")
 
     def _finish_step(self, numbers: Unmeasured, started: float) -> None:
         """What comes after an update: validation and sample where due, the metrics row, a save where due.
@@ -245,20 +242,9 @@ class Trainer:
         result = self._stepper.step(step)
         if result.skipped is not None:
             line = f"step {step} skipped ({self._stepper.skipped_steps} so far): {result.skipped}"
-            self._warn(line)
-            self._out.history.event(step, "skip", line)
+            self._observers.warn(line)
+            self._observers.event(step, "skip", line)
         return result
-
-    def _watch_workers(self, times: StepTimes) -> None:
-        """Name workers that are slow for a while, and log every worker's times now and then."""
-        for verdict in self._out.stragglers.add(times.worker_compute, times.worker_shards):
-            (self._warn if verdict.slow else self._tell)(verdict.line)
-            self._out.history.event(
-                self._step, "worker_slow" if verdict.slow else "worker_back", verdict.line
-            )
-        report = self._out.stragglers.report()
-        if report is not None:
-            self._out.log.info(report)
 
     def validation_loss(self) -> float:
         return self._coordinator.validation_loss(self._step, self._validation_offsets)
@@ -273,7 +259,7 @@ class Trainer:
         best = self._early_stop
         if is_best:
             line = f"best validation loss so far: {with_perplexity(self._val_loss)}"
-            self._out.history.event(self._step, "best", line, val_loss=self._val_loss)
+            self._observers.event(self._step, "best", line, val_loss=self._val_loss)
         if stops:
             line = f"early stop: no finite validation loss in {best.evals_since_best} evaluations"
             if best.best_loss is not None:
@@ -281,8 +267,8 @@ class Trainer:
                     f"early stop: no better validation loss in {best.evals_since_best} evaluations; "
                     f"best {with_perplexity(best.best_loss)} at step {best.best_step}"
                 )
-            self._tell(line)
-            self._out.history.event(self._step, "early_stop", line)
+            self._observers.tell(line)
+            self._observers.event(self._step, "early_stop", line)
         return is_best
 
     def _draw_sample(self) -> str:
@@ -303,16 +289,7 @@ class Trainer:
 
     def _record(self, row: MetricsRow, is_best: bool) -> None:
         self._guard("metrics row", lambda: self._out.metrics.append(row))
-        self._out.history.row(row)
-        self._out.progress.step(row, self._config.train.steps, is_best)
-        if row.val_loss is not None:
-            best = " (best)" if is_best else ""
-            self._out.log.info(
-                f"step {row.step}: train loss {with_perplexity(row.train_loss)}, "
-                f"validation loss {with_perplexity(row.val_loss)}{best}"
-            )
-        if row.sample:
-            self._out.progress.sample(row.step, row.sample)
+        self._observers.row(row, self._config.train.steps, is_best)
 
     def _should_save(self, is_best: bool) -> bool:
         asked = self._out.signals.take_save_request()
@@ -357,11 +334,11 @@ class Trainer:
                 if result.path is None:
                     self._failed_step = result.step
                 self.report_unsaved(str(result.error))
-                self._out.history.event(result.step, "save_failed", str(result.error))
+                self._observers.event(result.step, "save_failed", str(result.error))
             else:
                 line = f"saved step {result.step} in {result.seconds:.2f} s"
-                self._out.log.info(line)
-                self._out.history.event(result.step, "save", line, seconds=round(result.seconds, 3))
+                self._observers.note(line)
+                self._observers.event(result.step, "save", line, seconds=round(result.seconds, 3))
 
     def _guard(self, what: str, write: Callable[[], None]) -> None:
         """Training goes on when a file cannot be written; the exit status will say so."""
@@ -369,13 +346,5 @@ class Trainer:
             write()
         except OSError as error:
             if not self._degraded:
-                self._warn(f"step {self._step}: {what} not written: {error.strerror}")
+                self._observers.warn(f"step {self._step}: {what} not written: {error.strerror}")
             self._degraded = True
-
-    def _tell(self, line: str) -> None:
-        self._out.progress.message(line)
-        self._out.log.info(line)
-
-    def _warn(self, line: str) -> None:
-        self._out.progress.warning(line)
-        self._out.log.warning(line)

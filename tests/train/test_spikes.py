@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from feste_dp.train.spikes import MIN_LOSSES, WINDOW, SpikeWatch
 
+DEGENERATE = [0.0, -0.0, 4.0, math.nan, math.inf, -math.inf, 1e308, -1e308, 5e-324, -1.0]
+
 
 def lines_of(losses: list[float], first_step: int = 1, watch: SpikeWatch | None = None) -> list[str]:
     watch = watch or SpikeWatch()
@@ -46,6 +48,17 @@ def test_noise_and_the_fall_of_a_young_run_are_no_spikes() -> None:
 def test_equal_losses_have_no_spread_and_a_small_rise_is_no_spike() -> None:
     assert lines_of([*[4.0] * 60, 4.2, 4.0]) == []
     assert len(lines_of([*[4.0] * 60, 4.3, 4.0])) == 1
+
+
+def test_losses_of_exactly_zero_are_no_fault_and_what_is_next_to_nothing_is_no_spike() -> None:
+    assert lines_of([*[0.0] * 60, 1e-7, 0.0, -0.0, 5e-324]) == []
+    (line,) = lines_of([*[0.0] * 60, 0.5])
+    assert line.startswith("loss spike at step 61: 0.5000 is 0.5000 above the median")
+
+
+@given(st.lists(st.sampled_from(DEGENERATE) | st.floats(), min_size=1, max_size=120))
+def test_no_series_of_numbers_is_a_fault(losses: list[float]) -> None:
+    lines_of(losses)
 
 
 def test_nothing_is_called_a_spike_before_there_are_losses_to_compare_with() -> None:

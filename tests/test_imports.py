@@ -11,11 +11,11 @@ PACKAGE = ROOT / "feste_dp"
 
 TABLE_LINE = (
     "cli -> report -> scale -> bench -> train -> runtime "
-    "-> {model, optim, data, checkpoint, track} -> {kernels, config}"
+    "-> {model, optim, data, checkpoint, track} -> {kernels, config} -> files"
 )
 
 # What each part of the package may import, besides itself, errors.py, cache.py, limits.py and the version.
-_LEAVES = {"kernels", "config"}
+_LEAVES = {"kernels", "config", "files"}
 _PARTS = {"model", "optim", "data", "checkpoint", "track"} | _LEAVES
 MAY_IMPORT = {
     "cli": {"report", "scale", "bench", "train", "runtime"} | _PARTS,
@@ -29,8 +29,9 @@ MAY_IMPORT = {
     "data": _LEAVES,
     "checkpoint": _LEAVES,
     "track": _LEAVES,
-    "kernels": set(),
-    "config": set(),
+    "kernels": {"files"},
+    "config": {"files"},
+    "files": set(),
     "errors": set(),
     "cache": set(),
     "limits": set(),

@@ -1,7 +1,6 @@
 """The changes that a save makes on disk, one method each, so that a test can fail or stop at any of them."""
 
 import contextlib
-import errno
 import os
 import secrets
 import shutil
@@ -9,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from feste_dp.errors import RunError
+from feste_dp.files.writing import sync_directory
 
 TEMPORARY = ".tmp-"  # a save that has not been committed
 REPLACED = ".old-"  # a checkpoint on its way out, while the new one of its step takes its name
@@ -40,14 +40,7 @@ class Filesystem:
         os.close(descriptor)
 
     def sync_directory(self, path: Path) -> None:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot
-                raise
-        finally:
-            os.close(descriptor)
+        sync_directory(path)
 
     def rename(self, old: Path, new: Path) -> None:
         old.rename(new)

@@ -7,11 +7,11 @@ import click
 
 from feste_dp.cli.arguments import RUN, PathType, WholeNumber
 from feste_dp.errors import UsageError
+from feste_dp.files.writing import write_whole
 from feste_dp.report.page import page, report_title, run_parts
 from feste_dp.report.run_data import read_runs
 from feste_dp.report.study_sections import is_study, read_study_part
 from feste_dp.report.watch import watch_run
-from feste_dp.train.run_directory import write_atomically
 
 
 @click.command()
@@ -36,7 +36,7 @@ def report(runs: tuple[Path, ...], out: Path | None) -> int:
     title = report_title([run.name for run in read]) if read else "Scaling study"
     target = out or (runs[0] if runs[0].is_dir() else runs[0].parent) / "report.html"
     try:
-        write_atomically(target, page(title, parts).encode())
+        write_whole(target, page(title, parts).encode())
     except OSError as error:
         raise UsageError(f"cannot write {target}: {error.strerror}; choose another --out") from error
     click.echo(f"written: {target}")

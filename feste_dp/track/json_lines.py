@@ -8,8 +8,8 @@ import json
 import math
 from collections.abc import Mapping
 
+from feste_dp.files.growing import LineFile
 from feste_dp.track.events import Event, encode_event
-from feste_dp.track.lines import LineFile
 from feste_dp.track.tracker import RunFacts, Tracker
 
 FILE_NAME = "tracker.jsonl"

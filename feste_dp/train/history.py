@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from feste_dp.files.growing import LineFile
 from feste_dp.track.courier import CLOSE_TIMEOUT_S, Courier, Method
 from feste_dp.track.events import ENDS, FAIL, STOP, TIMES, Event, encode_event
-from feste_dp.track.lines import LineFile
 from feste_dp.track.tracker import RunFacts, Tracker
 from feste_dp.train.metrics import MetricsRow
 from feste_dp.train.step import PHASES, StepTimes

@@ -17,6 +17,7 @@ from feste_dp.data.preparation import SHAKESPEARE
 from feste_dp.data.tokenizer import load_tokenizer
 from feste_dp.data.tokens import TokenData
 from feste_dp.errors import RunError
+from feste_dp.files.writing import write_whole
 from feste_dp.model.parameters import initial_params, parameter_count
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.runtime.cpus import default_workers
@@ -38,7 +39,6 @@ from feste_dp.train.run_directory import (
     create_run_directory,
     create_run_directory_at,
     open_run_directory,
-    write_atomically,
 )
 from feste_dp.train.run_trace import RunTrace, check_steps
 from feste_dp.train.saved_state import is_tokenizer_of, saved_config
@@ -237,7 +237,7 @@ def _put_right(
         if run.config.read_bytes() != config.encode():
             run.write_config(config)
         if not is_tokenizer_of(run.tokenizer, data.tokenizer_sha256):
-            write_atomically(run.tokenizer, data.tokenizer_path.read_bytes())
+            write_whole(run.tokenizer, data.tokenizer_path.read_bytes())
             around.progress.warning(f"{run.tokenizer} was damaged; it is the tokenizer of the run again")
     except OSError as error:
         trainer.report_unsaved(

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feste_dp.errors import UsageError
-from feste_dp.track.lines import append_whole
-from feste_dp.train.run_directory import write_atomically
+from feste_dp.files.growing import append_whole
+from feste_dp.files.writing import write_whole
 
 COLUMNS = (
     "step",
@@ -198,7 +198,7 @@ def truncate_after(path: Path, step: int) -> list[MetricsRow]:
     if size < path.stat().st_size:
         os.truncate(path, size)
     elif size > path.stat().st_size:  # not even the header is whole
-        write_atomically(path, _HEADER)
+        write_whole(path, _HEADER)
     return [row for _, row in kept]
 
 

@@ -1,7 +1,6 @@
 """The directory of one run: made whole or not at all, opened by one writer at a time, with its log.
 
-Knows the names of what lies in it, not what is written there. `write_atomically` is how its small files
-reach the disk.
+Knows the names of what lies in it, not what is written there.
 """
 
 import contextlib
@@ -17,7 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from feste_dp.errors import UsageError
-from feste_dp.track.lines import append_whole
+from feste_dp.files.growing import append_line
+from feste_dp.files.writing import write_whole
 
 STAMP = "%Y%m%dT%H%M%SZ"
 _NAME_END = re.compile(r"-(\d{8}T\d{6}Z)(?:-(\d+))?$")
@@ -58,7 +58,7 @@ class RunDirectory:
 
     def write_config(self, text: str) -> None:
         """Replaces config.yaml; OSError leaves the old one."""
-        write_atomically(self.config, text.encode())
+        write_whole(self.config, text.encode())
 
 
 def create_run_directory(
@@ -222,37 +222,9 @@ class RunLog:
     def _append(self, kind: str, line: str) -> None:
         shown = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), line)
         try:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            try:
-                end = os.fstat(fd).st_size
-                # kill -9 may have left a line without its end
-                start = "\n" if end and os.pread(fd, 1, end - 1) != b"\n" else ""
-                append_whole(fd, end, f"{start}{_time_text(self._now())} {kind}: {shown}\n".encode())
-            finally:
-                os.close(fd)
+            append_line(self._path, f"{_time_text(self._now())} {kind}: {shown}")
         except OSError:
             self.dropped += 1
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes beside, fsyncs, renames: after a crash `path` holds the old content or the new, whole.
-    OSError leaves the old file and nothing beside it."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _create(path: Path, config: str, tokenizer: bytes | Path, existing: bool = False) -> RunDirectory:
@@ -272,7 +244,7 @@ def _create(path: Path, config: str, tokenizer: bytes | Path, existing: bool = F
         run.checkpoints.mkdir()  # first: of two runs that want the same empty directory, one gets no further
         claimed = True
         run.write_config(config)
-        write_atomically(run.tokenizer, content)
+        write_whole(run.tokenizer, content)
         return run
     except BaseException as error:
         if path in made:

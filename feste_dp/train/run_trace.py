@@ -6,9 +6,9 @@ from pathlib import Path
 from types import TracebackType
 
 from feste_dp.errors import UsageError
+from feste_dp.files.writing import write_whole
 from feste_dp.runtime.tracing import MAX_STEPS, TraceRequest, merge_traces
 from feste_dp.train.progress import Progress
-from feste_dp.train.run_directory import write_atomically
 
 
 class RunTrace:
@@ -45,7 +45,7 @@ class RunTrace:
         about = {"run": path.parent.name, "steps": f"{self.request.first} to {self.request.last}"}
         text = merge_traces(self.request, about)
         try:
-            write_atomically(path, text.encode())
+            write_whole(path, text.encode())
         except OSError as error:
             self._progress.warning(f"{path}: the trace is not written: {error.strerror}")
             return

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from feste_dp.config.loading import load_config
 from feste_dp.errors import RunError, UsageError
-from feste_dp.train.run_directory import RunDirectory, is_locked, open_run_directory, write_atomically
+from feste_dp.files.writing import write_whole
+from feste_dp.train.run_directory import RunDirectory, is_locked, open_run_directory
 
 _REQUEST = "workers.request"
 _LOOK_S = 0.05
@@ -26,7 +27,7 @@ def request_workers(
     if not is_locked(run):
         raise UsageError(f"{path} is not training now: {program} resume {path} --workers {workers}")
     request = _place(run)
-    write_atomically(request, b"%d\n" % workers)
+    write_whole(request, b"%d\n" % workers)
     while request.exists():
         if not is_locked(run):
             request.unlink(missing_ok=True)

@@ -17,13 +17,11 @@ from feste_dp.train.run_directory import (
     RunDirectory,
     RunLock,
     RunLog,
-    append_whole,
     check_can_create,
     check_can_create_at,
     create_run_directory,
     create_run_directory_at,
     open_run_directory,
-    write_atomically,
 )
 
 NOW = datetime(2026, 11, 23, 12, 30, 15, 999_999, tzinfo=UTC)
@@ -265,29 +263,3 @@ def test_a_full_disk_costs_log_lines_and_they_are_counted(tmp_path: Path) -> Non
     assert (tmp_path / "log.txt").read_bytes() == before
     log.info("fourth")
     assert (tmp_path / "log.txt").read_text().endswith("info: first\n2026-11-23T12:30:15Z info: fourth\n")
-
-
-def test_an_atomic_write_replaces_the_file_or_leaves_it(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10, old[1]))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            write_atomically(path, bytes(20))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
-    assert path.read_bytes() == b"old"
-    assert tree(tmp_path) == ["file"]
-    write_atomically(path, b"new")
-    assert path.read_bytes() == b"new"
-
-
-def test_an_append_goes_where_it_is_told(tmp_path: Path) -> None:
-    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
-    try:
-        assert append_whole(fd, 0, b"abc") == 3
-        assert append_whole(fd, 3, b"de") == 5
-    finally:
-        os.close(fd)
-    assert (tmp_path / "file").read_bytes() == b"abcde"

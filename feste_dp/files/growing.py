@@ -1,11 +1,14 @@
 """A file that only grows, line by line. Knows nothing of what the lines say.
 
-A kill leaves at most one partial last line: readers drop it, and the next writer cuts it off.
+A kill leaves at most one partial last line: readers drop it, and the next writer cuts it off. Only a regular
+file of the folder itself is written to, never what a link in its place names.
 """
 
 import contextlib
 import os
 from pathlib import Path
+
+from feste_dp.files.reading import open_checked
 
 _BLOCK = 65536
 
@@ -17,7 +20,7 @@ class LineFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._fd = open_growing(path)
         try:
             self._end = _end_of_last_line(self._fd)
             os.ftruncate(self._fd, self._end)
@@ -33,6 +36,22 @@ class LineFile:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
+
+
+def open_growing(path: Path) -> int:
+    """A descriptor to read and write the regular file `path`, made if need be. OSError for anything else."""
+    return open_checked(path, os.O_RDWR | os.O_CREAT)
+
+
+def append_line(path: Path, line: str) -> None:
+    """One whole line, below what a kill may have left without its end."""
+    fd = open_growing(path)
+    try:
+        end = os.fstat(fd).st_size
+        start = "\n" if end and os.pread(fd, 1, end - 1) != b"\n" else ""
+        append_whole(fd, end, f"{start}{line}\n".encode(errors="backslashreplace"))
+    finally:
+        os.close(fd)
 
 
 def append_whole(fd: int, end: int, data: bytes) -> int:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feste_dp.track.lines import LineFile
+from feste_dp.files.growing import LineFile, append_line, append_whole
 
 
 def write(path: Path, *lines: str) -> None:
@@ -74,7 +74,7 @@ def test_a_killed_writer_leaves_at_most_one_partial_last_line(tmp_path: Path) ->
     path = tmp_path / "lines"
     code = (
         "import sys, pathlib\n"
-        "from feste_dp.track.lines import LineFile\n"
+        "from feste_dp.files.growing import LineFile\n"
         "file = LineFile(pathlib.Path(sys.argv[1]))\n"
         "while True: file.append('x' * 99); print(flush=True)\n"
     )
@@ -87,3 +87,26 @@ def test_a_killed_writer_leaves_at_most_one_partial_last_line(tmp_path: Path) ->
     *whole, last = path.read_text().split("\n")
     assert len(whole) >= 200 and set(whole) == {"x" * 99}
     assert len(last) < 99
+
+
+def test_an_append_goes_where_it_is_told(tmp_path: Path) -> None:
+    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    try:
+        assert append_whole(fd, 0, b"abc") == 3
+        assert append_whole(fd, 3, b"de") == 5
+    finally:
+        os.close(fd)
+    assert (tmp_path / "file").read_bytes() == b"abcde"
+
+
+def test_what_is_no_file_is_neither_made_nor_written(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious, and without an end")
+    (tmp_path / "link").symlink_to("victim")
+    (tmp_path / "dangling").symlink_to("elsewhere")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "dangling", "pipe"):
+        for attempt in (LineFile, lambda path: append_line(path, "text")):
+            with pytest.raises(OSError, match="not a regular file"):
+                attempt(tmp_path / name)
+    assert (tmp_path / "victim").read_text() == "precious, and without an end"
+    assert not (tmp_path / "elsewhere").exists()

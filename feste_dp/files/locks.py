@@ -1,0 +1,99 @@
+"""flock, once: a file that one process holds until it ends, however it ends.
+
+Whoever may open a lock file may hold it, for ever. So it is private (0600) from its first moment, and one
+that is wider is tightened before it is waited for. Processes started with exec do not hold it.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from feste_dp.files.reading import open_checked
+from feste_dp.files.writing import beside_name
+
+MODE = 0o600
+_WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
+"""What file systems without flock answer: Lustre without -o flock, NFS without lockd, some of FUSE."""
+
+
+class NoLocksError(OSError):
+    """The file system has no flock."""
+
+
+def open_lock(path: Path) -> int:
+    """A descriptor of the lock file, made if need be, for nobody but this user. Nothing is locked yet.
+
+    OSError where it belongs to somebody else, is a link or no regular file.
+    """
+    fd = open_checked(path, os.O_RDWR | os.O_CREAT, MODE)
+    status = os.fstat(fd)
+    if status.st_mode & 0o077:
+        try:
+            os.fchmod(fd, MODE)
+        except OSError:
+            if status.st_uid != os.geteuid():  # else a file system that knows no modes, such as FAT
+                os.close(fd)
+                raise PermissionError(
+                    errno.EPERM, "it belongs to another user, who could hold it for ever", str(path)
+                ) from None
+    return fd
+
+
+def try_lock(fd: int, *, shared: bool = False) -> bool:
+    """Whether the lock is held now; False where another process has it. NoLocksError where there are none."""
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in _WITHOUT_LOCKS:
+            raise NoLocksError(error.errno, f"the file system has no locks ({error.strerror})") from None
+        raise
+    return True
+
+
+@contextlib.contextmanager
+def lock_if_possible(path: Path, wait: Callable[[], None]) -> Iterator[bool]:
+    """Holds the lock file, calling wait() while another process of this user does.
+
+    Goes on without, and yields False, where it cannot be opened or the file system has no locks: for what a
+    lock makes cheaper, not right.
+    """
+    try:
+        fd = open_lock(path)
+    except OSError:
+        yield False
+        return
+    try:
+        try:
+            while not (held := try_lock(fd)):
+                wait()
+        except OSError:
+            held = False
+        yield held
+    finally:
+        os.close(fd)
+
+
+def check_locks(directory: Path) -> None:
+    """NoLocksError where files in the folder cannot be locked. Leaves nothing there.
+
+    Other OSErrors are passed over: they say nothing of locks.
+    """
+    probe = beside_name(directory / "lock")
+    try:
+        fd = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
+    except OSError:
+        return
+    try:
+        probe.unlink()
+        try_lock(fd)
+    except NoLocksError:
+        raise
+    except OSError:
+        pass
+    finally:
+        os.close(fd)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmarks.comparison import OURS
 from feste_dp.config.loading import load_config
+from feste_dp.runtime.child_process import child_command, child_environment
 
 ROOT = Path(__file__).parents[1]
 
@@ -129,8 +130,8 @@ def _run_torch(name: str, task: Task, override: Path | None, folder: Path) -> Ro
         environ["LD_PRELOAD"] = str(override)
     with tempfile.TemporaryDirectory(dir=folder) as place:
         result = Path(place) / "result.json"
-        command = [sys.executable, "-m", "feste_dp.scale.torch_steps", str(result)]
-        _output(command, environ, json.dumps(asdict(settings)))
+        command = child_command("feste_dp.scale.torch_steps", str(result))
+        _output(command, child_environment(environ), json.dumps(asdict(settings)))
         times = json.loads(result.read_text())
     return Round(times["seconds"], times["peak_memory_bytes"])
 

@@ -21,6 +21,7 @@ from feste_dp.cache import private_directory
 from feste_dp.config.schema import Config
 from feste_dp.errors import RunError
 from feste_dp.kernels.compilation import CACHE_DIRECTORY, CACHE_VARIABLE
+from feste_dp.runtime.child_process import child_command
 from feste_dp.runtime.cpus import cpu_name, usable_cpus
 from feste_dp.runtime.worker_process import worker_environment
 
@@ -61,7 +62,7 @@ def time_kernels_in_a_process(config: Config, environ: Mapping[str, str]) -> Ker
     """What time_kernels finds, in a process with one thread and a cache of its own. Raises RunError."""
     cache = private_directory(CACHE_DIRECTORY.with_name(f"{CACHE_DIRECTORY.name}-kernels"))
     process = subprocess.Popen(
-        [sys.executable, "-m", "feste_dp.bench.kernel_timing"],
+        child_command("feste_dp.bench.kernel_timing"),
         env=worker_environment(environ) | {CACHE_VARIABLE: str(cache)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -145,7 +146,3 @@ def main() -> int:
     config = Config.model_validate_json(sys.stdin.read())
     print(json.dumps(asdict(time_kernels(config))))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,6 +5,7 @@ import signal
 import sys
 
 from feste_dp.cli.environment import settle_environment
+from feste_dp.import_path import leave_current_folder
 
 INTERRUPTED = 130
 FAILED = 1
@@ -13,6 +14,7 @@ FAILED = 1
 def main() -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 bad usage or config, 130, 143 or 129 stopped by a
     signal (SIGINT, SIGTERM, SIGHUP), 141 where nobody reads the output any more."""
+    leave_current_folder()
     _open_missing_streams()
     for name in settle_environment(os.environ):
         sys.stderr.write(f"warning: {name} is ignored: all runs must have the same compiled code\n")

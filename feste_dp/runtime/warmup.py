@@ -11,13 +11,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from feste_dp.errors import RunError
 from feste_dp.kernels.compilation import CACHE_DIRECTORY, COMPILED_FOLDER
+from feste_dp.runtime.child_process import child_command
 from feste_dp.runtime.rehearsal import rehearse_all
 from feste_dp.runtime.worker_process import worker_environment
 
@@ -53,7 +53,7 @@ def compile_kernels(environ: Mapping[str, str], on_wait: Callable[[float], None]
 
 def _compile(environ: Mapping[str, str], wait: Callable[[], None]) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "feste_dp.runtime.warmup"],
+        child_command("feste_dp.runtime.warmup"),
         env=worker_environment(environ),
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -152,7 +152,3 @@ def main() -> int:
     _write_mark()
     remove_old_caches(CACHE_DIRECTORY)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """How a worker begins: tied to its coordinator before anything that takes time is imported.
 
-Started as `python -m feste_dp.runtime.worker_boot DOOR COORDINATOR_PID`. Until the first order comes, the
+Called by child_boot.py with the arguments DOOR and COORDINATOR_PID. Until the first order comes, the
 death of the coordinator is a signal that removes the door (socket_directory.py) first; after that it is
 SIGKILL.
 """
@@ -39,7 +39,3 @@ def main() -> int:
     from feste_dp.runtime.worker import work  # takes half a second
 
     return work()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

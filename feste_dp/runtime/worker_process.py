@@ -8,12 +8,11 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from feste_dp.errors import RunError
-from feste_dp.kernels.compilation import CACHE_DIRECTORY, CACHE_VARIABLE
+from feste_dp.runtime.child_process import child_command, child_environment
 from feste_dp.runtime.worker import WorkerSpec
 
 # Whatever the user's environment says: a worker has one thread.
@@ -73,8 +72,8 @@ class WorkerProcess:
 
 
 def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The user's environment, with one thread and with this process's cache of compiled code."""
-    return dict(environ) | ONE_THREAD | {CACHE_VARIABLE: str(CACHE_DIRECTORY)}
+    """The environment of a child that has one thread."""
+    return child_environment(environ) | ONE_THREAD
 
 
 WORKERS_IGNORE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
@@ -93,7 +92,7 @@ def start_worker(
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, WORKERS_IGNORE)
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "feste_dp.runtime.worker_boot", door, str(os.getpid())],
+            child_command("feste_dp.runtime.worker_boot", door, str(os.getpid())),
             stdin=subprocess.PIPE,
             pass_fds=descriptors,
             env=worker_environment(environ),

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from feste_dp.config.schema import Config
 from feste_dp.errors import RunError
 from feste_dp.model.parameters import parameter_count
+from feste_dp.runtime.child_process import child_command, child_environment
 from feste_dp.runtime.cpus import usable_cpus
 from feste_dp.runtime.limits import available_memory
 from feste_dp.runtime.worker_process import ONE_THREAD, worker_environment
@@ -59,7 +59,9 @@ def run_torch(
         "steps": steps,
     }
     own = {name: value for name, value in environ.items() if name not in ONE_THREAD}
-    return _run("feste_dp.scale.torch_steps", settings, own | {"OMP_NUM_THREADS": str(threads)})
+    return _run(
+        "feste_dp.scale.torch_steps", settings, child_environment(own) | {"OMP_NUM_THREADS": str(threads)}
+    )
 
 
 def why_no_torch(config: Config) -> str | None:
@@ -99,7 +101,7 @@ def _run(module: str, settings: dict[str, Any], environ: Mapping[str, str]) -> B
     with tempfile.TemporaryDirectory(prefix="feste-dp-scale-") as folder:
         result = Path(folder) / "result.json"
         process = subprocess.Popen(
-            [sys.executable, "-m", module, str(result)],
+            child_command(module, str(result)),
             env=dict(environ),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

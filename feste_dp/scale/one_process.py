@@ -1,9 +1,8 @@
 """Training steps in one process: the same kernels, data and update, no workers, messages or shared memory,
 every micro-batch's gradient added up in one buffer.
 
-The baseline that says what the processes, messages and slots cost. Run as a process of its own,
-`python -m feste_dp.scale.one_process OUT`, with a JSON object of Settings on its standard input; writes one
-JSON object of Timed to OUT.
+The baseline that says what the processes, messages and slots cost. main() is a process of its own, with the
+argument OUT and a JSON object of Settings on its standard input; it writes one JSON object of Timed to OUT.
 """
 
 import contextlib
@@ -103,7 +102,3 @@ def main() -> int:
     result = json.dumps(asdict(time_steps(config, data, settings.warmup, settings.steps)))
     Path(sys.argv[1]).write_text(result)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,7 @@
 """Times training steps of PyTorch: one process of many threads, or many of one thread under DDP over gloo.
 
-Run as a process of its own, `python -m feste_dp.scale.torch_steps OUT`, with a JSON object of Settings on its
-standard input; writes one JSON object of StepTimes to OUT. Threads and preloads are the caller's to set.
+main() is a process of its own, with the argument OUT and a JSON object of Settings on its standard input; it
+writes one JSON object of StepTimes to OUT. Threads and preloads are the caller's to set.
 Nothing imports this but the benchmarks: PyTorch is no dependency.
 """
 
@@ -150,7 +150,3 @@ def main() -> int:
     with Path(sys.argv[1]).open("w") as file:  # not standard output: libraries print there
         file.write(result)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,5 @@
 import os
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from feste_dp.model.gpt2 import micro_batch_gradient, micro_batch_loss
 from feste_dp.model.parameters import initial_params, parameter_count, view_params
 from feste_dp.model.workspace import make_workspace
 from feste_dp.runtime.arena import create_arena
+from feste_dp.runtime.child_process import child_command, child_environment
 from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
 from feste_dp.runtime.worker import WorkerSpec
 
@@ -167,7 +167,8 @@ def test_a_worker_whose_coordinator_is_not_its_parent_removes_the_door_and_ends_
     door.mkdir()
     (door / "s").touch()
     done = subprocess.run(
-        [sys.executable, "-m", "feste_dp.runtime.worker_boot", str(door), "1"],
+        child_command("feste_dp.runtime.worker_boot", str(door), "1"),
+        env=child_environment(os.environ),
         input=told.model_dump_json().encode(),
         capture_output=True,
         timeout=60,

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from feste_dp.checkpoint.schema import Fields, parse_json
 from feste_dp.checkpoint.shards import BYTES_PER_PARAMETER, HEADER_LIMIT_BYTES, shard_name
 from feste_dp.errors import UsageError
+from feste_dp.kernels import ARITHMETIC
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -111,6 +112,8 @@ class Manifest(ManifestFields):
     format_version: int
     feste_dp_version: str
     files: tuple[ShardFile, ...]
+    arithmetic: int = ARITHMETIC
+    """Under which version of order and rounding the next step was to be taken; 1 where it is not said"""
 
     @property
     def parameter_count(self) -> int:
@@ -165,6 +168,7 @@ def decode_manifest(data: bytes, source: str = MANIFEST_NAME) -> Manifest:
         top.refuse("files", f"hold {files[-1].stop} parameters where the layout has {layout[-1].stop}")
     manifest = Manifest(
         format_version=version,
+        arithmetic=top.integer("arithmetic", 1, 2**31) if top.has("arithmetic") else 1,
         feste_dp_version=top.text("feste_dp_version", r"[0-9A-Za-z.+!-]{1,64}", "a version"),
         step=step,
         config=top.plain("config"),

@@ -1,8 +1,10 @@
 """Which tokens a sequence holds: a pure function of (seed, number of the sequence since step 1).
 
-An epoch cuts the training tokens into windows of one sequence each, from a start that differs from epoch to
-epoch, and visits every window once in a random order. Nothing is stored: any place in any epoch is computed
-from its number, so a resumed run goes on where it stopped.
+An epoch lays windows of one sequence each over the training tokens, as few as make every token but the first
+a target, and visits every window once in a random order. The first window begins at the first token and the
+last ends at the last; where the windows between them begin differs from epoch to epoch, as far as the tokens
+are no multiple of a window. Nothing is stored: any place in any epoch is computed from its number, so a
+resumed run goes on where it stopped.
 """
 
 import numpy as np

@@ -14,3 +14,7 @@ holds the gradient of the skip. Whoever makes scratch zeroes it.
 
 Kernels are generic over float32 (training) and float64 (gradient checks).
 """
+
+# The version of what a run computes, down to the bits, saved with each checkpoint: raise it with every change
+# after which the same config gives another order of the text, other masks or other roundings.
+ARITHMETIC = 2

@@ -41,7 +41,7 @@ from feste_dp.train.run_directory import (
     open_run_directory,
 )
 from feste_dp.train.run_trace import RunTrace, check_steps
-from feste_dp.train.saved_state import is_tokenizer_of, saved_config
+from feste_dp.train.saved_state import is_tokenizer_of, older_arithmetic, saved_config
 from feste_dp.train.signals import Interrupted
 from feste_dp.train.start import (
     Surroundings,
@@ -117,6 +117,8 @@ def resume(
         checkpoint, damages = _find_checkpoint(run)
         saved = _saved_config(run, checkpoint)
         changes = check_changes(saved, config, explicit=override_keys(overrides))
+        if checkpoint is not None and (line := older_arithmetic(read_manifest(checkpoint))) is not None:
+            changes.append(line)
         for line in damages:
             around.progress.warning(line)
         count = config.run.workers or default_workers(config.train.shards)

@@ -27,6 +27,7 @@ from feste_dp.runtime.cpus import default_workers
 from feste_dp.train.metrics import MetricsRow, read_metrics
 from feste_dp.train.nonfinite import is_usable
 from feste_dp.train.run_directory import RunDirectory, open_run_directory
+from feste_dp.train.saved_state import older_arithmetic
 from feste_dp.train.sequence_probe import SequenceProbe
 from feste_dp.train.start import (
     Surroundings,
@@ -105,6 +106,8 @@ def replay(path: Path, step: int, shard: int | None, workers: int | None, around
             stepper.v.fill(0)
         else:
             check_fingerprints(manifest, config, data)
+            if (line := older_arithmetic(manifest)) is not None:
+                around.progress.warning(line)
             start, stepper.skipped_steps = manifest.step, manifest.train.skipped_steps
             stepper.skipped_in_a_row = _skipped_in_a_row(rows, start, config)
         start_workers(coordinator, count, around)

@@ -13,6 +13,7 @@ from feste_dp.checkpoint.shards import BYTES_PER_PARAMETER
 from feste_dp.config.schema import Config
 from feste_dp.data.tokenizer import ByteTokenizer, load_tokenizer
 from feste_dp.errors import UsageError
+from feste_dp.kernels import ARITHMETIC
 from feste_dp.model.parameters import layout
 from feste_dp.runtime.limits import available_memory
 
@@ -30,6 +31,16 @@ def saved_config(manifest: Manifest, checkpoint: Path) -> Config:
     if manifest.layout != tuple(TensorRange(*tensor) for tensor in layout(config.model)):
         raise UsageError(f"{checkpoint}: its tensors are not those of its config's model")
     return config
+
+
+def older_arithmetic(manifest: Manifest) -> str | None:
+    """What to say where the steps after a checkpoint are computed otherwise than those before it were."""
+    if manifest.arithmetic == ARITHMETIC:
+        return None
+    return (
+        f"arithmetic: {manifest.arithmetic} -> {ARITHMETIC}, another version of feste-dp: up to step "
+        f"{manifest.step} the order of the text and the last bits are the other's, from here on this one's"
+    )
 
 
 def check_memory_for(manifest: Manifest, checkpoint: Path) -> None:

@@ -20,6 +20,7 @@ from feste_dp.checkpoint.format import (
 )
 from feste_dp.checkpoint.shards import encode_shard_header, shard_name, split_evenly
 from feste_dp.errors import UsageError
+from feste_dp.kernels import ARITHMETIC
 
 P = 1000
 FILES = tuple(
@@ -119,6 +120,12 @@ def test_what_a_step_that_is_still_to_be_measured_gave_comes_back_exactly_nan_an
     manifest = replace(EXAMPLE, train=replace(EXAMPLE.train, unmeasured=unmeasured))
     assert decode_manifest(encode_manifest(manifest)) == manifest
     assert [repr(float(text)) for text in asdict(unmeasured).values()] == list(map(repr, numbers))
+
+
+def test_a_manifest_without_a_version_of_the_arithmetic_is_of_the_first(manifest, forge):
+    assert manifest.arithmetic == ARITHMETIC > 1
+    content = changed(content_of(manifest), ["arithmetic"], MISSING)
+    assert decode_manifest(forge(content)) == replace(manifest, arithmetic=1)
 
 
 def test_a_step_that_is_measured_has_the_manifest_that_older_programs_read(manifest):

@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -8,10 +9,13 @@ from feste_dp.data.order import train_offsets, validation_offsets
 SIZES = [(tokens, block) for block in (1, 2, 3, 7) for tokens in range(block + 1, 40)]
 
 
+def window_count(tokens: int, block: int) -> int:
+    return -(-(tokens - 1) // block)
+
+
 def epoch(seed: int, number: int, tokens: int, block: int) -> np.ndarray:
     """The offsets of one whole epoch."""
-    windows = max(1, (tokens - block) // block)
-    return train_offsets(seed, number + 1, windows, tokens, block)
+    return train_offsets(seed, number + 1, window_count(tokens, block), tokens, block)
 
 
 def test_every_sequence_and_its_targets_lie_within_the_tokens():
@@ -20,19 +24,59 @@ def test_every_sequence_and_its_targets_lie_within_the_tokens():
         assert offsets.min() >= 0 and offsets.max() + block + 1 <= tokens, (tokens, block)
 
 
-def test_an_epoch_visits_every_window_once():
-    for tokens, block in [*SIZES, (1000, 7), (4097, 16)]:
+def test_an_epoch_has_every_token_but_the_first_as_a_target_in_as_few_windows_as_can_be():
+    for tokens, block in [*SIZES, (1000, 7), (4097, 16), (4098, 16), (4112, 16)]:
         for number in range(3):
             offsets = np.sort(epoch(5, number, tokens, block))
-            start = offsets[0]
-            assert 0 <= start < block
-            expected = start + block * np.arange(len(offsets))
-            assert offsets.tolist() == expected.tolist(), (tokens, block, number)
+            targets = {int(offset) + 1 + i for offset in offsets for i in range(block)}
+            assert targets == set(range(1, tokens)), (tokens, block, number)
+            assert len(offsets) == len(set(offsets)) and (len(offsets) - 1) * block < tokens - 1
 
 
-def test_every_start_below_a_block_is_used_so_that_no_token_is_never_seen():
-    starts = {int(epoch(1, number, 1000, 8).min()) for number in range(200)}
-    assert starts == set(range(8))
+def test_windows_between_the_first_and_the_last_begin_elsewhere_in_each_epoch_as_far_as_there_is_room():
+    for tokens in range(994, 1002):
+        spare = 1000 - (tokens - 1)
+        starts = {int(np.sort(epoch(1, number, tokens, 8))[1]) for number in range(200)}
+        assert starts == set(range(8 - spare, 9)), tokens
+
+
+def permutations(count: int, epochs: int) -> np.ndarray:
+    """(epochs, count): the order of `count` windows of one token each, for several seeds."""
+    seeds = [train_offsets(seed, 1, count * (epochs // 4), count + 1, 1) for seed in (1, 2, 3, 2**40)]
+    return np.concatenate(seeds).reshape(-1, count)
+
+
+def deviation(counts: np.ndarray, degrees: int, factor: float = 1.0) -> float:
+    """Chi-square of equally likely counts, as a number of standard deviations from what chance gives."""
+    expected = counts.mean()
+    chi_square = factor * ((counts - expected) ** 2 / expected).sum()
+    return abs(chi_square - degrees) / np.sqrt(2 * degrees)
+
+
+@pytest.mark.parametrize("counts", [range(2, 17), range(17, 65), (65, 257)])
+def test_every_window_is_as_likely_at_every_place(counts):
+    for count in counts:
+        orders = permutations(count, 2000)
+        table = np.stack([np.bincount(place, minlength=count) for place in orders.T])
+        # the rows and the columns of a table of permutations have fixed sums
+        assert deviation(table, (count - 1) ** 2, (count - 1) / count) < 4.5, count
+
+
+@pytest.mark.parametrize("counts", [range(3, 17), (40, 65)])
+def test_every_pair_of_windows_is_as_likely_to_follow_each_other(counts):
+    for count in counts:
+        orders = permutations(count, max(4000, 5 * count**2))
+        pairs = np.bincount(orders[:, 0] * count + orders[:, 1], minlength=count**2).reshape(count, count)
+        others = pairs[~np.eye(count, dtype=bool)]
+        assert deviation(others, count * (count - 1) - 1) < 4.5, count
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 6])
+def test_every_order_of_a_few_windows_is_as_likely(count):
+    orders = permutations(count, 40 * 720) @ (count ** np.arange(count))
+    _, counts = np.unique(orders, return_counts=True)
+    assert len(counts) == math.factorial(count)
+    assert deviation(counts, len(counts) - 1) < 4.5
 
 
 def test_another_epoch_or_another_seed_is_another_order():
@@ -43,7 +87,7 @@ def test_another_epoch_or_another_seed_is_another_order():
 
 
 def test_the_order_is_random_over_the_text():
-    offsets = epoch(1, 0, 80_008, 8)
+    offsets = epoch(1, 0, 80_001, 8)
     assert len(offsets) == 10_000
     neighbours = np.corrcoef(offsets[:-1], offsets[1:])[0, 1]
     place = np.corrcoef(offsets, np.arange(len(offsets)))[0, 1]

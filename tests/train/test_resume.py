@@ -1,3 +1,4 @@
+import hashlib
 import os
 import shutil
 import signal
@@ -187,6 +188,24 @@ def test_more_steps_are_set_logged_and_kept(runs, copy):
     assert steps_of(copy) == list(range(1, 16))
     longer = runs.resume(copy, overrides=["train.steps=17"])
     assert longer.status == 0 and steps_of(copy) == list(range(1, 18))
+
+
+def test_a_checkpoint_of_an_older_order_of_the_text_resumes_and_says_once_from_where_the_order_is_new(
+    runs, copy
+):
+    drop_newest_checkpoint(copy)
+    manifest = copy / "checkpoints/step-00000010/manifest.json"
+    body = manifest.read_bytes().rpartition(b',\n "manifest_sha256"')[0].replace(b',\n "arithmetic": 2', b"")
+    seal = hashlib.sha256(body).hexdigest()
+    manifest.write_bytes(body + f',\n "manifest_sha256": "{seal}"\n}}\n'.encode())
+    resumed = runs.resume(copy, overrides=["train.steps=12"])
+    assert resumed.status == 0
+    assert [line for line in resumed.messages if "arithmetic" in line] == [
+        "changed: arithmetic: 1 -> 2, another version of feste-dp: up to step 10 the order of the text and "
+        "the last bits are the other's, from here on this one's"
+    ]
+    again = runs.resume(copy, overrides=["train.steps=13"])
+    assert again.status == 0 and not any("arithmetic" in line for line in again.messages)
 
 
 def test_a_finished_run_has_nothing_to_do(runs, straight, tmp_path):

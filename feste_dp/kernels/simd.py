@@ -723,7 +723,7 @@ _EXP_COEFFICIENTS = (
     5.0000001201e-1,
 )
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
-_EXP_LOWEST, _EXP_HIGHEST = -87.3, 88.0
+EXP_LOWEST, _EXP_HIGHEST = -87.3, 88.0
 
 
 # Added to a number below 2^22, it leaves the nearest whole number, and a float's exponent bias of 127, in the
@@ -737,7 +737,7 @@ def _exp_float32(builder, x):
     kind = x.type
     integer = WORDS if kind == VECTOR else I32
     # `x if not below` keeps a NaN, min/max would lose it
-    for bound, below in ((_EXP_LOWEST, "<"), (_EXP_HIGHEST, ">")):
+    for bound, below in ((EXP_LOWEST, "<"), (_EXP_HIGHEST, ">")):
         limit = _constant(kind, bound)
         x = builder.select(builder.fcmp_ordered(below, x, limit), limit, x)
     shifted = _fma(builder, x, _constant(kind, 1 / math.log(2)), _constant(kind, _ROUND_TO_WHOLE))

@@ -69,7 +69,7 @@ def backward(
     Needs `a` as forward and cross_entropy_forward left it; the logits become their gradient."""
     if not accumulate:
         _zero_what_is_added_to(d)
-    cross_entropy_backward(a.logits, a.logits, targets, a.logits_lse, dloss)
+    cross_entropy_backward(a.logits, a.logits, targets, a.logits_highest, a.logits_others, dloss)
     head_backward(da.ln, d.lm_head_w, a.logits, a.ln_f, p.lm_head_w, accumulate, s.pack)
     da.x[:] = 0
     layernorm_backward(da.x, d.ln_f_w, d.ln_f_b, da.ln, a.x[p.ln_1_w.shape[0]], p.ln_f_w, a.ln_f_mean, a.ln_f_rstd)
@@ -163,7 +163,7 @@ def micro_batch(
     """The one compiled call of a micro-batch, for training and validation: two would double the first
     start's compilation. Returns the sum of losses; writes `d` only `with_gradient`."""
     forward(w.a, p, w.s, tokens, n_head, dropout, draw)
-    cross_entropy_forward(w.a.losses, w.a.logits_lse, w.a.logits, targets)
+    cross_entropy_forward(w.a.losses, w.a.logits_highest, w.a.logits_others, w.a.logits, targets)
     if with_gradient:
         backward(d, w.da, w.a, p, w.s, tokens, targets, dloss, n_head, dropout, draw, accumulate)
     return _sum_of_losses(w.a.losses)

@@ -38,7 +38,8 @@ class Activations(NamedTuple):
     ln_f_mean: Any
     ln_f_rstd: Any
     logits: Any  # (B, T, V)  backward leaves their gradient here
-    logits_lse: Any  # (B, T)
+    logits_highest: Any  # (B, T)
+    logits_others: Any  # (B, T)  sum of exp(logit - highest) over all but the target
     losses: Any  # (B, T)
 
 
@@ -97,7 +98,8 @@ def make_activations(
         ln_f_mean=zeros(*rows),
         ln_f_rstd=zeros(*rows),
         logits=zeros(*rows, cfg.vocab_size),
-        logits_lse=zeros(*rows),
+        logits_highest=zeros(*rows),
+        logits_others=zeros(*rows),
         losses=zeros(*rows),
     )
 

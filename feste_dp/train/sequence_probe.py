@@ -95,8 +95,8 @@ def first_nonfinite_activation(a: Activations) -> tuple[str, int] | None:
             (f"mlp_fc of layer {layer}", a.fc[layer]),
             (f"mlp_proj of layer {layer}", a.x[layer + 1]),
         ]
-    # the logits are gone, backward leaves their gradient there; the logarithm of their sum stays
-    in_order += [("ln_f", a.ln_f), ("the output head", a.logits_lse[..., np.newaxis])]
+    # the logits are gone, backward leaves their gradient there; the highest and the sum of the others stay
+    in_order += [("ln_f", a.ln_f), ("the output head", np.stack([a.logits_highest, a.logits_others], -1))]
     in_order += [("the loss", a.losses[..., np.newaxis])]
     for name, values in in_order:
         bad = ~np.isfinite(values[0]).all(axis=-1)

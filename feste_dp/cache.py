@@ -7,6 +7,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from feste_dp.errors import UsageError
+from feste_dp.home import expand_home
+
 
 def cache_root(environ: Mapping[str, str]) -> Path:
     """$FESTE_DP_CACHE, else $XDG_CACHE_HOME/feste-dp, else ~/.cache/feste-dp.
@@ -14,11 +17,12 @@ def cache_root(environ: Mapping[str, str]) -> Path:
     Where that cannot be written: a private folder in the temporary directory, the only thing this creates.
     """
     if environ.get("FESTE_DP_CACHE"):
-        root = Path(environ["FESTE_DP_CACHE"]).absolute()
+        root = _absolute(environ["FESTE_DP_CACHE"])
     elif environ.get("XDG_CACHE_HOME"):
-        root = Path(environ["XDG_CACHE_HOME"]).absolute() / "feste-dp"
+        root = _absolute(environ["XDG_CACHE_HOME"]) / "feste-dp"
     else:
-        root = Path(environ.get("HOME") or "/nonexistent").absolute() / ".cache" / "feste-dp"
+        home = environ.get("HOME", "")
+        root = Path(home if home.startswith("/") else "/nonexistent") / ".cache" / "feste-dp"
     return root if _is_writable(root) else _private_temporary_folder(environ.get("TMPDIR"))
 
 
@@ -32,6 +36,14 @@ def private_directory(path: Path) -> Path:
             with tempfile.TemporaryFile(dir=path):
                 return path
     return Path(tempfile.mkdtemp(prefix="feste-dp-"))
+
+
+def _absolute(path: str) -> Path:
+    """The path with its `~` expanded; one that cannot be leads to where nothing can be written."""
+    try:
+        return Path(expand_home(path)).absolute()
+    except UsageError:
+        return Path("/nonexistent")
 
 
 def _is_writable(path: Path) -> bool:

@@ -34,12 +34,13 @@ MAY_IMPORT = {
     "files": set(),
     "errors": set(),
     "cache": set(),
+    "home": set(),
     "import_path": set(),
     "limits": set(),
     "__init__": set(),
     "__main__": {"cli"},
 }
-FREE_FOR_ALL = {"errors", "cache", "import_path", "limits", "__version__", ""}
+FREE_FOR_ALL = {"errors", "cache", "home", "import_path", "limits", "__version__", ""}
 
 # Test references and optional extras: never needed to import the program.
 NOT_AT_MODULE_LEVEL = {"torch", "transformers", "matplotlib", "tensorboardX", "wandb", "starlette", "uvicorn"}

@@ -11,12 +11,14 @@ import click
 
 from feste_dp.config.schema import MAX_CPU, MAX_SHARDS
 from feste_dp.errors import UsageError
+from feste_dp.home import expand_home
 
 _CPU_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 
 class PathType(click.Path):
-    """A path; nothing in its place, as an unset shell variable gives, is refused, not taken as `.`."""
+    """A path, its `~` expanded; nothing in its place, as an unset shell variable gives, is refused, not taken
+    as `.`."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)
@@ -24,6 +26,11 @@ class PathType(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
             self.fail("is empty; give a path", param, ctx)
+        if isinstance(value, str):  # --out=~/x is not expanded by every shell
+            try:
+                value = expand_home(value)
+            except UsageError as error:
+                self.fail(str(error), param, ctx)
         return super().convert(value, param, ctx)
 
 

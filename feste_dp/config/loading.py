@@ -25,8 +25,11 @@ from feste_dp.config.yaml_tree import (
     shortened,
 )
 from feste_dp.errors import UsageError
+from feste_dp.home import expand_home
 
 MAX_FILE_BYTES = 1024 * 1024  # a config is 2 KiB; the parser reads about 100 KiB a second
+
+_PATH_KEYS = ("data.corpus", "run.dir")
 
 
 @dataclass
@@ -165,11 +168,20 @@ def _add_value(draft: _Draft, section: str, key: str, node: Node, key_place: Pla
         return
     try:
         value = plain_value(node)
-    except UnreadableError as error:
+        if path in _PATH_KEYS:
+            value = _expanded(value)
+    except (UnreadableError, UsageError) as error:
         draft.problems.append((place, f"{path}: {error}"))
         return
     draft.values.setdefault(section, {})[key] = value
     draft.places[path] = place
+
+
+def _expanded(value: object) -> object:
+    """The path or paths without a leading `~`; what is neither is left to the schema."""
+    if isinstance(value, list):
+        return [_expanded(item) for item in value]
+    return expand_home(value) if isinstance(value, str) else value
 
 
 def _add_schema_problems(draft: _Draft, error: ValidationError, source: str) -> None:

@@ -26,8 +26,9 @@ _LETTERS = {
 
 def child_command(module: str, *arguments: str) -> list[str]:
     """The command that calls main() of a module of this package in a process of its own, with these arguments
-    in sys.argv. Goes with child_environment()."""
-    return [sys.executable, *_interpreter_flags(), child_boot.__file__, module, *arguments]
+    in sys.argv; the process ends with this one. Goes with child_environment(). Start it from the main thread:
+    the kernel's death signal follows the thread that started a process."""
+    return [sys.executable, *_interpreter_flags(), child_boot.__file__, str(os.getpid()), module, *arguments]
 
 
 def child_environment(environ: Mapping[str, str]) -> dict[str, str]:

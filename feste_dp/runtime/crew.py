@@ -15,13 +15,14 @@ from typing import TypeAlias
 
 import zmq
 
+from feste_dp.errors import RunError
 from feste_dp.runtime import messages as m
 from feste_dp.runtime.arena import Arena
+from feste_dp.runtime.door import Door, open_door
 from feste_dp.runtime.frames import FrameReader
 from feste_dp.runtime.letterbox import Letterbox
 from feste_dp.runtime.oom import KillCount, explain_end
 from feste_dp.runtime.protocol import Phase, next_phase
-from feste_dp.runtime.socket_directory import choose_door, endpoint_of, open_door, remove_door
 from feste_dp.runtime.worker import WorkerSpec
 from feste_dp.runtime.worker_process import WorkerProcess, start_worker
 
@@ -92,7 +93,7 @@ class Crew:
         self._token = secrets.token_hex(16).encode()
         self.members: dict[int, Member] = {}
         self._lives: dict[int, int] = {}
-        self._door: str | None = None
+        self._door: Door | None = None
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._poller = zmq.Poller()
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -109,16 +110,12 @@ class Crew:
 
     def hire(self, numbers: Iterable[int]) -> None:
         """Start workers with these numbers; each joins when it is ready. Raises RunError, UsageError."""
-        door = self._door or choose_door()
+        door = self._door or self._open()
+        descriptors = (self._arena.fd, self._bell, *door.descriptors)
         started: list[WorkerProcess] = []
         try:
             for worker in numbers:
-                started.append(start_worker(worker, door, (self._arena.fd, self._bell), self._environ))
-            if self._context is None:
-                self._open_socket()  # after the first workers: no child may inherit the context's descriptors
-            if self._door is None:
-                self._door = door
-                self._socket.bind(open_door(door))
+                started.append(start_worker(worker, descriptors, self._environ))
         except BaseException:
             for process in started:
                 process.kill()
@@ -127,7 +124,7 @@ class Crew:
         for process in started:
             worker = process.worker
             life = self._lives.get(worker, 0)
-            spec = self._make_spec(worker, life, endpoint_of(door), self._token, self._bell)
+            spec = self._make_spec(worker, life, door.endpoint, self._token, self._bell)
             self._lives[worker] = spec.life + 1
             orders, reports = Letterbox(self._arena.orders[worker]), Letterbox(self._arena.reports[worker])
             orders.clear()
@@ -218,7 +215,9 @@ class Crew:
             for worker in list(self.members):
                 self.members[worker].process.kill()
                 self._forget(worker)
-            self._close_door()
+            if self._door is not None:
+                self._door.close()
+                self._door = None
             if self._context is not None:
                 self._context.destroy(linger=0)
                 self._context = None
@@ -227,19 +226,18 @@ class Crew:
                 os.close(self._bell)
                 self._bell = -1
 
-    def _open_socket(self) -> None:
+    def _open(self) -> Door:
         self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.ROUTER)
+        try:
+            self._socket = self._context.socket(zmq.ROUTER)
+        except zmq.ZMQError as error:
+            raise RunError(f"no socket for the workers: {error.strerror}") from None
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.MAXMSGSIZE, m.MAX_REPORT_BYTES)
+        self._door = open_door(self._socket)
         self._poller.register(self._socket, zmq.POLLIN)
-
-    def _close_door(self) -> None:
-        """From here on nobody can connect, and whatever happens no file is left behind."""
-        if self._door is not None:
-            door, self._door = self._door, None
-            remove_door(door)
+        return self._door
 
     def _bury(self, worker: int) -> Lost:
         """Reap a worker that has ended and forget it."""
@@ -274,13 +272,6 @@ class Crew:
         self._early = deque(event for event in self._early if event.worker != worker)
         self._poller.unregister(member.process.pidfd)
         member.process.close()
-        if not self.starting():
-            self._close_door()
-        # the listener of a door goes with the last who came in by it: ZeroMQ closes their connections with it
-        endpoint = member.spec.endpoint
-        if all(other.spec.endpoint != endpoint for other in self.members.values()):
-            with contextlib.suppress(zmq.ZMQError):
-                self._socket.unbind(endpoint)
 
     def _waiting_frames(self) -> list[bytes] | None:
         try:
@@ -307,8 +298,6 @@ class Crew:
             member.failure = message  # it ends next
         elif isinstance(message, m.Ready):
             member.joined = True
-            if not self.starting():
-                self._close_door()
             self._early.append(Joined(worker))
         else:
             self._early.append(Said(worker, message))

@@ -4,6 +4,7 @@ Knows its model, its data and the arena; nothing of optimizers, schedules, files
 worker_boot.py, with its WorkerSpec on standard input.
 """
 
+import contextlib
 import os
 import sys
 import time
@@ -24,7 +25,6 @@ from feste_dp.runtime.protocol import Phase, next_phase
 from feste_dp.runtime.rehearsal import check_that_compiled_code_is_loaded
 from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
 from feste_dp.runtime.tracing import Recorder, TraceRequest
-from feste_dp.runtime.worker_boot import die_with_coordinator
 
 _PARENT_CHECK_MS = 1000
 
@@ -126,7 +126,6 @@ class Connection:
 def serve(connection: Connection, computer: ShardComputer, sequences_per_shard: int, faults: Faults) -> None:
     """Follow orders until told to stop."""
     connection.send(m.Ready(os.getpid()))
-    is_first = True
     while True:
         order = connection.receive()
         match order:
@@ -161,9 +160,6 @@ def serve(connection: Connection, computer: ShardComputer, sequences_per_shard: 
             case _:
                 raise m.ProtocolError(f"{type(order).__name__} is not an order")
         faults.at("wait", order.step)
-        if is_first:
-            die_with_coordinator()
-            is_first = False
 
 
 def _parts(offsets: m.Ints, size: int) -> list[m.Ints]:
@@ -192,16 +188,27 @@ def _computer(spec: WorkerSpec, arena: Arena, recorder: Recorder | None) -> Shar
     return TracedShardComputer(spec.shard, arena, data, recorder)
 
 
+def _yield_to_coordinator() -> None:
+    """A worker that is woken must not push the coordinator off its core before that has woken the others.
+    Where the user chose another policy, such as SCHED_IDLE, that stays."""
+    with contextlib.suppress(OSError):
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
 def work() -> int:
     """The life of a worker; returns its exit status."""
-    spec = WorkerSpec.model_validate_json(sys.stdin.buffer.read())
+    told = sys.stdin.buffer.read()
+    if not told:  # the coordinator ended, or let this worker go, before it said what there is to do
+        return 1
+    spec = WorkerSpec.model_validate_json(told)
     if spec.cpu is not None:
-        os.sched_setaffinity(0, {spec.cpu})
+        with contextlib.suppress(OSError):  # the set of allowed CPUs has changed: slower, not wrong
+            os.sched_setaffinity(0, {spec.cpu})
     faults = Faults(parse_faults(os.environ.get(FAULT_VARIABLE, "")), f"worker{spec.worker}", spec.life)
     recorder = None if spec.trace is None else Recorder(spec.trace, f"worker {spec.worker}", 1 + spec.worker)
     connection = _connection(spec, recorder)
-    # a worker that is woken must not push the coordinator off its core before that has woken the others
-    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    _yield_to_coordinator()
     try:
         faults.at("start", 0)
         check_that_compiled_code_is_loaded()

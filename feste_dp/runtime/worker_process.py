@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from feste_dp.errors import RunError
+from feste_dp.runtime.child_boot import LEFT_TO_THE_PARENT
 from feste_dp.runtime.child_process import child_command, child_environment
 from feste_dp.runtime.worker import WorkerSpec
 
@@ -76,23 +77,17 @@ def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return child_environment(environ) | ONE_THREAD
 
 
-WORKERS_IGNORE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-"""Signals that are the coordinator's alone to act on, whoever sends them to all processes of a run."""
-
-
-def start_worker(
-    worker: int, door: str, descriptors: Sequence[int], environ: Mapping[str, str]
-) -> WorkerProcess:
+def start_worker(worker: int, descriptors: Sequence[int], environ: Mapping[str, str]) -> WorkerProcess:
     """Start a worker, which inherits the descriptors and waits to be told its spec. Raises RunError.
 
     From the main thread only.
     """
-    # blocked here they are blocked in the worker before worker_boot.py can ignore them, when Python would
+    # blocked here they are blocked in the worker before child_boot.py can ignore them, when Python would
     # still print a traceback for SIGINT; here they wait a few milliseconds
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, WORKERS_IGNORE)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_THE_PARENT)
     try:
         process = subprocess.Popen(
-            child_command("feste_dp.runtime.worker_boot", door, str(os.getpid())),
+            child_command("feste_dp.runtime.worker_boot"),
             stdin=subprocess.PIPE,
             pass_fds=descriptors,
             env=worker_environment(environ),

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from feste_dp.config.schema import Config
 from feste_dp.errors import RunError
+from feste_dp.files.temporary import temporary_folder, temporary_places
 from feste_dp.model.parameters import parameter_count
 from feste_dp.runtime.child_process import child_command, child_environment
 from feste_dp.runtime.cpus import usable_cpus
@@ -98,8 +98,8 @@ def _torch_memory(config: Config) -> int:
 
 
 def _run(module: str, settings: dict[str, Any], environ: Mapping[str, str]) -> BaselineRun:
-    with tempfile.TemporaryDirectory(prefix="feste-dp-scale-") as folder:
-        result = Path(folder) / "result.json"
+    with temporary_folder("scale", temporary_places()) as folder:
+        result = folder / "result.json"
         process = subprocess.Popen(
             child_command(module, str(result)),
             env=dict(environ),

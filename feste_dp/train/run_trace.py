@@ -1,11 +1,11 @@
 """The trace of some steps of a run: asks the processes for their events and makes one file of them."""
 
-import shutil
-import tempfile
+import contextlib
 from pathlib import Path
 from types import TracebackType
 
 from feste_dp.errors import UsageError
+from feste_dp.files.temporary import temporary_folder, temporary_places
 from feste_dp.files.writing import write_whole
 from feste_dp.runtime.tracing import MAX_STEPS, TraceRequest, merge_traces
 from feste_dp.train.progress import Progress
@@ -20,25 +20,25 @@ class RunTrace:
     def __init__(self, steps: tuple[int, int] | None, progress: Progress) -> None:
         self._steps, self._progress = steps, progress
         self.request: TraceRequest | None = None
+        self._stack = contextlib.ExitStack()
         self.directory: Path | None = None
         """Where the file goes: the run's, once there is one."""
 
     def __enter__(self) -> "RunTrace":
         if self._steps is not None:
-            folder = tempfile.mkdtemp(prefix="feste-dp-trace-")
-            self.request = TraceRequest(first=self._steps[0], last=self._steps[1], directory=folder)
+            try:
+                folder = self._stack.enter_context(temporary_folder("trace", temporary_places()))
+            except OSError as error:
+                raise UsageError(f"--trace: no temporary folder can be made: {error.strerror}") from None
+            self.request = TraceRequest(first=self._steps[0], last=self._steps[1], directory=str(folder))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.request is None:
-            return
-        try:
-            if self.directory is not None:
+        with self._stack:
+            if self.request is not None and self.directory is not None:
                 self._write(self.directory / f"trace-{self.request.first}-{self.request.last}.json")
-        finally:
-            shutil.rmtree(self.request.directory, ignore_errors=True)
 
     def _write(self, path: Path) -> None:
         assert self.request is not None

@@ -14,17 +14,16 @@ import pytest
 import zmq
 
 from feste_dp.data.order import train_offsets, validation_offsets
-from feste_dp.errors import RunError, UsageError
+from feste_dp.errors import RunError
 from feste_dp.model.parameters import initial_params
 from feste_dp.runtime import coordinator as coordinator_module
 from feste_dp.runtime import crew as crew_module
 from feste_dp.runtime import messages as m
 from feste_dp.runtime.coordinator import Coordinator
-from feste_dp.runtime.crew import Crew, Lost, Said
+from feste_dp.runtime.crew import Lost, Said
 from feste_dp.runtime.letterbox import Letterbox
 from feste_dp.runtime.protocol import Phase
 from feste_dp.runtime.results import tree_sum
-from feste_dp.runtime.socket_directory import MAX_SOCKET_PATH, choose_door, open_door, remove_door
 
 MANY_THREADS = {
     name: "8" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS")
@@ -167,19 +166,7 @@ def test_validation_of_fewer_units_than_workers_completes(start):
     assert coordinator.gradient(1, offsets_of(1)).loss > 0
 
 
-@pytest.fixture(scope="module")
-def ajar(make_config, token_data, compiled):
-    """A coordinator whose socket stays where strangers can find it."""
-    with Coordinator(make_config(), 2, token_data.directory, os.environ) as coordinator:
-        coordinator.arena.params[:] = initial_params(make_config().model, 1)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Crew, "_close_door", lambda self: None)
-            coordinator.start()
-        yield coordinator
-
-
-def test_frames_of_a_stranger_are_dropped_and_counted_and_the_step_completes(ajar, rng):
-    shared = ajar
+def test_frames_of_a_stranger_are_dropped_and_counted_and_the_step_completes(shared, rng):
     expected = shared.gradient(5, offsets_of(5)).loss
     frames = [
         [b""],
@@ -197,7 +184,7 @@ def test_frames_of_a_stranger_are_dropped_and_counted_and_the_step_completes(aja
     before = shared.dropped_frames
     with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
         stranger.setsockopt(zmq.LINGER, 0)
-        stranger.connect(f"ipc://{shared._crew._door}/s")
+        stranger.connect(shared._crew._door.endpoint)
         for frame in frames:
             stranger.send_multipart(frame)
         deadline = time.monotonic() + 20
@@ -206,12 +193,11 @@ def test_frames_of_a_stranger_are_dropped_and_counted_and_the_step_completes(aja
     assert shared.dropped_frames == before + len(frames)
 
 
-def test_a_stranger_cannot_take_the_place_of_a_worker(ajar):
-    shared = ajar
+def test_a_stranger_cannot_take_the_place_of_a_worker(shared):
     with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
         stranger.setsockopt(zmq.LINGER, 0)
         stranger.setsockopt(zmq.IDENTITY, shared._crew.members[1].spec.identity)
-        stranger.connect(f"ipc://{shared._crew._door}/s")
+        stranger.connect(shared._crew._door.endpoint)
         stranger.send_multipart([b"x" * 32, b"\x90"])
         assert shared.gradient(6, offsets_of(6)).loss > 0
         assert not stranger.poll(50)
@@ -225,14 +211,9 @@ def test_a_worker_has_one_thread_beside_those_of_zeromq_whatever_the_environment
         assert len(names) == 3
 
 
-def test_the_sockets_lie_in_a_private_directory(ajar):
-    assert Path(ajar._crew._door).stat().st_mode & 0o777 == 0o700
-
-
-def test_once_all_workers_are_connected_no_socket_can_be_found(shared):
-    assert shared._crew._door is None
-    doors = {member.spec.endpoint.removeprefix("ipc://") for member in shared._crew.members.values()}
-    assert len(doors) == 1 and not any(Path(door).parent.exists() for door in doors)
+def test_the_socket_cannot_be_found_by_a_name(shared):
+    file = Path(shared._crew._door.endpoint.removeprefix("ipc://")).readlink()
+    assert file.parent.name.startswith("feste-dp-door-") and not file.parent.exists()
 
 
 def test_nobody_listens_on_the_network(shared):
@@ -344,26 +325,6 @@ def test_a_coordinator_that_never_started_leaves_nothing(make_config, token_data
     with Coordinator(make_config(), 2, token_data.directory, os.environ):
         pass
     assert list(temporary.iterdir()) == []
-
-
-def test_a_long_temporary_directory_is_passed_over_for_a_shorter_one(monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", "/tmp/" + "x" * 100)
-    door = choose_door()
-    assert door.startswith("/tmp/feste-dp-") and len(f"{door}/s") <= MAX_SOCKET_PATH
-    open_door(door)
-    assert Path(door).stat().st_mode & 0o777 == 0o700
-    remove_door(door)
-    remove_door(door)  # also where there is none
-    assert not Path(door).exists()
-
-
-def test_a_temporary_directory_that_cannot_be_written_is_one_line(make_config, token_data, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", "/proc")
-    with (
-        Coordinator(make_config(), 1, token_data.directory, os.environ) as coordinator,
-        pytest.raises(UsageError, match="TMPDIR"),
-    ):
-        coordinator.start()
 
 
 def test_losses_are_summed_in_the_tree_of_the_gradient_slots():

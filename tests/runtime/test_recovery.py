@@ -238,7 +238,7 @@ def test_many_losses_leave_no_descriptor_open(start, open_files):
         until(lambda: len(coordinator._crew.ready()) == 2, coordinator)
         for step in range(1, 3):
             coordinator.gradient(step, offsets_of(step))
-        if before is None:  # from the first loss on there are two listeners, one for each worker's door
+        if before is None:
             time.sleep(0.5)
             before = open_files()
     deadline = time.monotonic() + 10  # ZeroMQ closes what is dead in a thread of its own

@@ -162,16 +162,25 @@ def test_stripes_that_several_workers_sum_are_the_sum_of_one(spec, arena, token_
     assert arena.grad.tobytes() == tree.tobytes()
 
 
-def test_a_worker_whose_coordinator_is_not_its_parent_removes_the_door_and_ends_at_once(told, tmp_path):
-    door = tmp_path / "door"
-    door.mkdir()
-    (door / "s").touch()
+def test_a_worker_whose_coordinator_is_not_its_parent_ends_at_once(told):
+    command = child_command("feste_dp.runtime.worker_boot")
+    command[command.index(str(os.getpid()))] = "1"
     done = subprocess.run(
-        child_command("feste_dp.runtime.worker_boot", str(door), "1"),
+        command,
         env=child_environment(os.environ),
         input=told.model_dump_json().encode(),
         capture_output=True,
         timeout=60,
     )
     assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")
-    assert not door.exists()
+
+
+def test_a_worker_that_is_told_nothing_ends_in_silence():
+    done = subprocess.run(
+        child_command("feste_dp.runtime.worker_boot"),
+        env=child_environment(os.environ),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")

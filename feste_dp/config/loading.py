@@ -25,6 +25,7 @@ from feste_dp.config.yaml_tree import (
     shortened,
 )
 from feste_dp.errors import UsageError
+from feste_dp.files.reading import read_plain
 from feste_dp.home import expand_home
 
 MAX_FILE_BYTES = 1024 * 1024  # a config is 2 KiB; the parser reads about 100 KiB a second
@@ -41,10 +42,13 @@ class _Draft:
     problems: list[tuple[Place, str]] = field(default_factory=list)
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """The config in the file, with overrides `section.key=value` on top. Raises UsageError of one line."""
+def load_config(path: str | Path, overrides: Sequence[str] = (), *, from_run: bool = False) -> Config:
+    """The config in the file, with overrides `section.key=value` on top. Raises UsageError of one line.
+
+    What the user names may be anything that can be read, such as a pipe; in a run it must be a regular file.
+    """
     path = Path(path)
-    return config_from_text(_read_text(path), str(path), overrides)
+    return config_from_text(_read_text(path, from_run), str(path), overrides)
 
 
 def config_from_text(text: str, source: str, overrides: Sequence[str] = ()) -> Config:
@@ -69,10 +73,13 @@ def override_keys(overrides: Sequence[str]) -> tuple[str, ...]:
     return tuple(override.partition("=")[0].strip() for override in overrides)
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Path, from_run: bool) -> str:
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+        if from_run:
+            content = read_plain(path, MAX_FILE_BYTES)
+        else:
+            with path.open("rb") as file:
+                content = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         raise UsageError(one_line(f"{path}: no such file{_nearest_file(path)}")) from None
     except IsADirectoryError:

@@ -8,7 +8,8 @@ import contextlib
 import os
 from pathlib import Path
 
-from feste_dp.files.reading import open_checked
+from feste_dp.files.reading import open_checked, read_plain
+from feste_dp.files.writing import write_whole
 
 _BLOCK = 65536
 
@@ -39,8 +40,22 @@ class LineFile:
 
 
 def open_growing(path: Path) -> int:
-    """A descriptor to read and write the regular file `path`, made if need be. OSError for anything else."""
-    return open_checked(path, os.O_RDWR | os.O_CREAT)
+    """A descriptor to read and write the regular file `path`, made if need be. OSError for anything else.
+
+    One that has a second name, as in a copy made of hard links, gets a copy of its own first: what grows here
+    must not grow there.
+    """
+    fd = open_checked(path, os.O_RDWR | os.O_CREAT)
+    try:
+        status = os.fstat(fd)
+        if status.st_nlink > 1:
+            write_whole(path, read_plain(path, status.st_size))
+            os.close(fd)
+            fd = open_checked(path, os.O_RDWR)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def append_line(path: Path, line: str) -> None:

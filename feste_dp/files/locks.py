@@ -11,10 +11,11 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from feste_dp.files.reading import open_checked
+from feste_dp.files.reading import open_checked, open_plain
 from feste_dp.files.writing import beside_name
 
 MODE = 0o600
+_LOCKS = Path("/proc/locks")
 _WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 """What file systems without flock answer: Lustre without -o flock, NFS without lockd, some of FUSE."""
 
@@ -53,6 +54,33 @@ def try_lock(fd: int, *, shared: bool = False) -> bool:
             raise NoLocksError(error.errno, f"the file system has no locks ({error.strerror})") from None
         raise
     return True
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process has the lock file locked, also where it is another user's and cannot be opened."""
+    try:
+        fd = open_plain(path)
+    except PermissionError:
+        return _is_listed(path)
+    except OSError:
+        return False
+    try:
+        return not try_lock(fd, shared=True)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _is_listed(path: Path) -> bool:
+    """Whether the kernel's list of locks has the file. It lacks those of other containers."""
+    try:
+        status = path.lstat()
+        lines = _LOCKS.read_text().splitlines()
+    except OSError:
+        return False
+    file = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    return any(fields[1] == "FLOCK" and file in fields for fields in map(str.split, lines) if len(fields) > 1)
 
 
 @contextlib.contextmanager

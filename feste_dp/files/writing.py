@@ -73,6 +73,16 @@ def beside_name(path: Path) -> Path:
     return path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.tmp")
 
 
+def remove_leftovers(path: Path) -> None:
+    """Clears what dead writers of `path` left beside it, as far as it goes. Only for who keeps others out."""
+    start = f".{path.name[:40]}."
+    with contextlib.suppress(OSError):
+        for each in list(path.parent.iterdir()):
+            if each.name.startswith(start) and is_leftover(each.name):
+                with contextlib.suppress(OSError):
+                    each.unlink()
+
+
 def is_leftover(name: str) -> bool:
     """Whether what has this name was being written when its process died, or is being written now."""
     return _LEFTOVER.fullmatch(name) is not None

@@ -15,7 +15,8 @@ from feste_dp.report.following import Following
 from feste_dp.report.status import Status, status_of
 from feste_dp.track.events import BEGINNINGS, TIMES, Event, decode_event
 from feste_dp.train.metrics import MetricsRow, read_rows
-from feste_dp.train.run_directory import is_locked, open_run_directory
+from feste_dp.train.run_directory import open_run_directory
+from feste_dp.train.run_lock import is_locked
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class RunReader:
 
     def read(self, name: str = "") -> RunData:
         locked = is_locked(self._run)  # first: see status_of
-        config = load_config(self._run.config)
+        config = load_config(self._run.config, from_run=True)
         try:
             self._events.update()
             self._metrics.update()

@@ -30,16 +30,16 @@ from feste_dp.train.metrics import MetricsWriter, truncate_after, with_perplexit
 from feste_dp.train.nonfinite import NonFiniteError
 from feste_dp.train.notices import teller
 from feste_dp.train.progress import format_duration
-from feste_dp.train.run_directory import (
-    RunDirectory,
-    RunLock,
-    RunLog,
+from feste_dp.train.run_creation import (
     check_can_create,
     check_can_create_at,
+    check_can_lock,
     create_run_directory,
     create_run_directory_at,
-    open_run_directory,
 )
+from feste_dp.train.run_directory import RunDirectory, open_run_directory
+from feste_dp.train.run_lock import RunLock
+from feste_dp.train.run_log import RunLog
 from feste_dp.train.run_trace import RunTrace, check_steps
 from feste_dp.train.saved_state import is_tokenizer_of, older_arithmetic, saved_config
 from feste_dp.train.signals import Interrupted
@@ -74,6 +74,7 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
     workers = config.run.workers or default_workers(config.train.shards)
     warnings = check_machine(config, workers, around, saves_in=out or Path(config.run.dir))
     make_trackers(config.run.trackers)
+    check_can_lock(out or Path(config.run.dir))
     data = prepare(config, around)
     shown = teller(around.progress)
     with (
@@ -110,10 +111,10 @@ def resume(
     run = open_run_directory(path)
     with RunLock(run, datetime.now(UTC)):
         log = RunLog(run.log)
-        to_store = load_config(run.config, overrides)
+        to_store = load_config(run.config, overrides, from_run=True)
         for_now = [] if workers is None else [f"run.workers={workers}"]
         for_now += [] if pin is None else [f"run.pin={pin}"]
-        config = load_config(run.config, [*overrides, *for_now])
+        config = load_config(run.config, [*overrides, *for_now], from_run=True)
         checkpoint, damages = _find_checkpoint(run)
         saved = _saved_config(run, checkpoint)
         changes = check_changes(saved, config, explicit=override_keys(overrides))
@@ -296,7 +297,7 @@ def _find_checkpoint(run: RunDirectory) -> tuple[Path | None, list[str]]:
 
 def _saved_config(run: RunDirectory, checkpoint: Path | None) -> Config:
     if checkpoint is None:
-        return load_config(run.config)
+        return load_config(run.config, from_run=True)
     return saved_config(read_manifest(checkpoint), checkpoint)
 
 

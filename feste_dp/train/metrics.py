@@ -4,16 +4,18 @@ A row is complete when its newline lies outside quotes. Readers drop what follow
 a writer and `truncate_after` cut it off. `Pace` reads from the rows how fast a run goes.
 """
 
+import contextlib
 import math
 import os
 import statistics
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from feste_dp.errors import UsageError
-from feste_dp.files.growing import append_whole
-from feste_dp.files.writing import write_whole
+from feste_dp.files.growing import append_whole, open_growing
+from feste_dp.files.reading import read_plain
 
 COLUMNS = (
     "step",
@@ -30,6 +32,8 @@ COLUMNS = (
 TIMING = frozenset({"elapsed_seconds", "tokens_per_second"})
 WINDOW = 31
 """Steps that a moving median of the pace looks back."""
+MAX_BYTES = 2**31
+"""Some ten million rows."""
 _HEADER = (",".join(COLUMNS) + "\n").encode()
 
 
@@ -110,20 +114,22 @@ class MetricsWriter:
     """
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._fd = open_growing(path)
         try:
-            records = _complete_records(path.read_bytes(), path)
+            records = _complete_records(read_plain(path, MAX_BYTES), path)
             self._end = sum(map(len, records))
             os.ftruncate(self._fd, self._end)
             if not records:
-                self._end = append_whole(self._fd, 0, _HEADER)
+                with contextlib.suppress(OSError):  # a full disk: the header comes with the first row
+                    self._end = append_whole(self._fd, 0, _HEADER)
         except BaseException:
             os.close(self._fd)
             raise
 
     def append(self, row: MetricsRow) -> None:
         """Hands the row to the system in one write call."""
-        self._end = append_whole(self._fd, self._end, encode_row(row))
+        header = b"" if self._end else _HEADER
+        self._end = append_whole(self._fd, self._end, header + encode_row(row))
 
     def sync(self) -> None:
         """Returns when the rows so far are on the disk: a checkpoint must not be ahead of them."""
@@ -183,47 +189,65 @@ def comparable_rows(path: Path) -> list[dict[str, str]]:
 def truncate_after(path: Path, step: int) -> list[MetricsRow]:
     """Cuts the rows after `step` and a partial last line, in one call; returns the rows kept.
 
-    Needs no room on the disk. A missing file counts as one without rows, for the run may have been killed
-    before the first.
+    What is cut need not be readable. Needs no room on the disk. A missing file counts as one without rows,
+    for the run may have been killed before the first. UsageError leaves the file as it is.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return []
-    kept = []
-    for record, fields in _read_rows(path):
-        row = _decode_row(fields)
-        if row.step > step:
-            break
-        kept.append((record, row))
-    size = len(_HEADER) + sum(len(record) for record, _ in kept)
-    if size < path.stat().st_size:
-        os.truncate(path, size)
-    elif size > path.stat().st_size:  # not even the header is whole
-        write_whole(path, _HEADER)
-    return [row for _, row in kept]
+    rows: list[MetricsRow] = []
+    size = len(_HEADER)
+    if step > 0:
+        for record, fields in _each_row(path):
+            row = _decode_row(fields)
+            if row.step <= step:
+                rows.append(row)
+                size += len(record)
+            if row.step >= step:
+                break
+    try:
+        fd = open_growing(path)
+        try:
+            if os.pread(fd, len(_HEADER), 0) != _HEADER:
+                size = 0  # MetricsWriter writes it anew
+            if size < os.fstat(fd).st_size:
+                os.ftruncate(fd, size)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise UsageError(f"cannot cut {path} after step {step}: {error.strerror}") from error
+    return rows
 
 
 def _read_rows(path: Path) -> list[tuple[bytes, list[str]]]:
-    """Each complete row, as its bytes and its ten fields, all of them readable."""
+    return list(_each_row(path))
+
+
+def _each_row(path: Path) -> Iterator[tuple[bytes, list[str]]]:
+    """Each complete row, as its bytes and its ten fields; UsageError at the first that cannot be read."""
     try:
-        records = _complete_records(path.read_bytes(), path)
+        records = _complete_records(read_plain(path, MAX_BYTES), path)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    rows = []
     for number, record in enumerate(records[1:], 1):
         try:
             fields = _split(record)
             _decode_row(fields)
         except ValueError as error:
-            raise UsageError(f"{path}: row {number} is damaged ({ascii(str(error)[:100])[1:-1]})") from error
-        rows.append((record, fields))
-    return rows
+            raise UsageError(
+                f"{path}: row {number} is damaged ({ascii(str(error)[:100])[1:-1]}); put the file right, or "
+                "rename it: a resume then goes on without the rows so far"
+            ) from error
+        yield record, fields
 
 
 def _complete_records(content: bytes, path: Path) -> list[bytes]:
     """The header and the rows, each with its newline; empty when not even the header is complete."""
     records = _split_records(content)
     if records[:1] != [_HEADER] and not (not records and _HEADER.startswith(content)):
-        raise UsageError(f"{path} does not start with the header of a metrics file")
+        raise UsageError(
+            f"{path} does not start with the header of a metrics file; put the file right, or rename it: "
+            "a resume then goes on without the rows so far"
+        )
     return records
 
 

@@ -9,7 +9,7 @@ from feste_dp.train.history import History
 from feste_dp.train.metrics import MetricsRow, with_perplexity
 from feste_dp.train.observing import Observing
 from feste_dp.train.progress import Progress
-from feste_dp.train.run_directory import RunLog
+from feste_dp.train.run_log import RunLog
 from feste_dp.train.spikes import SpikeWatch
 from feste_dp.train.step import StepResult, StepTimes
 from feste_dp.train.stragglers import Stragglers

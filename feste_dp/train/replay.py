@@ -165,7 +165,7 @@ def _config_of(run: RunDirectory, step: int, rows: Mapping[int, MetricsRow]) -> 
 
     Steps that it skips on the way are skipped, whatever it does with such a step now.
     """
-    config, steps = load_config(run.config), step_directories(run.checkpoints)
+    config, steps = load_config(run.config, from_run=True), step_directories(run.checkpoints)
     done = max([0, *rows, *[number for number, _ in steps]])
     last = min(done + 1, config.train.steps)  # the step after the last may have ended the run
     if not 1 <= step <= last:

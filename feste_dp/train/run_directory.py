@@ -1,29 +1,28 @@
-"""The directory of one run: made whole or not at all, opened by one writer at a time, with its log.
+"""The directory of one run: the names of what lies in it, and whether it is one.
 
-Knows the names of what lies in it, not what is written there.
+Knows nothing of what is written there. A run may come from elsewhere: what lies under its names is believed
+to be a file only when it is one.
 """
 
-import contextlib
-import fcntl
-import itertools
 import os
 import re
-import shutil
-import time
-from collections.abc import Callable
+import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from feste_dp.errors import UsageError
-from feste_dp.files.growing import append_line
-from feste_dp.files.writing import write_whole
+from feste_dp.files.locks import is_held
+from feste_dp.files.reading import kind_of, read_plain
+from feste_dp.files.writing import is_leftover, write_whole
 
 STAMP = "%Y%m%dT%H%M%SZ"
-_NAME_END = re.compile(r"-(\d{8}T\d{6}Z)(?:-(\d+))?$")
+NAME_END = re.compile(r"-(\d{8}T\d{6}Z)(?:-(\d+))?$")
 _REQUIRED = ("config.yaml", "tokenizer.json", "checkpoints")
-_LOCK_TRIES, _LOCK_PAUSE_S = 5, 0.01
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_OWN_FILES = ("lock", "config.yaml", "log.txt", "events.jsonl", "metrics.csv")
+_OWN_FOLDERS = ("checkpoints", "tensorboard", "wandb")
+LOCK_TEXT = re.compile(r"([0-9]{1,10}) ([0-9TZ:-]{20})\n")
+"""Process number and time of the holder."""
 
 
 @dataclass(frozen=True)
@@ -53,64 +52,16 @@ class RunDirectory:
         return self.path / "log.txt"
 
     @property
+    def lock(self) -> Path:
+        return self.path / "lock"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
     def write_config(self, text: str) -> None:
         """Replaces config.yaml; OSError leaves the old one."""
         write_whole(self.config, text.encode())
-
-
-def create_run_directory(
-    parent: Path, name: str, now: datetime, *, config: str, tokenizer: bytes | Path
-) -> RunDirectory:
-    """A new directory `<parent>/<name>-<UTC time>` (then -2, -3 .. within one second) with config.yaml,
-    tokenizer.json and checkpoints/. UsageError leaves nothing behind."""
-    if not re.fullmatch(r"\w[\w.-]*", name):
-        raise UsageError(f"run name {name!r}: use letters, digits, '.', '_' and '-' only")
-    check_can_create(parent)
-    stem = f"{name}-{now.astimezone(UTC).strftime(STAMP)}"
-    for number in itertools.count(1):
-        path = parent / (stem if number == 1 else f"{stem}-{number}")
-        if not os.path.lexists(path):
-            with contextlib.suppress(FileExistsError):  # another run was faster
-                return _create(path, config, tokenizer)
-    raise AssertionError("unreachable")
-
-
-def create_run_directory_at(path: Path, *, config: str, tokenizer: bytes | Path) -> RunDirectory:
-    """As create_run_directory, in exactly `path`, which must be empty or not exist."""
-    check_can_create_at(path)
-    try:
-        return _create(path, config, tokenizer, existing=path.is_dir())
-    except FileExistsError as error:
-        raise UsageError(f"{path} has just been made by another process") from error
-
-
-def check_can_create_at(path: Path) -> None:
-    """UsageError unless `path` can become a run directory: empty or absent, in a place we may write."""
-    check_can_create(path)
-    try:
-        is_empty = not path.is_dir() or not any(path.iterdir())
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {_reason(error)}") from error
-    if not is_empty:
-        hint = f"; to continue its run: feste-dp resume {path}" if is_run(path) else ""
-        raise UsageError(f"{path} is not empty: give --out a new or empty directory{hint}")
-
-
-def check_can_create(path: Path) -> None:
-    """UsageError unless `path` is a directory, or can become one, in which we may write."""
-    try:
-        nearest = path.absolute()
-        while not os.path.lexists(nearest):
-            nearest = nearest.parent
-        if not nearest.is_dir():
-            raise UsageError(f"{nearest} is not a directory: choose another place for the run")
-        if not os.access(nearest, os.W_OK | os.X_OK):
-            raise UsageError(f"cannot write in {nearest}: choose another place for the run")
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot use {path} for the run: {_reason(error)}") from error
 
 
 def open_run_directory(path: Path) -> RunDirectory:
@@ -124,6 +75,13 @@ def open_run_directory(path: Path) -> RunDirectory:
         for outer in list(path.absolute().parents)[:3]:
             if is_run(outer):
                 raise UsageError(f"{path} is inside a run, not a run: give {outer}")
+        if path.is_dir() and is_half_made(path):
+            if is_held(RunDirectory(path).lock):
+                raise UsageError(f"{path} is only being made by another process: wait a moment")
+            raise UsageError(
+                f"{path} is no run yet, for its start was interrupted before the first step: start it again, "
+                f"with --out {path}"
+            )
         if not path.is_dir():
             raise UsageError(f"{path} is a file: give the directory of a run")
         runs = [entry for entry in path.iterdir() if is_run(entry)]
@@ -132,155 +90,66 @@ def open_run_directory(path: Path) -> RunDirectory:
                 f"{path} holds runs but is none itself: give one of them, the newest is {max(runs, key=_age)}"
             )
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {_reason(error)}") from error
+        raise UsageError(f"cannot read {path}: {reason(error)}") from error
     raise UsageError(f"{path} is not a run: it has no {', no '.join(missing)}")
-
-
-class RunLock:
-    """Holds a run for this process until closed; the kernel lets go when the process ends, however it ends.
-
-    UsageError, naming the holder, when another process has it. Processes started with exec do not hold it.
-    """
-
-    def __init__(self, run: RunDirectory, now: datetime) -> None:
-        self._fd = -1
-        try:
-            fd = os.open(run.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            raise UsageError(f"cannot write in the run {run.path}: {_reason(error)}") from error
-        try:
-            _lock(fd)
-        except BlockingIOError:
-            holder = os.pread(fd, 100, 0).decode(errors="replace").split()
-            os.close(fd)
-            who = f"process {holder[0]} (started {holder[1]})" if len(holder) == 2 else "another process"
-            raise UsageError(f"run {run.path} is in use by {who}") from None
-        except OSError as error:
-            os.close(fd)
-            raise UsageError(
-                f"cannot lock the run {run.path}: {_reason(error)}; use a file system with flock"
-            ) from error
-        self._fd = fd
-        with contextlib.suppress(OSError):  # a full disk: the lock holds without its text
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()} {_time_text(now)}\n".encode(), 0)
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def __enter__(self) -> "RunLock":
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self.close()
-
-
-def _lock(fd: int) -> None:
-    """Asks a few times: who looks whether the run is alive holds a shared lock for some microseconds."""
-    for _ in range(_LOCK_TRIES):
-        try:
-            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(_LOCK_PAUSE_S)
-    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def is_locked(run: RunDirectory) -> bool:
-    """Whether a process trains in the run now."""
-    try:
-        fd = os.open(run.path / "lock", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-    return False
-
-
-class RunLog:
-    """Appends lines with their UTC time to a log file. A line that cannot be written is dropped and counted:
-    a full disk must not stop the run."""
-
-    def __init__(self, path: Path, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self.dropped = 0
-        self._path = path
-        self._now = now
-
-    def info(self, line: str) -> None:
-        self._append("info", line)
-
-    def warning(self, line: str) -> None:
-        self._append("warning", line)
-
-    def _append(self, kind: str, line: str) -> None:
-        shown = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), line)
-        try:
-            append_line(self._path, f"{_time_text(self._now())} {kind}: {shown}")
-        except OSError:
-            self.dropped += 1
-
-
-def _create(path: Path, config: str, tokenizer: bytes | Path, existing: bool = False) -> RunDirectory:
-    """Makes `path` unless it is `existing` and empty, and fills it. FileExistsError when it is there after
-    all, UsageError when it cannot be made; either leaves what was there before."""
-    run = RunDirectory(path)
-    made: list[Path] = []
-    claimed = False
-    try:
-        content = tokenizer if isinstance(tokenizer, bytes) else tokenizer.read_bytes()
-        for outer in reversed([each for each in path.parents if not each.is_dir()]):
-            outer.mkdir(exist_ok=True)
-            made.append(outer)
-        if not existing:
-            path.mkdir()
-            made.append(path)
-        run.checkpoints.mkdir()  # first: of two runs that want the same empty directory, one gets no further
-        claimed = True
-        run.write_config(config)
-        write_whole(run.tokenizer, content)
-        return run
-    except BaseException as error:
-        if path in made:
-            shutil.rmtree(path, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            if existing and claimed:
-                run.config.unlink(missing_ok=True)
-                run.tokenizer.unlink(missing_ok=True)
-                run.checkpoints.rmdir()
-            for directory in reversed(made):  # stops where another run is in it by now
-                if directory != path:
-                    directory.rmdir()
-        if isinstance(error, FileExistsError) and os.path.lexists(path):
-            raise
-        if isinstance(error, OSError | ValueError):
-            raise UsageError(f"cannot make the run directory {path}: {_reason(error)}") from error
-        raise
 
 
 def is_run(path: Path) -> bool:
     """Whether a directory holds what every run has."""
-    return all((path / name).exists() for name in _REQUIRED)
+    return all(os.access(path / name, os.F_OK) for name in _REQUIRED)  # unlike Path.exists, never raises
+
+
+def is_half_made(path: Path) -> bool:
+    """Whether a directory holds what an interrupted start leaves, and nothing that is anybody else's: a lock
+    as ours are, perhaps a tokenizer and an empty checkpoints/, and no config. Raises OSError."""
+    names = {entry.name for entry in path.iterdir()}
+    run = RunDirectory(path)
+    if "lock" not in names or "config.yaml" in names:
+        return False
+    if not all(is_leftover(name) for name in names - {"lock", "tokenizer.json", "checkpoints"}):
+        return False
+    try:
+        text = read_plain(run.lock, 100).decode()
+        empty = "checkpoints" not in names or (
+            not run.checkpoints.is_symlink() and not any(run.checkpoints.iterdir())
+        )
+    except (OSError, UnicodeDecodeError):
+        return False
+    return empty and (not text or LOCK_TEXT.fullmatch(text) is not None)
+
+
+def check_own_files(run: RunDirectory) -> None:
+    """UsageError where what is written in the run would end up elsewhere: it may come from a stranger, and a
+    link in it name any file of the user. A link to the run itself is nobody's but the user's."""
+    for names, is_own, what in (
+        (_OWN_FILES, stat.S_ISREG, "regular file"),
+        (_OWN_FOLDERS, stat.S_ISDIR, "directory"),
+    ):
+        for name in names:
+            try:
+                mode = (run.path / name).lstat().st_mode
+            except OSError:
+                continue
+            if not is_own(mode):
+                found = kind_of(mode) or "a regular file"
+                raise UsageError(
+                    f"{run.path / name} is {found}, and nothing in a run is written to but what lies in it: "
+                    f"put a {what} in its place"
+                )
 
 
 def _age(run: Path) -> tuple[str, int]:
     """Sorts runs by their start: the time in the name, else when the config was written."""
-    if found := _NAME_END.search(run.name):
+    if found := NAME_END.search(run.name):
         return found[1], int(found[2] or 1)
     written = (run / "config.yaml").stat().st_mtime
     return datetime.fromtimestamp(written, UTC).strftime(STAMP), 1
 
 
-def _time_text(moment: datetime) -> str:
+def time_text(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """What the system says, without the errno and the path that str() adds."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

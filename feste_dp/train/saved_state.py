@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from feste_dp.checkpoint.format import Manifest, TensorRange
 from feste_dp.checkpoint.shards import BYTES_PER_PARAMETER
 from feste_dp.config.schema import Config
-from feste_dp.data.tokenizer import ByteTokenizer, load_tokenizer
+from feste_dp.data.tokenizer import MAX_TOKENIZER_BYTES, ByteTokenizer, load_tokenizer
 from feste_dp.errors import UsageError
+from feste_dp.files.reading import read_plain
 from feste_dp.kernels import ARITHMETIC
 from feste_dp.model.parameters import layout
 from feste_dp.runtime.limits import available_memory
@@ -72,7 +73,6 @@ def saved_tokenizer(path: Path, manifest: Manifest, config: Config) -> ByteToken
 def is_tokenizer_of(path: Path, sha256: str) -> bool:
     """Whether the file is there and has this hash."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+        return hashlib.sha256(read_plain(path, MAX_TOKENIZER_BYTES)).hexdigest() == sha256
     except OSError:
         return False

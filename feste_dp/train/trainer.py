@@ -34,7 +34,7 @@ from feste_dp.train.metrics import MetricsRow, MetricsWriter, with_perplexity
 from feste_dp.train.nonfinite import MAX_SKIPPED_IN_A_ROW, NonFiniteError, is_usable
 from feste_dp.train.observers import Observers
 from feste_dp.train.progress import Progress
-from feste_dp.train.run_directory import RunLog
+from feste_dp.train.run_log import RunLog
 from feste_dp.train.signals import Abandoned, StopSignals
 from feste_dp.train.spikes import WINDOW
 from feste_dp.train.step import Stepper, StepResult

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from feste_dp.config.loading import load_config
 from feste_dp.errors import RunError, UsageError
+from feste_dp.files.reading import read_plain
 from feste_dp.files.writing import write_whole
-from feste_dp.train.run_directory import RunDirectory, is_locked, open_run_directory
+from feste_dp.train.run_directory import RunDirectory, open_run_directory
+from feste_dp.train.run_lock import is_locked
 
 _REQUEST = "workers.request"
 _LOOK_S = 0.05
@@ -21,13 +23,16 @@ def request_workers(
 ) -> None:
     """Returns once the run has taken it. Raises UsageError where it cannot, RunError where it ended first."""
     run = open_run_directory(path)
-    shards = load_config(run.config).train.shards
+    shards = load_config(run.config, from_run=True).train.shards
     if workers > shards:
         raise UsageError(f"{workers} is more than the run's train.shards {shards}; use at most {shards}")
     if not is_locked(run):
         raise UsageError(f"{path} is not training now: {program} resume {path} --workers {workers}")
     request = _place(run)
-    write_whole(request, b"%d\n" % workers)
+    try:
+        write_whole(request, b"%d\n" % workers)
+    except OSError as error:
+        raise UsageError(f"cannot write {request}: {error.strerror}") from error
     while request.exists():
         if not is_locked(run):
             request.unlink(missing_ok=True)
@@ -39,13 +44,13 @@ def take_request(run: RunDirectory) -> int | None:
     """The number asked for, once; None when nothing is. What is no number is not ours, and is dropped."""
     request = _place(run)
     try:
-        with request.open("rb") as file:
-            content = file.read(_MAX_BYTES)
-    except OSError:
+        number = read_plain(request, _MAX_BYTES).strip()
+    except FileNotFoundError:
         return None
+    except OSError:
+        number = b""
     with contextlib.suppress(OSError):
         request.unlink()
-    number = content.strip()
     return int(number) if number.isdigit() else None
 
 

@@ -9,7 +9,8 @@ import pytest
 from feste_dp.errors import UsageError
 from feste_dp.report.dashboard import Dashboard
 from feste_dp.report.discovery import find
-from feste_dp.train.run_directory import RunDirectory, RunLock
+from feste_dp.train.run_directory import RunDirectory
+from feste_dp.train.run_lock import RunLock
 from tests.report.conftest import NOON, history
 
 MakeRun = Callable[..., Path]

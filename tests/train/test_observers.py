@@ -12,7 +12,7 @@ from feste_dp.train.notices import teller
 from feste_dp.train.observers import Observers
 from feste_dp.train.observing import Observing
 from feste_dp.train.progress import Progress
-from feste_dp.train.run_directory import RunLog
+from feste_dp.train.run_log import RunLog
 from feste_dp.train.signals import Abandoned
 from feste_dp.train.step import StepResult, StepTimes
 from feste_dp.train.stragglers import Stragglers

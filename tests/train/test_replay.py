@@ -13,7 +13,8 @@ from feste_dp.errors import RunError, UsageError
 from feste_dp.runtime.faults import FAULT_VARIABLE
 from feste_dp.train.metrics import read_metrics
 from feste_dp.train.replay import replay
-from feste_dp.train.run_directory import RunDirectory, RunLock
+from feste_dp.train.run_directory import RunDirectory
+from feste_dp.train.run_lock import RunLock
 from feste_dp.train.signals import StopSignals
 from feste_dp.train.start import Surroundings
 from tests.train.conftest import Watched

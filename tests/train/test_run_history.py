@@ -40,7 +40,7 @@ def test_a_history_that_cannot_be_written_is_a_warning_and_the_run_goes_on(runs,
     def full(self: object, line: str) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("feste_dp.track.lines.LineFile.append", full)
+    monkeypatch.setattr("feste_dp.files.growing.LineFile.append", full)
     outcome = runs.launch(runs.config())
     assert outcome.status == 0
     assert outcome.warnings.count("events.jsonl not written: No space left on device") == 1

@@ -29,7 +29,7 @@ from feste_dp.train.history import History
 from feste_dp.train.metrics import MetricsWriter, read_metrics
 from feste_dp.train.nonfinite import MAX_SKIPPED_IN_A_ROW, NonFiniteError
 from feste_dp.train.progress import Progress
-from feste_dp.train.run_directory import RunLog
+from feste_dp.train.run_log import RunLog
 from feste_dp.train.signals import StopSignals
 from feste_dp.train.trainer import Outlets, Trainer
 

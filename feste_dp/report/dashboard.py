@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feste_dp import __version__
-from feste_dp.errors import UsageError
+from feste_dp.errors import UsageError, on_one_line
 from feste_dp.report.discovery import Found, find
 from feste_dp.report.markup import Markup, section, tag
 from feste_dp.report.overview import COMPARE_ADDRESS, RUN_ADDRESS, STUDY_ADDRESS, overview_parts
@@ -89,10 +89,16 @@ class Dashboard:
                 runs.append(self._reader(found.runs[name]).read(name))
             except UsageError as error:
                 problems[name] = str(error)
+            except Exception as error:  # whatever a run from elsewhere holds, the others are shown
+                problems[name] = f"cannot be read: {on_one_line(error)}"
         if address == "/":
             title = f"Runs in {self._directory.absolute().name}"
             return page(title, overview_parts(runs, list(found.studies), problems), version=version, home="/")
-        parts = [*run_parts(runs), *(_problem(text) for text in problems.values())]
+        try:
+            parts = run_parts(runs)
+        except Exception as error:
+            parts = [_problem(f"cannot be drawn: {on_one_line(error)}")]
+        parts += [_problem(text) for text in problems.values()]
         return page(report_title(list(names)), parts, version=version, home="/")
 
     def _reader(self, path: Path) -> RunReader:

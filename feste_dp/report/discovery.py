@@ -31,7 +31,7 @@ def find(directory: Path) -> Found:
         name = directory.absolute().name if name == "." else name
         if is_run(path):
             found.runs[name] = path
-        elif (path / FILE_NAME).is_file():
+        elif os.access(path / FILE_NAME, os.R_OK) and (path / FILE_NAME).is_file():
             found.studies[name] = path
     return found
 

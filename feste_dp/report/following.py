@@ -5,7 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from feste_dp.files.reading import open_plain
+
 Row = TypeVar("Row")
+_PIECE = 2**23
+_LONGEST = 2**25
+"""A row has some hundred bytes and perhaps a sample; a hole in a file from elsewhere may have a terabyte."""
 Parse = Callable[[bytes], tuple[list[Row], int]]
 """The rows of a piece of the file, and how many bytes they take; the rest is read again with what follows."""
 
@@ -21,15 +26,23 @@ class Following(Generic[Row]):
     def update(self) -> None:
         """Reads what is new. A missing file has no rows. Raises OSError, and what parse() raises."""
         try:
-            file = self._path.open("rb")
+            fd = open_plain(self._path)
         except FileNotFoundError:
             self._inode, self._offset, self.rows = -1, 0, []
             return
-        with file:
-            status = os.fstat(file.fileno())
+        with os.fdopen(fd, "rb") as file:
+            status = os.fstat(fd)
             if status.st_ino != self._inode or status.st_size < self._offset:
                 self._inode, self._offset, self.rows = status.st_ino, 0, []
             file.seek(self._offset)
-            rows, taken = self._parse(file.read())
-        self._offset += taken
-        self.rows = [*self.rows, *rows] if rows else self.rows
+            new: list[Row] = []
+            offset, left = self._offset, b""
+            while piece := file.read(_PIECE):
+                left += piece
+                rows, taken = self._parse(left)
+                new += rows
+                offset, left = offset + taken, left[taken:]
+                if len(left) > _LONGEST:
+                    raise ValueError(f"a row of more than {_LONGEST >> 20} MiB")
+        self._offset = offset
+        self.rows = [*self.rows, *new] if new else self.rows

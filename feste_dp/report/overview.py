@@ -1,8 +1,10 @@
 """The first page of the dashboard: a card for each run and each study, newest first."""
 
+import contextlib
 from collections.abc import Sequence
 from urllib.parse import quote
 
+from feste_dp.errors import on_one_line
 from feste_dp.report.axes import exact_axis, make_axis
 from feste_dp.report.curves import loss_sparkline
 from feste_dp.report.markup import Markup, section, tag
@@ -16,12 +18,8 @@ def overview_parts(runs: Sequence[RunData], studies: Sequence[str], problems: di
     """Sections for all runs, those that train now in front; problems are runs that cannot be read."""
     ordered = sorted(runs, key=_newest_first)
     ordered.sort(key=lambda run: run.status.is_over)
-    cards = [_card(run, number % 8 + 1) for number, run in enumerate(ordered)]
-    broken = [
-        tag("article", {"class": "card", "id": f"run-{name}"}, tag("h3", None, name),
-            tag("p", {"class": "problem"}, problem))
-        for name, problem in problems.items()
-    ]  # fmt: skip
+    cards = [_card_in_any_case(run, number % 8 + 1) for number, run in enumerate(ordered)]
+    broken = [_problem_card(name, problem) for name, problem in problems.items()]
     form = tag(
         "form",
         {"action": COMPARE_ADDRESS, "method": "get"},
@@ -44,13 +42,31 @@ def overview_parts(runs: Sequence[RunData], studies: Sequence[str], problems: di
             )
         ]
     if studies:
-        links = [tag("p", None, tag("a", {"href": STUDY_ADDRESS + quote(name)}, name)) for name in studies]
+        links = [tag("p", None, tag("a", {"href": _address(STUDY_ADDRESS, name)}, name)) for name in studies]
         parts.append(section("studies", "Scaling studies", tag("div", {"class": "panel"}, links)))
     return parts
 
 
+def _card_in_any_case(run: RunData, color: int) -> Markup:
+    """A run from elsewhere may hold what cannot be drawn: that is its own fault, and not the page's."""
+    try:
+        return _card(run, color)
+    except Exception as error:
+        return _problem_card(run.name, f"cannot be drawn: {on_one_line(error)}")
+
+
+def _address(kind: str, name: str) -> str:
+    """Also of a name that is not UTF-8."""
+    return kind + quote(name, errors="surrogateescape")
+
+
+def _problem_card(name: str, problem: str) -> Markup:
+    return tag("article", {"class": "card", "id": f"run-{name}"}, tag("h3", None, name),
+               tag("p", {"class": "problem"}, problem))  # fmt: skip
+
+
 def _card(run: RunData, color: int) -> Markup:
-    title = tag("a", {"href": RUN_ADDRESS + quote(run.name)}, run.name)
+    title = tag("a", {"href": _address(RUN_ADDRESS, run.name)}, run.name)
     choose = tag(
         "label",
         {"class": "compare"},
@@ -81,4 +97,8 @@ def _sparkline(run: RunData) -> Markup:
 
 
 def _newest_first(run: RunData) -> float:
-    return -run.events[0].time.timestamp() if run.events else -run.path.stat().st_mtime
+    if run.events:
+        return -run.events[0].time.timestamp()
+    with contextlib.suppress(OSError):  # removed while the page is made
+        return -run.path.stat().st_mtime
+    return 0.0

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from feste_dp.errors import UsageError
 from feste_dp.report.dashboard import Dashboard
@@ -59,7 +60,9 @@ def make_app(dashboard: Dashboard, host: str) -> "ASGIApp":
 
     def answer(request: "Request") -> Response:
         chosen = request.query_params.getlist("run")
-        made = dashboard.answer(request.url.path, chosen, request.headers.get("if-none-match"))
+        # as it was sent: the decoded one has lost the bytes of names that are not UTF-8
+        path = unquote(request.scope["raw_path"].decode("latin-1"), errors="surrogateescape")
+        made = dashboard.answer(path, chosen, request.headers.get("if-none-match"))
         headers = {"ETag": made.version} if made.version else {}
         if made.status == 304:
             return Response(status_code=304, headers=headers)

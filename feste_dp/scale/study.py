@@ -12,9 +12,11 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from feste_dp.errors import UsageError
+from feste_dp.files.reading import read_plain
 
 FORMAT = 1
 FILE_NAME = "scaling.json"
+MAX_BYTES = 2**25  # ours have some 100 KiB
 
 Kind = Literal["strong", "weak"]
 Law = Literal["Amdahl", "Gustafson", "USL"]
@@ -243,7 +245,7 @@ def read_study(path: Path) -> Study:
     if path.is_dir():
         path = path / FILE_NAME
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_plain(path, MAX_BYTES, follow_links=True).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise UsageError(f"{path}: cannot be read: {reason}") from None

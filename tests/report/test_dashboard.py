@@ -1,14 +1,21 @@
 """What the dashboard answers to whom, and that nothing outside its directory can be had."""
 
+import html
+import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
 from feste_dp.errors import UsageError
+from feste_dp.report import overview
 from feste_dp.report.dashboard import Dashboard
 from feste_dp.report.discovery import find
+from feste_dp.report.markup import Markup
+from feste_dp.report.run_data import RunData
 from feste_dp.train.run_directory import RunDirectory
 from feste_dp.train.run_lock import RunLock
 from tests.report.conftest import NOON, history
@@ -113,3 +120,41 @@ def test_a_removed_run_is_a_page_that_says_so(make_run: MakeRun, tmp_path: Path)
     shutil.rmtree(path)
     assert dashboard.answer("/runs/one").status == 404
     assert dashboard.answer("/").status == 200
+
+
+def test_whatever_one_run_holds_the_others_are_shown(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run("good")
+    for name in ("config.yaml", "metrics.csv", "events.jsonl", "tokenizer.json", "lock"):
+        bad = make_run(f"pipe in {name}")
+        (bad / name).unlink(missing_ok=True)
+        os.mkfifo(bad / name)
+    with (make_run("garbage row") / "metrics.csv").open("a") as file:
+        file.write("1e400,x,,,,,,,,\n")
+    shutil.rmtree(make_run("step is a file") / "checkpoints")
+    (tmp_path / "step is a file" / "checkpoints").write_text("")
+    odd = [os.fsdecode(b"not utf-8 \xe9"), "new\nline", "<b>&\"'", "\U0001f642 100%"]
+    for name in odd:
+        make_run(name)
+    make_run("undrawable")
+    real = overview.head
+
+    def undrawable(run: RunData, *arguments: object) -> Markup:
+        if run.name == "undrawable":
+            raise OverflowError("cannot convert float infinity to integer")
+        return real(run, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(overview, "head", undrawable)
+    dashboard = Dashboard(tmp_path)
+    body = dashboard.answer("/").body
+    assert '<a href="/runs/good">good</a>' in body and "cannot be drawn" in body
+    assert body.count("it is a FIFO, not a regular file") >= 3
+    body.encode()
+    linked = {
+        unquote(html.unescape(address), errors="surrogateescape")
+        for address in re.findall(r'href="(/runs/[^"]*)"', body)
+    }
+    assert linked >= {f"/runs/{name}" for name in odd}
+    for name in find(tmp_path).runs:
+        assert dashboard.answer(f"/runs/{name}").status == 200

@@ -125,7 +125,7 @@ prepare_token_data([("a", "to be or not to be\\n" * 30)], 258, 0.1, folder / "to
 open_token_data(folder / "tokens", verify=True)
 (folder / "c.yaml").write_text("train: {steps: 3}")
 load_config(folder / "c.yaml")
-m.decode(m.encode(m.Compute(1, (1,), (2,))))
+m.decode(m.encode(m.Compute(1, 1, 2)))
 with MetricsWriter(folder / "m.csv") as writer:
     writer.append(MetricsRow(1, 0.0, 1e-3, 2.0, 1.0, 0.0))
 read_metrics(folder / "m.csv")

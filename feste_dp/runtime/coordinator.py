@@ -6,14 +6,13 @@ told what to compute and returns numbers, which do not depend on who computed wh
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Self
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Self, TypeVar
 
 from feste_dp.config.schema import Config
+from feste_dp.data.order import Spacing
 from feste_dp.kernels.reduction import make_tree, reduce_slots
 from feste_dp.model.parameters import parameter_count
 from feste_dp.runtime import messages as m
@@ -22,8 +21,8 @@ from feste_dp.runtime.cpus import pin_plan, usable_cpus
 from feste_dp.runtime.crew import Crew
 from feste_dp.runtime.faults import COORDINATOR, FAULT_VARIABLE, Faults, parse_faults
 from feste_dp.runtime.gathering import Gathering, Notice, Task
-from feste_dp.runtime.ledger import Ledger, split_range
-from feste_dp.runtime.results import Gradient, Report, tree_sum
+from feste_dp.runtime.ledger import Ledger
+from feste_dp.runtime.results import Gradient, tree_sum
 from feste_dp.runtime.shard_computer import ShardSpec
 from feste_dp.runtime.traced_crew import TracedCrew
 from feste_dp.runtime.tracing import Recorder, TraceRequest
@@ -34,6 +33,8 @@ SMALL_REDUCTION = 1 << 21
 # How long a worker looks for its next order before it sleeps: as long as the update of a model of a few
 # million parameters takes.
 _LISTEN_S = 2e-3
+
+Number = TypeVar("Number", int, float)
 
 
 class Coordinator:
@@ -101,52 +102,47 @@ class Coordinator:
         """Where notices go from here on."""
         self._gathering.notify = notify
 
-    def gradient(self, step: int, offsets: NDArray[np.int64]) -> Gradient:
-        """Compute and reduce one step's gradient; offsets (batch_size,) are the sequences' first tokens."""
+    def gradient(self, step: int) -> Gradient:
+        """Compute and reduce one step's gradient."""
         started = time.perf_counter()
         train = self._config.train
         self.faults.at("compute", step)
-        ledger: Ledger[int, Report] = Ledger(range(train.shards))
-
-        def order(shards: Sequence[int]) -> m.Message:
-            return m.Compute(step, tuple(shards), self._slice(offsets, shards))
-
+        ledger = Ledger(train.shards)
+        order = partial(m.Compute, step)
         self._gathering.gather(ledger, Task("compute", step, "shard", m.ShardDone, order))
         computed = time.perf_counter()
         self.faults.at("reduce", step)
-        stripes = self._reduce(step)
+        reduce_seconds = self._reduce(step)
         self._record(step, {"compute": (started, computed), "reduce": (computed, time.perf_counter())})
-        reports = ledger.results()
-        losses = [report.value for report in reports]
+        losses = ledger.losses()
         self._gathering.step_done()
         return Gradient(
             loss=tree_sum(losses) / (train.batch_size * self._config.model.block_size),
             shard_losses=losses,
             compute_seconds=computed - started,
             reduce_seconds=time.perf_counter() - computed,
-            worker_seconds=self._seconds_by_worker(reports),
-            worker_reduce_seconds=self._seconds_by_worker(stripes),
-            worker_shards=self._count_by_worker(reports),
+            worker_seconds=self._by_worker(ledger.seconds),
+            worker_reduce_seconds=self._by_worker(reduce_seconds),
+            worker_shards=self._by_worker(ledger.counts),
         )
 
     def _record(self, step: int, phases: Mapping[str, tuple[float, float]]) -> None:
         if self.recorder is not None:
             self.recorder.phases(step, phases)
 
-    def validation_loss(self, step: int, offsets: NDArray[np.int64]) -> float:
-        """Mean loss over the sequences at offsets, a multiple of sequences_per_shard of them."""
+    def validation_loss(self, step: int, count: int, spacing: Spacing) -> float:
+        """Mean loss over so many held-out sequences, a multiple of sequences_per_shard."""
         started = time.perf_counter()
-        units = len(offsets) // self._config.train.sequences_per_shard
-        ledger: Ledger[int, Report] = Ledger(range(units))
+        ledger = Ledger(count // self._config.train.sequences_per_shard)
         self.faults.at("evaluate", step)
 
-        def order(units: Sequence[int]) -> m.Message:
-            return m.Evaluate(step, tuple(units), self._slice(offsets, units))
+        def order(first: int, last: int) -> m.Message:
+            return m.Evaluate(step, first, last, *spacing)
 
-        self._gathering.gather(ledger, Task("validation", step, "unit", m.UnitDone, order))
-        total = tree_sum([report.value for report in ledger.results()])
+        self._gathering.gather(ledger, Task("validation", step, "unit", m.UnitsDone, order))
+        total = tree_sum(ledger.losses())
         self._record(step, {"validation": (started, time.perf_counter())})
-        return total / (len(offsets) * self._config.model.block_size)
+        return total / (count * self._config.model.block_size)
 
     def close(self, *, at_once: bool) -> None:
         """End the workers: ask first unless `at_once`, kill what is left, reap all, free the memory."""
@@ -159,40 +155,22 @@ class Coordinator:
                 os.close(self.arena.fd)
                 self.arena.fd = -1
 
-    def _seconds_by_worker(self, reports: Sequence[Report]) -> list[float]:
-        seconds = [0.0] * self._numbers(reports)
-        for report in reports:
-            seconds[report.worker] += report.seconds
-        return seconds
+    def _by_worker(self, numbers: Mapping[int, Number]) -> list[Number]:
+        """A list by worker, 0 where one has no number; fewer may be wanted by now than reported."""
+        zero = type(next(iter(numbers.values())))()
+        return [numbers.get(worker, zero) for worker in range(max(self._count, 1 + max(numbers)))]
 
-    def _numbers(self, reports: Sequence[Report]) -> int:
-        """Length of a list by worker; fewer may be wanted by now than reported."""
-        return max(self._count, 1 + max(report.worker for report in reports))
-
-    def _count_by_worker(self, reports: Sequence[Report]) -> list[int]:
-        counts = [0] * self._numbers(reports)
-        for report in reports:
-            counts[report.worker] += 1
-        return counts
-
-    def _reduce(self, step: int) -> list[Report]:
+    def _reduce(self, step: int) -> dict[int, float]:
+        """Sum the slots; how long that took each worker."""
         if self.arena.slots.size <= SMALL_REDUCTION:
             started = time.perf_counter()
             arena = self.arena
             reduce_slots(arena.grad, arena.norms, arena.slots, 0, len(arena.norms), self._tree)
-            return [Report(0.0, 0, time.perf_counter() - started)]
-        stripes = split_range(len(self.arena.norms), max(1, len(self._crew.ready())))
-        ledger: Ledger[tuple[int, int], Report] = Ledger(stripes)
-
-        def order(stripes: Sequence[tuple[int, int]]) -> m.Message:
-            return m.Reduce(step, *stripes[0])  # a worker is given one at a time
-
-        self._gathering.gather(ledger, Task("reduce", step, "stripe", m.StripeDone, order))
-        return ledger.results()
-
-    def _slice(self, offsets: NDArray[np.int64], items: Sequence[int]) -> tuple[int, ...]:
-        size = self._config.train.sequences_per_shard
-        return tuple(int(offset) for item in items for offset in offsets[item * size : (item + 1) * size])
+            return {0: time.perf_counter() - started}
+        ledger = Ledger(len(self.arena.norms))
+        order = partial(m.Reduce, step)
+        self._gathering.gather(ledger, Task("reduce", step, "chunk", m.StripeDone, order))
+        return ledger.seconds
 
     def _spec(self, worker: int, life: int, endpoint: str, token: bytes, bell: int) -> WorkerSpec:
         train = self._config.train

@@ -100,7 +100,7 @@ class Crew:
         self._poller.register(self._bell, zmq.POLLIN)
         self._early: deque[Event] = deque()
         self._kill_count = KillCount.now()
-        self._frames = FrameReader(self._token, m.REPORTS, m.MAX_REPORT_BYTES, lambda line: self.tell(line))
+        self._frames = FrameReader(self._token, m.REPORTS, m.MAX_FRAME_BYTES, lambda line: self.tell(line))
         self.tell: Callable[[str], None] = lambda line: None
         """Takes a line on frames that were dropped, once a minute at most."""
 
@@ -234,7 +234,7 @@ class Crew:
             raise RunError(f"no socket for the workers: {error.strerror}") from None
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, m.MAX_REPORT_BYTES)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, m.MAX_FRAME_BYTES)
         self._door = open_door(self._socket)
         self._poller.register(self._socket, zmq.POLLIN)
         return self._door

@@ -5,20 +5,19 @@ silent. Knows nothing of what a piece is.
 """
 
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Literal
 
 from feste_dp.errors import RunError
 from feste_dp.runtime import messages as m
 from feste_dp.runtime.crew import Crew, Event, Joined, Lost, Said
-from feste_dp.runtime.ledger import Ledger, split_evenly
-from feste_dp.runtime.results import Report, read_report
+from feste_dp.runtime.ledger import Ledger, numbers_of
+from feste_dp.runtime.results import read_report
 from feste_dp.runtime.supervision import Patience, Supervision
 
 START_TIMEOUT_S = 300.0
 
-Item = TypeVar("Item", bound=Hashable)
 Kind = Literal["lost", "joined", "left", "slow", "back", "count", "dropped"]
 
 
@@ -34,14 +33,15 @@ class Notice:
 
 
 @dataclass(frozen=True)
-class Task(Generic[Item]):
+class Task:
     """A phase of a step: its name, what an item is called, how it is ordered and reported."""
 
     phase: str
     step: int
     item: str
     report: type[m.Message]
-    order: Callable[[Sequence[Item]], m.Message]
+    order: Callable[[int, int], m.Message]
+    """That for items first .. last - 1."""
 
     @property
     def where(self) -> str:
@@ -81,40 +81,34 @@ class Gathering:
     def step_done(self) -> None:
         self._supervision.step_done()
 
-    def gather(self, ledger: Ledger[Item, Report], task: Task[Item]) -> None:
+    def gather(self, ledger: Ledger, task: Task) -> None:
         """Wait until every item is done. Raises RunError where the run cannot go on."""
         self._deal(ledger, task)
         while not ledger.complete:
             event = self._crew.wait(self._next_look(ledger, task))
             if isinstance(event, Said) and isinstance(event.message, task.report):
-                step, item, report = read_report(event.worker, event.message)
-                if step == task.step and ledger.done(item, event.worker, report):
+                step, report = read_report(event.message)
+                if step == task.step and ledger.done(event.worker, *report):
                     self._patience.done(task.phase, report.seconds)
             self._take_in(event, ledger, task)
             self._deal(ledger, task)
 
-    def _deal(self, ledger: Ledger[Item, Report], task: Task[Item]) -> None:
-        """Give what nobody holds to whoever has nothing to do: all of it in equal parts at the start of a
-        phase, and one by one what a lost worker left, so that its replacement gets a share."""
-        free = ledger.free()
-        idle = [worker for worker in self._crew.ready() if not ledger.unfinished(worker)] if free else []
+    def _deal(self, ledger: Ledger, task: Task) -> None:
+        """Give what nobody holds to whoever has nothing to do."""
+        idle = (
+            [worker for worker in self._crew.ready() if not ledger.holds(worker)] if ledger.has_free else []
+        )
         if not idle:
             return
-        if ledger.untouched:
-            parts = split_evenly(free, idle)
-        else:
-            parts = {worker: [item] for worker, item in zip(idle, free, strict=False)}
-        ledger.assign(parts)
-        for worker, items in parts.items():
-            if items:
-                self._crew.members[worker].heard_at = time.monotonic()
-                self._crew.send(worker, task.order(items))
+        for worker, run in ledger.deal(idle, self._wanted).items():
+            self._crew.members[worker].heard_at = time.monotonic()
+            self._crew.send(worker, task.order(*run))
 
     def _take_in(
         self,
         event: Event | None,
-        ledger: Ledger[Item, Report] | None = None,
-        task: Task[Item] | None = None,
+        ledger: Ledger | None = None,
+        task: Task | None = None,
     ) -> None:
         """What an event means for the crew. Raises RunError where the run cannot go on."""
         match event:
@@ -132,7 +126,7 @@ class Gathering:
                 if ledger is not None and task is not None:
                     self._look_for_silence(ledger, task)
 
-    def _replace(self, lost: Lost, ledger: Ledger[Item, Report] | None, task: Task[Item] | None) -> None:
+    def _replace(self, lost: Lost, ledger: Ledger | None, task: Task | None) -> None:
         """Free what a lost worker held, and start another unless that has failed too often."""
         self._called_slow.pop(lost.worker, None)
         undone = ledger.release(lost.worker) if ledger is not None else []
@@ -140,8 +134,8 @@ class Gathering:
         text = _described(lost, where)
         suspect = None
         if undone and task is not None:
-            suspect = f"{task.item} {undone[0]}"
-            text += f"; to be done again: {task.item} {', '.join(map(str, undone))}"
+            suspect = f"{task.item} {undone[0][0]}"
+            text += f"; to be done again: {task.item} {numbers_of(undone)}"
         verdict = self._supervision.lost(lost.worker, where, suspect, was_ready=lost.was_ready)
         if verdict.end is not None:
             raise _run_error(f"{verdict.end}, the last of them: {text}", lost)
@@ -156,11 +150,11 @@ class Gathering:
             raise _run_error(f"{text}; no worker is left, and too many were lost to start more", lost)
         self._tell("left", lost.worker, f"{text}; going on without it", lost.trace)
 
-    def _next_look(self, ledger: Ledger[Item, Report], task: Task[Item]) -> float:
+    def _next_look(self, ledger: Ledger, task: Task) -> float:
         """When a silence becomes worth a look, a time.monotonic()."""
         deadlines = [self._start_deadline()] if self._crew.starting() else []
         for worker, member in self._crew.members.items():
-            if ledger.unfinished(worker):
+            if ledger.holds(worker):
                 slow = worker in self._called_slow
                 deadlines.append(member.heard_at + (self._timeout if slow else self._slow_after(task)))
         return min(deadlines, default=time.monotonic() + START_TIMEOUT_S)
@@ -170,11 +164,11 @@ class Gathering:
             if time.monotonic() - self._crew.members[worker].heard_at > START_TIMEOUT_S:
                 self._crew.kill(worker, f"was not ready within {START_TIMEOUT_S:g} s, and was killed")
 
-    def _look_for_silence(self, ledger: Ledger[Item, Report], task: Task[Item]) -> None:
+    def _look_for_silence(self, ledger: Ledger, task: Task) -> None:
         """Name who is slow, and end who is silent for too long: the loss comes next, handled as any."""
         for worker, member in self._crew.members.items():
             silent = time.monotonic() - member.heard_at
-            if not ledger.unfinished(worker):
+            if not ledger.holds(worker):
                 continue
             if silent > self._timeout:
                 self._crew.kill(
@@ -189,7 +183,7 @@ class Gathering:
                     f"{task.where}; after {self._timeout:g} s (run.step_timeout_s) it is killed",
                 )
 
-    def _slow_after(self, task: Task[Item]) -> float:
+    def _slow_after(self, task: Task) -> float:
         return min(self._patience.seconds(task.phase), self._timeout)
 
     def _start_deadline(self) -> float:

@@ -1,80 +1,114 @@
 """Who has which part of a phase's work, what is done, and what a lost worker leaves to others. Pure.
 
-An item is a shard, a stripe or a unit of validation. Items may be computed twice: each overwrites its own
-place with the same bits, so the first report counts and later ones are ignored.
+An item is a shard, a chunk of the sum or a unit of validation, and has a number. Items are dealt and reported
+in runs, (first, last + 1): a report costs the same however many items the phase has. Items may be computed
+twice: each overwrites its own place with the same bits, so the first report counts and later ones do not.
 """
 
-from collections.abc import Hashable, Iterable, Sequence
+from array import array
+from collections import deque
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Generic, TypeVar
+from typing import TypeAlias
 
-Item = TypeVar("Item", bound=Hashable)
-Result = TypeVar("Result")
-
-
-def split_evenly(items: Sequence[Item], workers: Sequence[int]) -> dict[int, list[Item]]:
-    """Contiguous parts, as equal as can be, for each worker in turn; a worker may get none."""
-    count = len(workers)
-    return {
-        worker: list(items[len(items) * i // count : len(items) * (i + 1) // count])
-        for i, worker in enumerate(workers)
-    }
+Run: TypeAlias = tuple[int, int]
 
 
-def split_range(count: int, parts: int) -> list[tuple[int, int]]:
-    """(first, last + 1) of contiguous parts of 0 .. count - 1, as equal as can be; none is empty."""
+def split_range(count: int, parts: int) -> list[Run]:
+    """Contiguous parts of 0 .. count - 1, as equal as can be; none is empty."""
     cuts = [count * part // parts for part in range(parts + 1)]
     return [(first, stop) for first, stop in pairwise(cuts) if first < stop]
 
 
-class Ledger(Generic[Item, Result]):
-    """The items of one phase of one step, and who holds each.
+def numbers_of(runs: Iterable[Run]) -> str:
+    """How the items of some runs are named in a line: 0, 1, 5 to 4000."""
+    return ", ".join(
+        f"{first} to {stop - 1}" if stop - first > 2 else ", ".join(map(str, range(first, stop)))
+        for first, stop in runs
+    )
+
+
+class Ledger:
+    """The items of one phase of one step, who holds each, and the losses that were reported.
 
     An item has one holder at a time, and only the holder's report counts: whoever held it before has ended,
     but what it said last may still be on its way while the next one overwrites the same place.
     """
 
-    def __init__(self, items: Iterable[Item]) -> None:
-        self._holder: dict[Item, int | None] = dict.fromkeys(items)
-        self._results: dict[Item, Result] = {}
-        self.untouched = True
-        """Whether nothing has been assigned yet."""
+    def __init__(self, count: int) -> None:
+        self._left = self._count = count
+        self._free: deque[Run] = deque([(0, count)] if count else [])
+        self._free_count, self._untouched = count, True
+        # a worker is given one run and does it from front to back; reports by way of letterbox and socket may
+        # overtake each other, so that for a moment the rest of it is a few runs
+        self._held: dict[int, list[Run]] = {}
+        self._losses = array("d", bytes(8 * count))
+        self.seconds: dict[int, float] = {}
+        """How long each worker says that its items took."""
+        self.counts: dict[int, int] = {}
+        """How many each has done."""
 
-    def assign(self, parts: dict[int, list[Item]]) -> None:
-        self.untouched = False
-        for worker, items in parts.items():
-            for item in items:
-                self._holder[item] = worker
+    def deal(self, idle: Sequence[int], workers: int) -> dict[int, Run]:
+        """Give what nobody holds to workers that hold nothing: all of it in equal parts at the start; of what
+        a lost worker left half an equal part at a time, so that its replacement, one of `workers`, gets some.
+        """
+        cuts = split_range(self._count, len(idle)) if self._untouched else []
+        parts: dict[int, Run] = {}
+        for number, worker in enumerate(idle):
+            if self._free:
+                most = self._free_count // (2 * workers)
+                parts[worker] = self._take(cuts[number][1] - cuts[number][0] if cuts else max(1, most))
+        self._untouched = False
+        for worker, run in parts.items():
+            self._held[worker] = [run]
+        return parts
 
-    def done(self, item: Item, worker: int, result: Result) -> bool:
-        """Record a result. False when the item is already done, is not the worker's, or is none of this phase
+    def _take(self, most: int) -> Run:
+        first, last = self._free.popleft()
+        stop = min(last, first + most)
+        if stop < last:
+            self._free.appendleft((stop, last))
+        self._free_count -= stop - first
+        return first, stop
+
+    def done(
+        self, worker: int, first: int, last: int, losses: Sequence[float] = (), seconds: float = 0.0
+    ) -> bool:
+        """Record a run as done. False when any of it is not the worker's, already done, or none of this phase
         (a stale report)."""
-        if item in self._results or self._holder.get(item) != worker:
+        held = self._held.get(worker, [])
+        around = next((run for run in held if run[0] <= first < last <= run[1]), None)
+        if around is None:
             return False
-        self._results[item] = result
+        place = held.index(around)
+        held[place : place + 1] = [run for run in ((around[0], first), (last, around[1])) if run[0] < run[1]]
+        self._left -= last - first
+        if losses:
+            self._losses[first:last] = array("d", losses)
+        self.seconds[worker] = self.seconds.get(worker, 0.0) + seconds
+        self.counts[worker] = self.counts.get(worker, 0) + last - first
         return True
 
-    def unfinished(self, worker: int) -> list[Item]:
-        """Items that the worker holds and that are not done, in order."""
-        return [
-            item for item, holder in self._holder.items() if holder == worker and item not in self._results
-        ]
+    def holds(self, worker: int) -> bool:
+        """Whether the worker has anything to do."""
+        return bool(self._held.get(worker))
 
-    def free(self) -> list[Item]:
-        """Items that nobody holds, in order."""
-        return [item for item, holder in self._holder.items() if holder is None]
+    @property
+    def has_free(self) -> bool:
+        """Whether there is anything that nobody holds."""
+        return bool(self._free)
 
-    def release(self, worker: int) -> list[Item]:
-        """Take the unfinished items of a lost worker from it; they are free to be assigned again."""
-        items = self.unfinished(worker)
-        for item in items:
-            self._holder[item] = None
-        return items
+    def release(self, worker: int) -> list[Run]:
+        """Take the unfinished items of a lost worker from it; they are free to be dealt again."""
+        runs = self._held.pop(worker, [])
+        self._free.extend(runs)
+        self._free_count += sum(stop - first for first, stop in runs)
+        return runs
 
     @property
     def complete(self) -> bool:
-        return len(self._results) == len(self._holder)
+        return self._left == 0
 
-    def results(self) -> list[Result]:
-        """Results in the order of the items, whoever computed them and whenever they came."""
-        return [self._results[item] for item in self._holder]
+    def losses(self) -> list[float]:
+        """In the order of the items, whoever computed them and whenever they came."""
+        return self._losses.tolist()

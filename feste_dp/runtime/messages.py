@@ -1,8 +1,9 @@
 """What coordinator and workers say to each other: frozen dataclasses, and their form on the wire.
 
-A frame is the run's random token and a msgpack list [number of the message, its fields ...]. Knows nothing of
-sockets. A frame that is too large, malformed or of the wrong type is a ProtocolError, whoever sent it, and
-costs at most a few times its size in memory, whatever it announces.
+A frame is the run's random token and a msgpack list [number of the message, its fields ...]. No message grows
+with the batch, the text or the model: an order names a run of items, and its worker knows which tokens are
+theirs. Knows nothing of sockets. A frame that is too large, malformed or of the wrong type is a
+ProtocolError, whoever sent it, and costs less than a MiB of memory, whatever it announces.
 """
 
 from collections.abc import Callable
@@ -11,14 +12,13 @@ from typing import Any, NoReturn, TypeAlias
 
 import msgpack
 
-MAX_FRAME_BYTES = 1 << 24
-"""An order: 2**20 offsets, the largest batch that there is, of 9 bytes each."""
-MAX_REPORT_BYTES = 1 << 18
-"""A report: the two texts of Failed, each shortened to MAX_TEXT characters."""
-MAX_TEXT = 16_000
-_MAX_TEXT_BYTES = 4 * MAX_TEXT
-_MAX_INTS = 1 << 20
-_MAX_FIELDS = 15
+MAX_ORDER_BYTES = 64
+"""An order: a few numbers of 9 bytes each."""
+MAX_FRAME_BYTES = 1 << 15
+"""The longest: the two texts of Failed, each shortened to MAX_TEXT_BYTES."""
+MAX_TEXT_BYTES = 16_000
+MAX_LOSSES = 256
+"""In one report of units, 9 bytes each: it fits into a letterbox."""
 _MAX_INT = 2**63 - 1
 
 
@@ -26,7 +26,7 @@ class ProtocolError(Exception):
     """A frame or a message that the protocol does not allow here; names what came and when."""
 
 
-Ints: TypeAlias = tuple[int, ...]
+Floats: TypeAlias = tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +38,11 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Coordinator: compute these shards of this step, each into its gradient slot.
-
-    offsets holds the first token of each sequence, shard after shard, in the order of `shards`.
-    """
+    """Coordinator: compute shards first .. last - 1 of this step, each into its gradient slot."""
 
     step: int
-    shards: Ints
-    offsets: Ints
+    first: int
+    last: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +76,23 @@ class StripeDone:
 
 @dataclass(frozen=True, slots=True)
 class Evaluate:
-    """Coordinator: compute the loss of these units of the validation set. offsets as in Compute."""
+    """Coordinator: compute the losses of units first .. last - 1, each of as many sequences as a shard, where
+    sequence i begins at token i * span // gaps of the held-out text."""
 
     step: int
-    units: Ints
-    offsets: Ints
+    first: int
+    last: int
+    span: int
+    gaps: int
 
 
 @dataclass(frozen=True, slots=True)
-class UnitDone:
-    """Worker: a unit's loss, summed over its positions."""
+class UnitsDone:
+    """Worker: the losses of units first, first + 1, ..., each summed over its positions; up to MAX_LOSSES."""
 
     step: int
-    unit: int
-    loss_sum: float
+    first: int
+    loss_sums: Floats
     seconds: float
 
 
@@ -109,14 +109,14 @@ class Stop:
     """Coordinator: exit."""
 
 
-RESULTS = (ShardDone, StripeDone, UnitDone)
+RESULTS = (ShardDone, StripeDone, UnitsDone)
 """What a worker says of its work."""
 REPORTS = (Ready, *RESULTS, Failed)
 """What a worker may say."""
 ORDERS = (Compute, Reduce, Evaluate, Stop)
 """What the coordinator may say."""
 
-Message: TypeAlias = Ready | Compute | ShardDone | Reduce | StripeDone | Evaluate | UnitDone | Failed | Stop
+Message: TypeAlias = Ready | Compute | ShardDone | Reduce | StripeDone | Evaluate | UnitsDone | Failed | Stop
 
 _KINDS: tuple[type[Any], ...] = (
     Ready,
@@ -125,7 +125,7 @@ _KINDS: tuple[type[Any], ...] = (
     Reduce,
     StripeDone,
     Evaluate,
-    UnitDone,
+    UnitsDone,
     Failed,
     Stop,
 )
@@ -143,20 +143,18 @@ def decode(data: bytes) -> Message:
     """The message in `data`. Raises ProtocolError."""
     if len(data) > MAX_FRAME_BYTES:
         raise ProtocolError(f"frame of {len(data)} bytes, more than {MAX_FRAME_BYTES}")
-    has_texts = data[1:2] == _FAILED_NUMBER  # the only one, and it has no lists
     try:
         content = msgpack.unpackb(
             data,
             use_list=False,
             raw=False,
-            max_str_len=_MAX_TEXT_BYTES if has_texts else 0,
-            max_array_len=_MAX_FIELDS if has_texts else _MAX_INTS,
+            max_str_len=MAX_TEXT_BYTES,
+            max_array_len=MAX_LOSSES,
             # no message has a map, bytes or an extension; an empty map would cost 64 bytes for one
             max_map_len=0,
             max_bin_len=0,
             max_ext_len=0,
             object_pairs_hook=_refuse_map,
-            list_hook=_ArrayCount() if len(data) > _SMALL else None,
         )
     except Exception as error:  # msgpack raises a dozen types; all mean the same
         raise ProtocolError(f"frame is not msgpack: {type(error).__name__}") from None
@@ -177,36 +175,29 @@ def decode(data: bytes) -> Message:
 
 def _shortened(text: str) -> str:
     """The text, or its two ends where it is longer than a report may be."""
-    half = MAX_TEXT // 2 - 10
-    return text if len(text) <= MAX_TEXT else f"{text[:half]} [...] {text[-half:]}"
+    encoded, half = text.encode(), MAX_TEXT_BYTES // 2 - 10
+    if len(encoded) <= MAX_TEXT_BYTES:
+        return text
+    return f"{encoded[:half].decode(errors='ignore')} [...] {encoded[-half:].decode(errors='ignore')}"
 
 
 def _refuse_map(pairs: object) -> NoReturn:
     raise ValueError("a map")
 
 
-class _ArrayCount:
-    """Refuses the fourth array of a frame: no message has more than two within its own."""
-
-    def __init__(self) -> None:
-        self._left = 3
-
-    def __call__(self, items: Any) -> Any:
-        self._left -= 1
-        if self._left < 0:
-            raise ValueError("too many arrays")
-        return items
-
-
 def _is_count(value: object) -> bool:
     return type(value) is int and 0 <= value <= _MAX_INT
 
 
+def _is_float(value: object) -> bool:
+    return type(value) is float
+
+
 _CHECKS: dict[Any, Any] = {
     int: _is_count,
-    float: lambda value: type(value) is float,
+    float: _is_float,
     str: lambda value: type(value) is str,
-    Ints: lambda value: type(value) is tuple and all(map(_is_count, value)),
+    Floats: lambda value: type(value) is tuple and all(map(_is_float, value)),
 }
 
 # Number on the wire, names of the fields and the check of each, looked up once: a message is encoded in 2 us
@@ -219,6 +210,3 @@ _FORMS: dict[type[Any], tuple[int, tuple[str, ...], tuple[Callable[[object], boo
     )
     for number, kind in enumerate(_KINDS)
 }
-
-_FAILED_NUMBER = bytes([_KINDS.index(Failed)])
-_SMALL = 1 << 16  # bytes up to which a frame full of arrays costs 3 MiB: not worth counting them

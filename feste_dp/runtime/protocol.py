@@ -38,7 +38,7 @@ TRANSITIONS: dict[tuple[Phase, type[Message]], Phase] = {
     # reports do not end a phase: the ledger knows when all its work is done
     (Phase.COMPUTE, m.ShardDone): Phase.COMPUTE,
     (Phase.REDUCE, m.StripeDone): Phase.REDUCE,
-    (Phase.EVALUATE, m.UnitDone): Phase.EVALUATE,
+    (Phase.EVALUATE, m.UnitsDone): Phase.EVALUATE,
     **{(phase, m.Failed): Phase.FAILED for phase in _WORKING},
 }
 

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feste_dp.config.schema import ModelConfig, OptimConfig
-from feste_dp.data.order import train_offsets
+from feste_dp.data.order import Spacing
 from feste_dp.data.tokens import TokenData
 from feste_dp.kernels.compilation import CACHE_DIRECTORY
+from feste_dp.kernels.data_order import fill_offsets
 from feste_dp.kernels.handover import go_away, hand_over, is_full, is_listening, listen, look
 from feste_dp.kernels.peak import make_register_loop, make_triad_operands, triad
 from feste_dp.kernels.reduction import reduce_slots
@@ -29,6 +30,7 @@ from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
 _MODEL = ModelConfig(vocab_size=256, block_size=8, n_layer=1, n_head=2, n_embd=8, dropout=0.1)
 _SPEC = ShardSpec(model=_MODEL, shards=2, sequences_per_shard=1, micro_batch=1, seed=1, precision="fp32")
 _WORKER_KERNELS: tuple[Any, ...] = (
+    fill_offsets,
     micro_batch,
     reduce_slots,
     listen,
@@ -57,7 +59,6 @@ def rehearse_all() -> None:
     """Rehearse what workers, the coordinator and its benchmark call."""
     arena = create_arena(parameter_count(_MODEL), _SPEC.shards)
     _rehearse_worker(arena)
-    train_offsets(1, 1, 1, 32, 8)
     optimizer = AdamW(len(arena.params), decayed_count(_MODEL), OptimConfig(), threads=1)
     optimizer.update(arena.params, arena.grad, 1, 1e-3, 1.0)
     list(Sampler(_MODEL, view_params(arena.params, _MODEL)).draw([0], 1, temperature=1.0, seed=1))
@@ -75,8 +76,8 @@ def _rehearse_yardsticks() -> None:
 
 def _rehearse_worker(arena: Arena) -> None:
     computer = ShardComputer(_SPEC, arena, _tokens())
-    computer.shard(1, 0, (0,))
-    computer.validation_unit(1, 0, (0,))
+    computer.shard(1, 0)
+    computer.validation_unit(1, 0, Spacing(8, 1))
     computer.stripe(0, 1)
     letterbox = Letterbox(arena.orders[0])
     letterbox.listen()

@@ -1,17 +1,18 @@
-"""What the work of a phase gives: reports of single items, and a step's gradient as a whole. Pure."""
+"""What the work of a phase gives: reports of runs of items, and a step's gradient as a whole. Pure."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 from feste_dp.runtime import messages as m
 
 
-@dataclass(frozen=True)
-class Report:
-    """What a worker said of one item of work."""
+class Report(NamedTuple):
+    """What a worker said of items first .. last - 1 of a phase."""
 
-    value: float
-    worker: int
+    first: int
+    last: int
+    losses: tuple[float, ...]
+    """Of each item; empty where items have none."""
     seconds: float
 
 
@@ -41,13 +42,13 @@ def tree_sum(values: list[float]) -> float:
     return values[0]
 
 
-def read_report(worker: int, message: m.Message) -> tuple[int, Any, Report]:
-    """(step, item, what was said of it); step -1 for a message that reports no work."""
+def read_report(message: m.Message) -> tuple[int, Report]:
+    """(step, what was said of it); step -1 for a message that reports no work."""
     match message:
         case m.ShardDone(step, shard, loss_sum, seconds):
-            return step, shard, Report(loss_sum, worker, seconds)
-        case m.UnitDone(step, unit, loss_sum, seconds):
-            return step, unit, Report(loss_sum, worker, seconds)
+            return step, Report(shard, shard + 1, (loss_sum,), seconds)
+        case m.UnitsDone(step, first, loss_sums, seconds):
+            return step, Report(first, first + len(loss_sums), loss_sums, seconds)
         case m.StripeDone(step, first, last, seconds):
-            return step, (first, last), Report(0.0, worker, seconds)
-    return -1, None, Report(0.0, worker, 0.0)
+            return step, Report(first, last, (), seconds)
+    return -1, Report(0, 0, (), 0.0)

@@ -1,12 +1,13 @@
 """The numbers' side of a worker: what each order does to the arena. Knows nothing of sockets or processes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from feste_dp.config.schema import ModelConfig, Precision
+from feste_dp.data.order import Spacing, shard_offsets
 from feste_dp.data.tokens import TokenData
 from feste_dp.kernels.reduction import make_tree, reduce_slots
 from feste_dp.model.gpt2 import micro_batch_gradient, micro_batch_loss
@@ -42,11 +43,12 @@ class ShardComputer:
         # every shard divides by the token count of the global batch, so the all-reduce is a plain sum
         self._dloss = 1.0 / (spec.shards * spec.sequences_per_shard * spec.model.block_size)
 
-    def shard(self, step: int, shard: int, offsets: Sequence[int]) -> float:
+    def shard(self, step: int, shard: int) -> float:
         """Overwrite the shard's slot with its gradient; returns its sum of losses."""
-        loss_sum = 0.0
-        first_place = shard * self._spec.sequences_per_shard
-        draws = self._micro_batches(self._data.train, step, first_place, offsets)
+        loss_sum, spec, tokens = 0.0, self._spec, self._data.train
+        size, block = spec.sequences_per_shard, spec.model.block_size
+        offsets = shard_offsets(spec.seed, step, shard, spec.shards, size, len(tokens), block)
+        draws = self._micro_batches(tokens, step, shard * size, offsets)
         for micro_batch, draw in enumerate(draws):
             loss_sum += micro_batch_gradient(
                 self._slots[shard],
@@ -66,11 +68,11 @@ class ShardComputer:
         """Put a NaN into the shard's slot, for a test of what follows."""
         self._arena.slots[shard, 0] = np.nan
 
-    def validation_unit(self, step: int, unit: int, offsets: Sequence[int]) -> float:
-        """Sum of losses of one unit of the validation set, dropout off."""
-        loss_sum = 0.0
-        first_place = unit * self._spec.sequences_per_shard
-        for draw in self._micro_batches(self._data.val, step, first_place, offsets):
+    def validation_unit(self, step: int, unit: int, spacing: Spacing) -> float:
+        """Sum of losses of one unit of held-out sequences so spaced, dropout off."""
+        loss_sum, size = 0.0, self._spec.sequences_per_shard
+        offsets = spacing.offsets(unit * size, size)
+        for draw in self._micro_batches(self._data.val, step, unit * size, offsets):
             loss_sum += micro_batch_loss(
                 self._workspace, self._params, self._tokens, self._targets, self._spec.model.n_head, draw
             )
@@ -81,12 +83,12 @@ class ShardComputer:
         reduce_slots(self._arena.grad, self._arena.norms, self._arena.slots, first, last, self._tree)
 
     def _micro_batches(
-        self, source: NDArray[np.unsignedinteger], step: int, first_place: int, offsets: Sequence[int]
+        self, source: NDArray[np.unsignedinteger], step: int, first_place: int, offsets: NDArray[np.int64]
     ) -> Iterator[tuple[np.uint64, int, NDArray[np.int64]]]:
         """Put each micro-batch's rows into _tokens and _targets; yields what keys its dropout masks."""
         rows, positions = self._tokens.shape
         for start in range(0, len(offsets), rows):
-            for row, offset in enumerate(offsets[start : start + rows]):
+            for row, offset in enumerate(offsets[start : start + rows].tolist()):
                 self._tokens[row] = source[offset : offset + positions]
                 self._targets[row] = source[offset + 1 : offset + positions + 1]
             yield (

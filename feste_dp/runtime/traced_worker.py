@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
+from feste_dp.data.order import Spacing
 from feste_dp.data.tokens import TokenData
 from feste_dp.kernels.stamps import BEGINNING, make_clock, places, read_clock
 from feste_dp.runtime import messages as m
@@ -53,22 +54,22 @@ class TracedShardComputer(ShardComputer):
         self._untraced, self._traced = self._workspace, self._workspace._replace(s=scratch)
         self._step = 0
 
-    def shard(self, step: int, shard: int, offsets: Sequence[int]) -> float:
+    def shard(self, step: int, shard: int) -> float:
         self._step = step
         if not self._recorder.wants(step):
-            return super().shard(step, shard, offsets)
+            return super().shard(step, shard)
         self._workspace = self._traced
         started = time.perf_counter()
-        loss_sum = super().shard(step, shard, offsets)
+        loss_sum = super().shard(step, shard)
         ended = time.perf_counter()
         self._workspace = self._untraced
         self._recorder.slice(f"shard {shard}", "phase", started, ended, step=step, shard=shard)
         record_kernels(self._recorder, read_clock(self._clock), self._spec.model.n_layer)
         return loss_sum
 
-    def validation_unit(self, step: int, unit: int, offsets: Sequence[int]) -> float:
+    def validation_unit(self, step: int, unit: int, spacing: Spacing) -> float:
         started = time.perf_counter()
-        loss_sum = super().validation_unit(step, unit, offsets)
+        loss_sum = super().validation_unit(step, unit, spacing)
         if self._recorder.wants(step):
             self._recorder.slice(f"validation {unit}", "phase", started, time.perf_counter(), step=step)
         return loss_sum

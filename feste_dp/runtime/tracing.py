@@ -142,7 +142,6 @@ def merge_traces(request: TraceRequest, about: dict[str, str]) -> str:
 
 
 def _words(message: m.Message) -> dict[str, object]:
-    """What a message says, offsets and measured values apart."""
-    names = ("step", "shards", "shard", "units", "unit", "first", "last")
-    found = {name: getattr(message, name) for name in names if hasattr(message, name)}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+    """What a message says, measured values apart."""
+    names = ("step", "shard", "first", "last")
+    return {name: getattr(message, name) for name in names if hasattr(message, name)}

@@ -14,6 +14,7 @@ from pathlib import Path
 import zmq
 from pydantic import BaseModel, ConfigDict
 
+from feste_dp.data.order import Spacing
 from feste_dp.data.tokens import open_token_data
 from feste_dp.model.parameters import parameter_count
 from feste_dp.runtime import messages as m
@@ -27,6 +28,7 @@ from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
 from feste_dp.runtime.tracing import Recorder, TraceRequest
 
 _PARENT_CHECK_MS = 1000
+_REPORT_EVERY_S = 0.02  # of units that take less than that: their reports must not drown the coordinator
 
 
 class WorkerSpec(BaseModel):
@@ -62,7 +64,7 @@ class Connection:
         self._spec, self._phase = spec, Phase.STARTING
         self._orders: Letterbox | None = None
         self._reports: Letterbox | None = None
-        self._frames = FrameReader(spec.token, m.ORDERS, m.MAX_FRAME_BYTES, self._warn)
+        self._frames = FrameReader(spec.token, m.ORDERS, m.MAX_ORDER_BYTES, self._warn)
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.IDENTITY, spec.identity)
@@ -123,18 +125,18 @@ class Connection:
         zmq.Context.instance().destroy(linger=1000)
 
 
-def serve(connection: Connection, computer: ShardComputer, sequences_per_shard: int, faults: Faults) -> None:
+def serve(connection: Connection, computer: ShardComputer, faults: Faults) -> None:
     """Follow orders until told to stop."""
     connection.send(m.Ready(os.getpid()))
     while True:
         order = connection.receive()
         match order:
-            case m.Compute(step, shards, offsets):
+            case m.Compute(step, first, last):
                 faults.at("compute", step)
-                for shard, part in zip(shards, _parts(offsets, sequences_per_shard), strict=True):
+                for shard in range(first, last):
                     nan = faults.at(f"shard{shard}", step) if faults else False
                     started = time.perf_counter()
-                    loss_sum = computer.shard(step, shard, part)
+                    loss_sum = computer.shard(step, shard)
                     seconds = time.perf_counter() - started
                     if nan:
                         computer.spoil(shard)
@@ -147,14 +149,9 @@ def serve(connection: Connection, computer: ShardComputer, sequences_per_shard: 
                 seconds = time.perf_counter() - started
                 faults.at("reduced", step)
                 connection.send(m.StripeDone(step, first, last, seconds))
-            case m.Evaluate(step, units, offsets):
-                faults.at("evaluate", step)
-                for unit, part in zip(units, _parts(offsets, sequences_per_shard), strict=True):
-                    started = time.perf_counter()
-                    loss_sum = computer.validation_unit(step, unit, part)
-                    seconds = time.perf_counter() - started
-                    faults.at("evaluated", step)
-                    connection.send(m.UnitDone(step, unit, loss_sum, seconds))
+            case m.Evaluate():
+                faults.at("evaluate", order.step)
+                _evaluate(order, connection, computer, faults)
             case m.Stop():
                 return
             case _:
@@ -162,8 +159,16 @@ def serve(connection: Connection, computer: ShardComputer, sequences_per_shard: 
         faults.at("wait", order.step)
 
 
-def _parts(offsets: m.Ints, size: int) -> list[m.Ints]:
-    return [offsets[i : i + size] for i in range(0, len(offsets), size)]
+def _evaluate(order: m.Evaluate, connection: Connection, computer: ShardComputer, faults: Faults) -> None:
+    """Report units as they are done, together those that are done within a moment."""
+    spacing, losses, started = Spacing(order.span, order.gaps), [], time.perf_counter()
+    for unit in range(order.first, order.last):
+        losses.append(computer.validation_unit(order.step, unit, spacing))
+        faults.at("evaluated", order.step)
+        seconds = time.perf_counter() - started
+        if seconds > _REPORT_EVERY_S or len(losses) == m.MAX_LOSSES or unit + 1 == order.last:
+            connection.send(m.UnitsDone(order.step, unit + 1 - len(losses), tuple(losses), seconds))
+            losses, started = [], time.perf_counter()
 
 
 def exit_if_orphaned(coordinator_pid: int) -> None:
@@ -215,7 +220,7 @@ def work() -> int:
         arena = Arena(spec.arena_fd, parameter_count(spec.shard.model), spec.shard.shards)
         connection.use(Letterbox(arena.orders[spec.worker]), Letterbox(arena.reports[spec.worker]))
         computer = _computer(spec, arena, recorder)
-        serve(connection, computer, spec.shard.sequences_per_shard, faults)
+        serve(connection, computer, faults)
     except Exception as error:
         connection.report_failure(error)
         return 1

@@ -14,9 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
 from feste_dp.bench.memory import peak_bytes, reset_peak
 from feste_dp.bench.steps import with_room_for
 from feste_dp.config.schema import Config
@@ -68,10 +65,10 @@ class OneProcess:
         )
         self._computer = ShardComputer(whole_batch, self.arena, data)
 
-    def gradient(self, step: int, offsets: NDArray[np.int64]) -> Gradient:
+    def gradient(self, step: int) -> Gradient:
         """The gradient of the whole batch; what is left of the reduction is the pass that norms need."""
         started = time.perf_counter()
-        loss_sum = self._computer.shard(step, 0, offsets.tolist())
+        loss_sum = self._computer.shard(step, 0)
         computed = time.perf_counter()
         self._computer.stripe(0, len(self.arena.norms))
         compute, reduce = computed - started, time.perf_counter() - computed

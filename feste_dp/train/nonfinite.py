@@ -59,12 +59,11 @@ def explain(
     data: TokenData,
     arena: Arena,
     step: int,
-    offsets: NDArray[np.int64],
     shard_losses: list[float],
 ) -> str:
     """Why the gradient in the arena cannot be used: the first bad shard, tensor and sequence.
 
-    Uses up the slot of that shard. offsets (batch_size,) are the sequences' first tokens.
+    Uses up the slot of that shard.
     """
     for shard, loss in enumerate(shard_losses):
         tensor = first_bad_tensor(arena.slots[shard], config.model)
@@ -74,15 +73,13 @@ def explain(
             what = f"shard {shard} has the loss {loss}"
         else:
             continue
-        return f"{what}, {_explain_shard(config, data, arena, step, offsets, shard)}"
+        return f"{what}, {_explain_shard(config, data, arena, step, shard)}"
     if all_finite(arena.grad):
         return "the gradient is finite, but so large that its squares overflow"
     return "the summed gradient overflows, though every shard's is finite"
 
 
-def _explain_shard(
-    config: Config, data: TokenData, arena: Arena, step: int, offsets: NDArray[np.int64], shard: int
-) -> str:
+def _explain_shard(config: Config, data: TokenData, arena: Arena, step: int, shard: int) -> str:
     """Which of the shard's sequences it comes from, found by computing each alone."""
     try:
         probe = SequenceProbe(config, data, arena.params, arena.slots[shard])
@@ -90,23 +87,23 @@ def _explain_shard(
         return "with too little memory left to find the sequence"
     size = config.train.sequences_per_shard
     for place in range(shard * size, (shard + 1) * size):
-        found = probe.compute(step, place, int(offsets[place]))
+        found = probe.compute(step, place)
         where = f"from sequence {place} of the batch (token {found.offset} of the training text)"
         if found.origin is not None:
             return f"{where}: the forward pass has it first in {found.origin}, at token {found.origin_token}"
         tensor = first_bad_tensor(probe.gradient, config.model)
         if tensor is not None:
             return f"{where}: it arises in the backward pass, first bad tensor {tensor}"
-    if size > 1 and not _adds_up(probe, step, offsets, shard, size):
+    if size > 1 and not _adds_up(probe, step, shard, size):
         return "from the sum over its sequences, each of which is finite"
     return "though computed again it is finite: suspect this machine's memory or processor"
 
 
-def _adds_up(probe: SequenceProbe, step: int, offsets: NDArray[np.int64], shard: int, size: int) -> bool:
+def _adds_up(probe: SequenceProbe, step: int, shard: int, size: int) -> bool:
     """Whether the sum of the sequences' gradients stays finite."""
     total = np.zeros_like(probe.gradient)
     with np.errstate(over="ignore", invalid="ignore"):
         for place in range(shard * size, (shard + 1) * size):
-            probe.compute(step, place, int(offsets[place]))
+            probe.compute(step, place)
             total += probe.gradient
     return all_finite(total)

@@ -17,7 +17,6 @@ from feste_dp.checkpoint.listing import step_directories
 from feste_dp.checkpoint.loading import load_checkpoint, read_manifest
 from feste_dp.config.loading import load_config
 from feste_dp.config.schema import Config
-from feste_dp.data.order import train_offsets
 from feste_dp.data.tokenizer import load_tokenizer
 from feste_dp.errors import RunError, UsageError
 from feste_dp.model.parameters import initial_params
@@ -118,10 +117,7 @@ def replay(path: Path, step: int, shard: int | None, workers: int | None, around
             result = stepper.step(number)
             if _differs(rows.get(number), result.train_loss, result.grad_norm):
                 differences.append(number)
-        offsets = train_offsets(
-            config.train.seed, step, config.train.batch_size, len(data.train), config.model.block_size
-        )
-        gradient = coordinator.gradient(step, offsets)
+        gradient = coordinator.gradient(step)
         norm = gradient_norm(arena.norms)
         row = rows.get(step)
         if _differs(row, gradient.loss, norm):
@@ -135,10 +131,7 @@ def replay(path: Path, step: int, shard: int | None, workers: int | None, around
             probe = SequenceProbe(config, data, arena.params, arena.slots[0])  # the slot is no longer needed
         except MemoryError:
             raise RunError("there is too little memory left to compute single sequences") from None
-        sequences = [
-            sequence_facts(probe.compute(step, place, int(offsets[place])), probe.gradient, size)
-            for place in places
-        ]
+        sequences = [sequence_facts(probe.compute(step, place), probe.gradient, size) for place in places]
     looked_at = worst(sequences)
     before, token = excerpt(looked_at, data, load_tokenizer(run.tokenizer))
     return Replay(

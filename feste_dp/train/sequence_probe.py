@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feste_dp.config.schema import Config
+from feste_dp.data.order import shard_offsets
 from feste_dp.data.tokens import TokenData
 from feste_dp.model.gpt2 import micro_batch_gradient
 from feste_dp.model.parameters import view_params
@@ -55,8 +56,14 @@ class SequenceProbe:
         self.gradient = gradient
         self._tokens, self._targets = np.zeros((2, 1, model.block_size), np.int32)
 
-    def compute(self, step: int, place: int, offset: int) -> SequenceResult:
+    def compute(self, step: int, place: int) -> SequenceResult:
         config, positions = self._config, self._config.model.block_size
+        # of a batch of one shard for each sequence, the one at that place
+        offset = int(
+            shard_offsets(
+                config.train.seed, step, place, config.train.batch_size, 1, len(self._source), positions
+            )[0]
+        )
         self._tokens[0] = self._source[offset : offset + positions]
         self._targets[0] = self._source[offset + 1 : offset + positions + 1]
         micro_batch_gradient(

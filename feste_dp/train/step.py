@@ -1,4 +1,4 @@
-"""One step as an algorithm: draw the batch, sum its gradient, clip, update. And where the step's time goes.
+"""One step as an algorithm: sum the gradient of its batch, clip, update. And where the step's time goes.
 
 Owns the optimizer state and the schedule. Knows nothing of validation, files and screens (the trainer's) nor
 of processes and messages (the coordinator's).
@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from feste_dp.config.schema import Config
-from feste_dp.data.order import train_offsets
 from feste_dp.data.tokens import TokenData
 from feste_dp.model.parameters import decayed_count
 from feste_dp.optim.adamw import AdamW, FloatArray, clip_factor, gradient_norm
@@ -63,7 +62,7 @@ class StepTimes:
 
     @property
     def control(self) -> float:
-        """All the rest: messages, waking up, drawing the batch, Python."""
+        """All the rest: messages, waking up, Python."""
         return self.total - self.compute - self.wait - self.reduce - self.update
 
 
@@ -112,12 +111,9 @@ class Stepper:
         """One update of the shared weights. Steps count from 1. Raises NonFiniteError when the gradient is
         not finite and the config says stop, or too many were skipped."""
         config, started = self._config, time.perf_counter()
-        offsets = train_offsets(
-            config.train.seed, number, config.train.batch_size, len(self._data.train), config.model.block_size
-        )
         # compute and reduce; an exchange between machines would stand between these lines and the next
         with self._computing():
-            gradient = self._coordinator.gradient(number, offsets)
+            gradient = self._coordinator.gradient(number)
         reduced = time.perf_counter()
         self._coordinator.faults.at("update", number)
         norm = gradient_norm(self._arena.norms)
@@ -139,7 +135,7 @@ class Stepper:
                 self._check_weights(number)
         else:
             with self._computing():
-                skipped = explain(config, self._data, self._arena, number, offsets, gradient.shard_losses)
+                skipped = explain(config, self._data, self._arena, number, gradient.shard_losses)
             self._skip(number, skipped)
         finished = time.perf_counter()
         self._coordinator.faults.at("updated", number)

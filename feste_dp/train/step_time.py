@@ -120,7 +120,7 @@ def _seconds_of_depth(config: Config, layers: int, cores: int, seconds: float) -
         arena = PrivateArena(len(params))
         arena.params = params
         computer = ShardComputer(spec, arena, tokens)
-        return lambda: computer.shard(1, 0, [0] * sequences)
+        return lambda: computer.shard(1, 0)
 
     return _median_call(cores, make_call, seconds)
 

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from feste_dp.checkpoint.format import Manifest, Snapshot, step_directory_name, step_of
 from feste_dp.checkpoint.listing import ATTEMPTS, newest_whole, step_directories
 from feste_dp.checkpoint.loading import load_checkpoint, read_manifest
 from feste_dp.checkpoint.pointers import BEST, pointed_step
 from feste_dp.config.schema import Config, either
+from feste_dp.data.order import Spacing
 from feste_dp.data.preparation import prepare_for_run
 from feste_dp.data.tokenizer import ByteTokenizer
 from feste_dp.data.tokens import TokenData, open_token_data
@@ -131,7 +130,7 @@ def evaluate_model(model: TrainedModel, data: TokenData, workers: int | None) ->
     with Coordinator(config, count, data.directory, os.environ) as coordinator:
         coordinator.arena.params[:] = model.snapshot.params
         coordinator.start()
-        loss = coordinator.validation_loss(model.manifest.step, np.arange(sequences, dtype=np.int64) * block)
+        loss = coordinator.validation_loss(model.manifest.step, sequences, Spacing(block, gaps=1))
     bits_per_byte = loss / math.log(2) * len(data.val) / max(1, data.val_bytes)
     return Evaluation(model.manifest.step, loss, perplexity(loss), bits_per_byte, sequences * block)
 

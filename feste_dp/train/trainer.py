@@ -21,7 +21,7 @@ from feste_dp.checkpoint.format import (
     Unmeasured,
 )
 from feste_dp.config.schema import Config
-from feste_dp.data.order import validation_offsets
+from feste_dp.data.order import validation_spacing
 from feste_dp.data.tokenizer import ByteTokenizer
 from feste_dp.data.tokens import TokenData
 from feste_dp.errors import UsageError
@@ -73,9 +73,6 @@ class Trainer:
         self._stepper = Stepper(config, data, coordinator, outlets.signals.computing)
         self._observers = Observers(outlets.progress, outlets.log, outlets.history, outlets.stragglers)
         self._sampler = Sampler(config.model, view_params(self._arena.params, config.model))
-        self._validation_offsets = validation_offsets(
-            config.eval.batches * config.train.batch_size, len(data.val), config.model.block_size
-        )
         self._early_stop = EarlyStop(config.eval.patience)
         self._step = 0
         self._val_loss: float | None = None
@@ -247,7 +244,9 @@ class Trainer:
         return result
 
     def validation_loss(self) -> float:
-        return self._coordinator.validation_loss(self._step, self._validation_offsets)
+        count = self._config.eval.batches * self._config.train.batch_size
+        spacing = validation_spacing(count, len(self._data.val), self._config.model.block_size)
+        return self._coordinator.validation_loss(self._step, count, spacing)
 
     def _is_due(self, every: int) -> bool:
         return every > 0 and (self._step % every == 0 or self._step == self._config.train.steps)

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from feste_dp.data.order import train_offsets, validation_offsets
+from feste_dp.data.order import shard_offsets, train_offsets, validation_spacing
 
 SIZES = [(tokens, block) for block in (1, 2, 3, 7) for tokens in range(block + 1, 40)]
 
@@ -109,10 +109,25 @@ def test_the_largest_seed_and_far_epochs_are_in_range():
 @pytest.mark.parametrize("count", [1, 2, 3, 10, 64])
 @pytest.mark.parametrize(("tokens", "block"), [(2, 1), (9, 8), (10, 8), (100, 8), (1000, 7)])
 def test_validation_sequences_are_spread_evenly_over_the_held_out_tokens(count, tokens, block):
-    offsets = validation_offsets(count, tokens, block)
+    offsets = validation_spacing(count, tokens, block).offsets(0, count)
     assert len(offsets) == count and offsets[0] == 0
     assert offsets.max() + block + 1 <= tokens
     if count > 1:
         assert offsets[-1] + block + 1 == tokens
         gaps = np.diff(offsets)
         assert gaps.min() >= 0 and gaps.max() - gaps.min() <= 1
+
+
+@pytest.mark.parametrize(("shards", "size"), [(1, 6), (2, 3), (8, 2), (64, 1)])
+def test_the_shards_of_a_step_are_its_sequences_in_order(shards, size):
+    parts = [shard_offsets(9, 7, shard, shards, size, 500, 6) for shard in range(shards)]
+    assert np.concatenate(parts).tolist() == train_offsets(9, 7, shards * size, 500, 6).tolist()
+
+
+def test_any_part_of_evenly_spaced_sequences_is_computed_without_the_others():
+    spacing = validation_spacing(48, 800, 16)
+    whole = spacing.offsets(0, 48)
+    assert [spacing.offsets(i, 3).tolist() for i in range(46)] == [
+        whole[i : i + 3].tolist() for i in range(46)
+    ]
+    assert validation_spacing(2**20, 2**40, 1024).offsets(2**20 - 1, 1) == 2**40 - 1025

@@ -80,7 +80,7 @@ def _frame_targets() -> list[Target]:
 
     def read_framed(data: bytes) -> None:
         told: list[str] = []
-        reader = FrameReader(token, m.REPORTS, m.MAX_REPORT_BYTES, told.append)
+        reader = FrameReader(token, m.REPORTS, m.MAX_FRAME_BYTES, told.append)
         message = reader.read([data[:32], data[32:]])
         assert (message is None) == (reader.dropped == 1) == (len(told) == 1)
         assert message is None or (data[:32] == token and isinstance(message, m.REPORTS))

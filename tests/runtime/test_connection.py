@@ -15,7 +15,7 @@ from feste_dp.runtime.letterbox import BOX_BYTES, Letterbox
 from feste_dp.runtime.worker import Connection, WorkerSpec
 
 TOKEN = b"0123456789abcdef" * 2
-ORDER = m.Compute(1, (0,), (5,))
+ORDER = m.Compute(1, 0, 1)
 
 
 @pytest.fixture
@@ -66,8 +66,9 @@ def boxes(ends):
         [TOKEN, m.encode(m.Stop()), b""],
         [TOKEN, b"\xc1"],
         [TOKEN, b"\x91" * 5000],
+        [TOKEN, m.encode(m.Stop()) + bytes(m.MAX_ORDER_BYTES)],
         [TOKEN, b"\x94\x01\x01\xdd\xff\xff\xff\xff"],
-        [TOKEN, msgpack.packb([1, 1, msgpack.ExtType(1, b"x"), []])],
+        [TOKEN, msgpack.packb([1, 1, msgpack.ExtType(1, b"x"), 2])],
         [TOKEN, m.encode(m.ShardDone(1, 1, 1.0, 1.0))],
         [TOKEN, m.encode(m.Ready(1))],
     ],

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import zmq
 
-from feste_dp.data.order import train_offsets, validation_offsets
+from feste_dp.data.order import validation_spacing
 from feste_dp.errors import RunError
 from feste_dp.model.parameters import initial_params
 from feste_dp.runtime import coordinator as coordinator_module
@@ -76,10 +76,6 @@ def start(make_config, token_data, temporary, compiled):
             coordinator.close(at_once=True)
 
 
-def offsets_of(step):
-    return train_offsets(3, step, 16, 5000, 16)
-
-
 def is_running(pid):
     """Whether the process exists and is no zombie that init has yet to collect."""
     try:
@@ -125,7 +121,7 @@ def test_the_last_report_of_a_worker_comes_before_its_end_though_it_did_not_ring
 
 def test_what_a_worker_of_before_left_in_its_box_is_not_taken_for_a_report_of_the_next(start):
     coordinator = start(workers=1)
-    expected = coordinator.gradient(1, offsets_of(1))
+    expected = coordinator.gradient(1)
     member = coordinator._crew.members[0]
     os.kill(member.process.pid, signal.SIGKILL)
     member.process.wait()
@@ -137,7 +133,7 @@ def test_what_a_worker_of_before_left_in_its_box_is_not_taken_for_a_report_of_th
         return lost
 
     coordinator._crew._bury = leave_it_late
-    again = coordinator.gradient(2, offsets_of(1))
+    again = coordinator.gradient(2)
     assert again.shard_losses != expected.shard_losses  # another step, another dropout
     assert max(again.shard_losses) < 1e6 and coordinator.dropped_frames == 0
 
@@ -145,29 +141,31 @@ def test_what_a_worker_of_before_left_in_its_box_is_not_taken_for_a_report_of_th
 def test_the_loss_and_the_gradient_do_not_depend_on_the_worker_count(shared, start):
     alone = start(workers=1)
     for step in (1, 2):
-        results = [c.gradient(step, offsets_of(step)) for c in (shared, alone)]
+        results = [c.gradient(step) for c in (shared, alone)]
         assert results[0].loss == results[1].loss
         assert results[0].shard_losses == results[1].shard_losses
         assert shared.arena.grad.tobytes() == alone.arena.grad.tobytes()
         assert shared.arena.norms.tobytes() == alone.arena.norms.tobytes()
         assert [len(result.worker_seconds) for result in results] == [2, 1]
-    validation = validation_offsets(48, 800, 16)
-    assert shared.validation_loss(2, validation) == alone.validation_loss(2, validation)
+    validation = 48, validation_spacing(48, 800, 16)
+    assert shared.validation_loss(2, *validation) == alone.validation_loss(2, *validation)
 
 
 def test_a_loss_at_the_start_is_that_of_a_uniform_guess(shared):
-    assert shared.gradient(1, offsets_of(1)).loss == pytest.approx(np.log(256), abs=0.05)
-    assert shared.validation_loss(1, validation_offsets(16, 800, 16)) == pytest.approx(np.log(256), abs=0.05)
+    assert shared.gradient(1).loss == pytest.approx(np.log(256), abs=0.05)
+    assert shared.validation_loss(1, 16, validation_spacing(16, 800, 16)) == pytest.approx(
+        np.log(256), abs=0.05
+    )
 
 
 def test_validation_of_fewer_units_than_workers_completes(start):
     coordinator = start(workers=3)
-    assert coordinator.validation_loss(1, validation_offsets(4, 800, 16)) > 0
-    assert coordinator.gradient(1, offsets_of(1)).loss > 0
+    assert coordinator.validation_loss(1, 4, validation_spacing(4, 800, 16)) > 0
+    assert coordinator.gradient(1).loss > 0
 
 
 def test_frames_of_a_stranger_are_dropped_and_counted_and_the_step_completes(shared, rng):
-    expected = shared.gradient(5, offsets_of(5)).loss
+    expected = shared.gradient(5).loss
     frames = [
         [b""],
         [b"x"],
@@ -189,7 +187,7 @@ def test_frames_of_a_stranger_are_dropped_and_counted_and_the_step_completes(sha
             stranger.send_multipart(frame)
         deadline = time.monotonic() + 20
         while shared.dropped_frames < before + len(frames) and time.monotonic() < deadline:
-            assert shared.gradient(5, offsets_of(5)).loss == expected
+            assert shared.gradient(5).loss == expected
     assert shared.dropped_frames == before + len(frames)
 
 
@@ -199,12 +197,12 @@ def test_a_stranger_cannot_take_the_place_of_a_worker(shared):
         stranger.setsockopt(zmq.IDENTITY, shared._crew.members[1].spec.identity)
         stranger.connect(shared._crew._door.endpoint)
         stranger.send_multipart([b"x" * 32, b"\x90"])
-        assert shared.gradient(6, offsets_of(6)).loss > 0
+        assert shared.gradient(6).loss > 0
         assert not stranger.poll(50)
 
 
 def test_a_worker_has_one_thread_beside_those_of_zeromq_whatever_the_environment_says(shared):
-    shared.gradient(1, offsets_of(1))
+    shared.gradient(1)
     for pid in shared.worker_pids():
         names = [(task / "comm").read_text().strip() for task in Path(f"/proc/{pid}/task").iterdir()]
         assert sorted(name for name in names if name.startswith("ZMQbg")) == ["ZMQbg/IO/0", "ZMQbg/Reaper"]
@@ -248,7 +246,7 @@ def test_workers_that_are_asked_to_stop_exit_with_status_zero_and_leave_nothing(
     monkeypatch.setattr(crew_module, "start_worker", recorded)
     coordinator = start(workers=3)
     pids = coordinator.worker_pids()
-    coordinator.gradient(1, offsets_of(1))
+    coordinator.gradient(1)
     coordinator.close(at_once=False)
     assert [worker.process.returncode for worker in started] == [0, 0, 0]
     assert not any(map(is_running, pids)) and list(temporary.iterdir()) == []
@@ -268,7 +266,7 @@ def test_workers_reduce_to_the_bits_that_the_coordinator_reduces_to_itself(start
                 asked.append(type(message).__name__),
                 send(worker, message),
             )
-            coordinator.gradient(1, offsets_of(1))
+            coordinator.gradient(1)
             results.append((coordinator.arena.grad.tobytes(), coordinator.arena.norms.tobytes()))
         assert ("Reduce" in asked) == (limit == 0)
     assert results[0] == results[1]
@@ -293,7 +291,6 @@ import os
 import sys
 from pathlib import Path
 from feste_dp.config.schema import Config
-from feste_dp.data.order import train_offsets
 from feste_dp.runtime.coordinator import Coordinator
 with Coordinator(Config.model_validate_json(sys.argv[1]), 3, Path(sys.argv[2]), os.environ) as coordinator:
     coordinator.start()
@@ -301,7 +298,7 @@ with Coordinator(Config.model_validate_json(sys.argv[1]), 3, Path(sys.argv[2]), 
     step = 0
     while True:
         step += 1
-        coordinator.gradient(step, train_offsets(3, step, 16, 5000, 16))
+        coordinator.gradient(step)
 """
     arguments = [make_config().model_dump_json(), str(token_data.directory)]
     before = set(Path("/dev/shm").iterdir())

@@ -29,7 +29,7 @@ def clock():
 
 @pytest.fixture
 def reader(told, clock):
-    return FrameReader(TOKEN, m.REPORTS, m.MAX_REPORT_BYTES, told.append, clock)
+    return FrameReader(TOKEN, m.REPORTS, m.MAX_FRAME_BYTES, told.append, clock)
 
 
 def test_a_frame_of_the_run_is_its_message(reader, told):
@@ -49,9 +49,9 @@ def test_a_frame_of_the_run_is_its_message(reader, told):
         ([TOKEN + b"0", m.encode(REPORT)], "not a frame of this run"),
         ([TOKEN[:-1] + b"0", m.encode(REPORT)], "not a frame of this run"),
         ([TOKEN, b""], "frame is not msgpack"),
-        ([TOKEN, bytes(m.MAX_REPORT_BYTES + 1)], "frame of 262145 bytes, more than 262144"),
+        ([TOKEN, bytes(m.MAX_FRAME_BYTES + 1)], "frame of 32769 bytes, more than 32768"),
         ([TOKEN, m.encode(m.Stop())], "Stop from the wrong side"),
-        ([TOKEN, m.encode(m.Compute(3, (1,), (2,)))], "Compute from the wrong side"),
+        ([TOKEN, m.encode(m.Compute(3, 1, 2))], "Compute from the wrong side"),
     ],
 )
 def test_any_other_frame_is_dropped_counted_and_told_of_in_one_line(reader, told, frames, why):

@@ -8,17 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feste_dp.runtime import messages as m
+from feste_dp.runtime.letterbox import BOX_BYTES, Letterbox
 from feste_dp.runtime.messages import (
     MAX_FRAME_BYTES,
-    MAX_REPORT_BYTES,
-    MAX_TEXT,
-    Ints,
+    MAX_LOSSES,
+    MAX_ORDER_BYTES,
+    MAX_TEXT_BYTES,
+    Floats,
     ProtocolError,
     decode,
     encode,
 )
 
-KINDS = (m.Ready, m.Compute, m.ShardDone, m.Reduce, m.StripeDone, m.Evaluate, m.UnitDone, m.Failed, m.Stop)
+KINDS = (m.Ready, m.Compute, m.ShardDone, m.Reduce, m.StripeDone, m.Evaluate, m.UnitsDone, m.Failed, m.Stop)
 LARGEST = 2**63 - 1
 
 counts = st.integers(0, LARGEST)
@@ -26,7 +28,7 @@ VALUES = {
     int: counts,
     float: st.floats(allow_nan=False),
     str: st.text(max_size=200),
-    Ints: st.lists(counts, max_size=20).map(tuple),
+    Floats: st.lists(st.floats(allow_nan=False), max_size=MAX_LOSSES).map(tuple),
 }
 messages = st.sampled_from(KINDS).flatmap(
     lambda kind: st.builds(kind, **{field.name: VALUES[field.type] for field in fields(kind)})
@@ -34,12 +36,12 @@ messages = st.sampled_from(KINDS).flatmap(
 
 EXAMPLES = (
     m.Ready(4711),
-    m.Compute(3, (0, 1), (10, 20, 30, 40)),
+    m.Compute(3, 0, 2),
     m.ShardDone(3, 1, 12.5, 0.25),
     m.Reduce(3, 0, 7),
     m.StripeDone(3, 0, 7, 0.5),
-    m.Evaluate(3, (4,), (1, 2)),
-    m.UnitDone(3, 4, 1.5, 0.125),
+    m.Evaluate(3, 4, 6, 700, 63),
+    m.UnitsDone(3, 4, (1.5, 2.5), 0.125),
     m.Failed("ValueError: no", "Traceback\n  ..."),
     m.Stop(),
 )
@@ -84,7 +86,7 @@ def test_two_thousand_random_and_mutated_frames_give_a_message_or_a_protocol_err
         (b"\x92\x00\xd6\xff\x00\x00\x00\x00", "not msgpack"),
         (msgpack.packb([]), "not a list"),
         (msgpack.packb([True]), "not a list"),
-        (msgpack.packb(["0", 1]), "not msgpack"),
+        (msgpack.packb(["0", 1]), "not a list"),
         (msgpack.packb([1.0, 1]), "not a list"),
         (msgpack.packb([9]), "unknown message number 9"),
         (msgpack.packb([-1, 1]), "unknown message number -1"),
@@ -94,13 +96,15 @@ def test_two_thousand_random_and_mutated_frames_give_a_message_or_a_protocol_err
         (msgpack.packb([0, -1]), r"Ready\.pid is not"),
         (msgpack.packb([0, 2**63]), r"Ready\.pid is not"),
         (msgpack.packb([0, 1.0]), r"Ready\.pid is not"),
-        (msgpack.packb([1, 1, [1, 2.0], []]), r"Compute\.shards is not"),
-        (msgpack.packb([1, 1, [1, "2"], []]), "not msgpack"),
-        (msgpack.packb([1, 1, [[1]], []]), r"Compute\.shards is not"),
+        (msgpack.packb([1, 1, [1], 2]), r"Compute\.first is not"),
+        (msgpack.packb([6, 1, 2, [1.0, 2], 0.5]), r"UnitsDone\.loss_sums is not"),
+        (msgpack.packb([6, 1, 2, [1.0, "2"], 0.5]), r"UnitsDone\.loss_sums is not"),
+        (msgpack.packb([6, 1, 2, [[1.0]], 0.5]), r"UnitsDone\.loss_sums is not"),
+        (msgpack.packb([6, 1, 2, [1.0] * (MAX_LOSSES + 1), 0.5]), "not msgpack"),
         (msgpack.packb([2, 1, 2, 3, 0.5]), r"ShardDone\.loss_sum is not"),
         (msgpack.packb([7, 1, ""]), r"Failed\.reason is not"),
         (msgpack.packb([7, b"bytes", ""]), "not msgpack"),
-        (msgpack.packb([7, "x" * (4 * MAX_TEXT + 1), ""]), "not msgpack"),
+        (msgpack.packb([7, "x" * (MAX_TEXT_BYTES + 1), ""]), "not msgpack"),
         (b"\x92\x07\xa2\xff\xfe", "not msgpack"),
     ],
 )
@@ -114,23 +118,32 @@ def test_a_frame_above_the_size_limit_is_refused_before_it_is_read():
         decode(bytes(MAX_FRAME_BYTES + 1))
 
 
-def test_the_order_for_the_largest_batch_fits_into_a_frame():
-    offsets = tuple([LARGEST] * 2**20)
-    assert len(encode(m.Compute(1, tuple(range(256)), offsets))) <= MAX_FRAME_BYTES
+@pytest.mark.parametrize("kind", m.ORDERS)
+def test_every_order_is_small_whatever_it_asks_for(kind):
+    assert len(encode(kind(*[LARGEST] * len(fields(kind))))) <= MAX_ORDER_BYTES
 
 
-# What a frame announces or holds, for the 15 bytes to 16 MiB that it has: (head, item, count).
+def test_every_report_of_work_fits_into_a_letterbox():
+    losses = (1.5,) * MAX_LOSSES
+    longest = m.UnitsDone(LARGEST, LARGEST, losses, 0.5)
+    box = Letterbox(np.zeros(BOX_BYTES, np.uint8))
+    box.listen()
+    assert box.put(encode(longest))
+
+
+# What a frame announces or holds, for the 15 bytes to 32 KiB that it has: (head, item, count).
 BOMBS = {
     "four billion items announced": (b"\x94\x01\x01\xdd\xff\xff\xff\xff", b"", 0),
     "four gigabytes of text announced": (b"\x93\x07\xdb\xff\xff\xff\xff", b"", 0),
     "four gigabytes of bytes announced": (b"\x93\x07\xc6\xff\xff\xff\xff", b"", 0),
     "four billion pairs announced": (b"\x93\x07\xdf\xff\xff\xff\xff", b"", 0),
     "four gigabytes of an extension": (b"\x93\x07\xc9\xff\xff\xff\xff\x05", b"", 0),
-    "a million lists": (b"\x94\x01\x01\xdd\x00\x10\x00\x00", b"\x91\xc0", 2**20),
-    "a million empty maps": (b"\x94\x01\x01\xdd\x00\x10\x00\x00", b"\x80", 2**20),
-    "a million texts": (b"\x94\x01\x01\xdd\x00\x10\x00\x00", b"\xad1234567890abc", 2**20),
-    "a million texts in a failure": (b"\x93\x07\xdd\x00\x10\x00\x00", b"\xad1234567890abc", 2**20),
+    "a million lists announced": (b"\x94\x01\x01\xdd\x00\x10\x00\x00", b"\x91\xc0", 2**14),
+    "lists in lists": (b"\x95\x06\x01\x01", b"\xdc\x01\x00" + b"\x91\xc0" * 256, 63),
+    "empty maps": (b"\x95\x06\x01\x01\xdc\x01\x00", b"\x80", 2**14),
+    "texts": (b"\x95\x06\x01\x01\xdc\x01\x00", b"\xad1234567890abc", 256),
     "lists in lists without end": (b"", b"\x91", MAX_FRAME_BYTES),
+    "lists of two lists": (b"", b"\x92\x92\x92\xc0\xc0\x92\xc0\xc0\x92\xc0\xc0", MAX_FRAME_BYTES // 11),
 }
 
 
@@ -150,10 +163,14 @@ def test_a_frame_costs_no_more_memory_than_a_message_may_however_much_it_announc
 def test_the_longest_failure_is_shortened_to_what_a_report_may_be():
     message = m.Failed("é" * 10**6, "😀" * 10**6 + "the end")
     frame = encode(message)
-    assert len(frame) <= MAX_REPORT_BYTES
+    assert len(frame) <= MAX_FRAME_BYTES
     read = decode(frame)
     assert isinstance(read, m.Failed)
-    assert "[...]" in read.reason and read.trace.endswith("the end") and len(read.trace) <= MAX_TEXT
+    assert (
+        "[...]" in read.reason
+        and read.trace.endswith("the end")
+        and len(read.trace.encode()) <= MAX_TEXT_BYTES
+    )
 
 
 def decodes_or_refuses(data: bytes) -> bool:

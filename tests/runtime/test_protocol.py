@@ -8,12 +8,12 @@ from feste_dp.runtime.protocol import TRANSITIONS, Phase, next_phase
 
 EXAMPLES = {
     "Ready": m.Ready(1),
-    "Compute": m.Compute(1, (0,), (5,)),
+    "Compute": m.Compute(1, 0, 1),
     "ShardDone": m.ShardDone(1, 0, 1.0, 0.5),
     "Reduce": m.Reduce(1, 0, 1),
     "StripeDone": m.StripeDone(1, 0, 1, 0.5),
-    "Evaluate": m.Evaluate(1, (0,), (5,)),
-    "UnitDone": m.UnitDone(1, 0, 1.0, 0.5),
+    "Evaluate": m.Evaluate(1, 0, 1, 5, 1),
+    "UnitsDone": m.UnitsDone(1, 0, (1.0,), 0.5),
     "Failed": m.Failed("ValueError", "Traceback ..."),
     "Stop": m.Stop(),
 }
@@ -25,7 +25,7 @@ ALLOWED = {
     "idle": ORDERS | {"Failed": "failed"},
     "compute": ORDERS | {"Failed": "failed", "ShardDone": "compute"},
     "reduce": ORDERS | {"Failed": "failed", "StripeDone": "reduce"},
-    "evaluate": ORDERS | {"Failed": "failed", "UnitDone": "evaluate"},
+    "evaluate": ORDERS | {"Failed": "failed", "UnitsDone": "evaluate"},
     "failed": {},
     "stopped": {},
 }

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from feste_dp.data.order import train_offsets, validation_offsets
+from feste_dp.data.order import validation_spacing
 from feste_dp.errors import RunError
 from feste_dp.model.parameters import initial_params
 from feste_dp.runtime import coordinator as coordinator_module
@@ -26,7 +26,7 @@ GROUPS = {
         [
             r"worker 0 .* was killed by signal 9 .* during compute of step 1; to be done again: shard 0, 1;",
             r"worker 1 .* was killed by signal 9 .* during compute of step 1; to be done again: .*3;",
-            r"worker \d .* was killed by signal 9 .* during reduce of step 2; to be done again: stripe \(",
+            r"worker \d .* was killed by signal 9 .* during reduce of step 2; to be done again: chunk ",
         ],
     ),
     "other ends": (
@@ -51,24 +51,20 @@ GROUPS = {
 }
 
 
-def offsets_of(step):
-    return train_offsets(3, step, 16, 5000, 16)
-
-
-VALIDATION = validation_offsets(48, 800, 16)
+VALIDATION = 48, validation_spacing(48, 800, 16)
 
 
 def numbers(coordinator, steps=range(1, STEPS + 1)):
     """All that the workers' work gives: loss, losses of shards, gradient, chunk norms and validation loss."""
     for step in steps:
-        gradient = coordinator.gradient(step, offsets_of(step))
+        gradient = coordinator.gradient(step)
         arena = coordinator.arena
         yield (
             gradient.loss,
             gradient.shard_losses,
             arena.grad.tobytes(),
             arena.norms.tobytes(),
-            coordinator.validation_loss(step, VALIDATION),
+            coordinator.validation_loss(step, *VALIDATION),
         )
 
 
@@ -158,7 +154,7 @@ def test_a_shard_that_ends_three_workers_ends_the_run_with_its_number(start):
     with pytest.raises(
         RunError, match=r"^shard 5 in compute of step 2 has ended 3 workers, the last of them: wor"
     ):
-        coordinator.gradient(2, offsets_of(2))
+        coordinator.gradient(2)
 
 
 def test_a_worker_that_cannot_start_again_is_given_up_and_the_run_goes_on_without_it(
@@ -181,14 +177,14 @@ def test_when_no_worker_can_be_started_any_more_the_run_ends_with_the_reason(sta
     coordinator._crew._environ = os.environ | {FAULT_VARIABLE: "any:step0:start:exit:always"}
     os.kill(coordinator.worker_pids()[0], signal.SIGKILL)
     with pytest.raises(RunError, match=r"exited with status 3 during start-up.*; no worker is left"):
-        coordinator.gradient(1, offsets_of(1))
+        coordinator.gradient(1)
 
 
 def test_crashes_in_every_step_end_in_a_run_with_fewer_workers_and_then_in_its_end(start):
     coordinator = start(workers=1)
     with pytest.raises(RunError, match=r"no worker is left, and too many were lost to start more"):
         for step in range(1, 100):
-            coordinator.gradient(step, offsets_of(step))
+            coordinator.gradient(step)
             os.kill(coordinator.worker_pids()[0], signal.SIGKILL)
     assert 8 <= len(texts(coordinator, "lost")) <= 14
 
@@ -237,7 +233,7 @@ def test_many_losses_leave_no_descriptor_open(start, open_files):
         until(lambda: len(coordinator._crew.ready()) == 1, coordinator)
         until(lambda: len(coordinator._crew.ready()) == 2, coordinator)
         for step in range(1, 3):
-            coordinator.gradient(step, offsets_of(step))
+            coordinator.gradient(step)
         if before is None:
             time.sleep(0.5)
             before = open_files()
@@ -250,5 +246,5 @@ def test_many_losses_leave_no_descriptor_open(start, open_files):
 
 def test_a_nan_that_is_asked_for_is_in_the_slot_of_its_shard_alone(start):
     coordinator = start(faults="any:step1:shard4:nan")
-    coordinator.gradient(1, offsets_of(1))
+    coordinator.gradient(1)
     assert [bool(np.isnan(slot).any()) for slot in coordinator.arena.slots] == [s == 4 for s in range(8)]

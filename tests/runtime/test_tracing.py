@@ -35,7 +35,7 @@ def test_only_messages_of_the_traced_steps_are_recorded(request_for):
 def test_both_ends_of_a_message_have_one_name_also_when_it_is_said_twice(request_for):
     coordinator = Recorder(request_for, "coordinator", 0)
     worker = Recorder(request_for, "worker 1", 2)
-    order = m.Compute(2, (0, 1), (5, 6))
+    order = m.Compute(2, 0, 2)
     for at in (1.0, 2.0):
         coordinator.sent(1, order, at, at + 0.1)
         worker.received(1, order, at + 0.2, at + 0.3, "wait for")

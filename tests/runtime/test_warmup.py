@@ -15,7 +15,7 @@ import os, sys
 from pathlib import Path
 import numpy as np
 from feste_dp.config.schema import Config, ModelConfig, OptimConfig
-from feste_dp.data.order import train_offsets
+from feste_dp.data.order import Spacing
 from feste_dp.data.tokens import open_token_data
 from feste_dp.kernels.adamw import adamw
 from feste_dp.kernels.data_order import fill_offsets
@@ -43,13 +43,12 @@ cfg = ModelConfig(vocab_size=256, block_size=16, n_layer=2, n_head=4, n_embd=32,
 arena = create_arena(parameter_count(cfg), 4)
 arena.params[:] = initial_params(cfg, 1)
 data = open_token_data(Path(sys.argv[1]))
-offsets = train_offsets(2**63 - 1, 3, 8, len(data.train), 16)
 for precision in ["fp32"] + ["bf16"] * HAS_BF16:
     sizes = {"shards": 4, "sequences_per_shard": 2, "micro_batch": 2}
     spec = ShardSpec(model=cfg, **sizes, seed=2**63 - 1, precision=precision)
     computer = ShardComputer(spec, arena, data)
-    computer.shard(3, 1, tuple(offsets[:2].tolist()))
-    computer.validation_unit(3, 1, (5, 6))
+    computer.shard(3, 1)
+    computer.validation_unit(3, 1, Spacing(5, 1))
 computer.stripe(0, len(arena.norms))
 AdamW(len(arena.params), decayed_count(cfg), OptimConfig(), 1).update(arena.params, arena.grad, 3, 0.1, 0.5)
 list(Sampler(cfg, view_params(arena.params, cfg)).draw([1], 2, temperature=0.5, seed=5, step=9, top_k=3))

@@ -4,6 +4,7 @@ import subprocess
 import numpy as np
 import pytest
 
+from feste_dp.data.order import Spacing, train_offsets
 from feste_dp.kernels.reduction import NORM_CHUNK
 from feste_dp.kernels.simd import HAS_BF16
 from feste_dp.model.gpt2 import micro_batch_gradient, micro_batch_loss
@@ -15,7 +16,7 @@ from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
 from feste_dp.runtime.worker import WorkerSpec
 
 STEP, SHARD = 4, 5
-OFFSETS = (100, 2000)
+SPACING = Spacing(span=45, gaps=2)
 
 
 @pytest.fixture(scope="module", params=["fp32"] + ["bf16"] * HAS_BF16)
@@ -73,15 +74,17 @@ def test_what_a_worker_is_told_survives_the_way_to_it(told):
 
 def test_a_slot_is_the_gradient_of_its_sequences_over_the_token_count_of_the_batch(spec, arena, token_data):
     arena.slots[SHARD] = np.nan  # what an earlier step, or another worker, left there
-    loss = ShardComputer(spec, arena, token_data).shard(STEP, SHARD, OFFSETS)
+    loss = ShardComputer(spec, arena, token_data).shard(STEP, SHARD)
     expected, workspace = np.zeros_like(arena.params), workspace_of(spec)
     total = 0.0
-    for place, offset in enumerate(OFFSETS, SHARD * spec.sequences_per_shard):
+    block, size = spec.model.block_size, spec.sequences_per_shard
+    batch = train_offsets(spec.seed, STEP, spec.shards * size, len(token_data.train), block)
+    for place in range(SHARD * size, (SHARD + 1) * size):
         total += micro_batch_gradient(
             view_params(expected, spec.model),
             workspace,
             view_params(arena.params, spec.model),
-            *rows(token_data.train, offset, spec.model.block_size),
+            *rows(token_data.train, batch[place], block),
             1 / (8 * 2 * spec.model.block_size),
             spec.model.n_head,
             spec.model.dropout,
@@ -96,10 +99,10 @@ def test_a_slot_is_the_gradient_of_its_sequences_over_the_token_count_of_the_bat
 
 def test_a_shard_computed_twice_overwrites_its_slot_with_the_same_bits(spec, arena, token_data):
     first, second = (ShardComputer(spec, arena, token_data) for _ in range(2))
-    loss = first.shard(STEP, SHARD, OFFSETS)
+    loss = first.shard(STEP, SHARD)
     once = arena.slots[SHARD].tobytes()
-    first.shard(STEP, 0, (7, 8))  # other work between leaves no trace
-    assert second.shard(STEP, SHARD, OFFSETS) == first.shard(STEP, SHARD, OFFSETS) == loss
+    first.shard(STEP, 0)  # other work between leaves no trace
+    assert second.shard(STEP, SHARD) == first.shard(STEP, SHARD) == loss
     assert arena.slots[SHARD].tobytes() == once
 
 
@@ -107,7 +110,7 @@ def test_bfloat16_is_used_where_the_spec_asks_for_it_and_nowhere_else(spec, aren
     losses = {}
     for precision in ("fp32", spec.precision):
         computer = ShardComputer(spec.model_copy(update={"precision": precision}), arena, token_data)
-        losses[precision] = computer.shard(STEP, SHARD, OFFSETS), computer.validation_unit(STEP, 3, (3, 700))
+        losses[precision] = computer.shard(STEP, SHARD), computer.validation_unit(STEP, 3, SPACING)
     for one, other in zip(losses["fp32"], losses[spec.precision], strict=True):
         assert (one == other) == (spec.precision == "fp32")
         assert one == pytest.approx(other, rel=1e-3)
@@ -116,28 +119,28 @@ def test_bfloat16_is_used_where_the_spec_asks_for_it_and_nowhere_else(spec, aren
 def test_step_and_place_decide_the_dropout_masks(spec, arena, token_data):
     computer = ShardComputer(spec, arena, token_data)
     losses = {
-        computer.shard(STEP, SHARD, OFFSETS),
-        computer.shard(STEP + 1, SHARD, OFFSETS),
-        computer.shard(STEP, SHARD + 1, OFFSETS),
+        computer.shard(STEP, SHARD),
+        computer.shard(STEP + 1, SHARD),
+        computer.shard(STEP, SHARD + 1),
     }
     assert len(losses) == 3
 
 
 def test_micro_batches_of_two_give_the_same_loss_as_of_one_but_for_rounding(spec, arena, token_data):
-    one = ShardComputer(spec, arena, token_data).shard(STEP, SHARD, OFFSETS)
+    one = ShardComputer(spec, arena, token_data).shard(STEP, SHARD)
     gradient = arena.slots[SHARD].copy()
     two = ShardComputer(spec.model_copy(update={"micro_batch": 2}), arena, token_data)
-    assert two.shard(STEP, SHARD, OFFSETS) == pytest.approx(one, rel=1e-6)
+    assert two.shard(STEP, SHARD) == pytest.approx(one, rel=1e-6)
     np.testing.assert_allclose(arena.slots[SHARD], gradient, rtol=1e-4, atol=1e-7)
 
 
 def test_validation_reads_the_held_out_tokens_without_dropout_and_writes_nothing(spec, arena, token_data):
     computer = ShardComputer(spec, arena, token_data)
-    loss = computer.validation_unit(STEP, 17, (3, 700))
+    loss = computer.validation_unit(STEP, 3, SPACING)
     workspace = workspace_of(spec)
     params = view_params(arena.params, spec.model)
     expected = 0.0
-    for offset in (3, 700):
+    for offset in (135, 157):  # sequences 6 and 7
         row = rows(token_data.val, offset, spec.model.block_size)
         expected += micro_batch_loss(
             workspace, params, *row, spec.model.n_head, (np.uint64(0), 0, np.zeros(1, np.int64))

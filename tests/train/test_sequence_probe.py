@@ -46,17 +46,13 @@ def make_place(runs):
 
 def compute_all(place):
     """Every shard's slot; the loss sums."""
-    size = place.config.train.sequences_per_shard
     with np.errstate(all="ignore"):
-        return [
-            place.computer.shard(STEP, shard, place.offsets[shard * size : (shard + 1) * size])
-            for shard in range(place.config.train.shards)
-        ]
+        return [place.computer.shard(STEP, shard) for shard in range(place.config.train.shards)]
 
 
 def explained(place, losses):
     place.computer.stripe(0, len(place.arena.norms))
-    return explain(place.config, place.data, place.arena, STEP, place.offsets, losses)
+    return explain(place.config, place.data, place.arena, STEP, losses)
 
 
 @pytest.mark.parametrize("precision", ["fp32"] + ["bf16"] * HAS_BF16)
@@ -69,10 +65,10 @@ def test_every_position_of_every_sequence_has_the_loss_it_had_in_its_micro_batch
     probe = SequenceProbe(place.config, place.data, place.arena.params, gradient)
     for shard in range(4):
         sequences = range(4 * shard, 4 * shard + 4)
-        place.computer.shard(STEP, shard, place.offsets[4 * shard : 4 * shard + 4])
+        place.computer.shard(STEP, shard)
         last = place.computer._workspace.a.losses  # of the shard's last micro-batch
         for row, number in enumerate(sequences[-micro_batch:]):
-            found = probe.compute(STEP, number, int(place.offsets[number]))
+            found = probe.compute(STEP, number)
             assert found.losses.tobytes() == last[row].tobytes()
             assert found.loss == found.losses.astype(np.float64).mean() and found.origin is None
 
@@ -82,7 +78,7 @@ def test_a_shard_of_one_sequence_has_that_sequences_gradient_to_the_last_bit(mak
     compute_all(place)
     probe = SequenceProbe(place.config, place.data, place.arena.params, np.empty_like(place.arena.params))
     for number in (0, 5):
-        probe.compute(STEP, number, int(place.offsets[number]))
+        probe.compute(STEP, number)
         assert probe.gradient.tobytes() == place.arena.slots[number].tobytes()
 
 
@@ -92,7 +88,7 @@ def test_the_gradients_of_a_shards_sequences_add_up_to_the_shards(make_place):
     probe = SequenceProbe(place.config, place.data, place.arena.params, np.empty_like(place.arena.params))
     total = np.zeros(len(place.arena.params))
     for number in (6, 7):
-        probe.compute(STEP, number, int(place.offsets[number]))
+        probe.compute(STEP, number)
         total += probe.gradient
     largest = np.abs(place.arena.slots[3]).max()
     assert np.abs(total - place.arena.slots[3]).max() < 1e-6 * largest
@@ -135,7 +131,7 @@ def test_the_first_value_of_the_forward_pass_that_is_not_finite_is_named(name, o
     tensor = getattr(view_params(place.arena.params, place.config.model), name)
     tensor[-1] = np.nan
     probe = SequenceProbe(place.config, place.data, place.arena.params, np.empty_like(place.arena.params))
-    assert probe.compute(STEP, 0, int(place.offsets[0])).origin == origin
+    assert probe.compute(STEP, 0).origin == origin
 
 
 def test_what_overflows_only_on_the_way_back_is_said_to(make_place):
@@ -175,8 +171,8 @@ def test_finite_sequences_whose_sum_overflows_are_not_blamed_one_by_one(make_pla
     place.arena.slots[5] = np.inf
     real = SequenceProbe.compute
 
-    def huge(probe, step, number, offset):
-        found = real(probe, step, number, offset)
+    def huge(probe, step, number):
+        found = real(probe, step, number)
         probe.gradient[:] = 3e38
         return found
 

@@ -52,7 +52,7 @@ class FakeCoordinator:
         self._gradients, self._validation = gradients or {}, iter(validation)
         self.losses = {}
 
-    def gradient(self, step, offsets):
+    def gradient(self, step):
         time.sleep(0.02)  # as long as a small step takes: a save in flight ends meanwhile
         self.arena.slots[:] = self._gradients.get(step, np.float32(0.001 * step))
         self.arena.grad[:] = self.arena.slots.sum(axis=0)
@@ -60,7 +60,7 @@ class FakeCoordinator:
         losses = self.losses.get(step, [4.0] * SHARDS)
         return Gradient(sum(losses) / SHARDS, losses, 0.0, 0.0, [0.0], [0.0], [SHARDS])
 
-    def validation_loss(self, step, offsets):
+    def validation_loss(self, step, count, spacing):
         return next(self._validation)
 
     def tend(self):
@@ -484,9 +484,9 @@ def test_a_worker_that_is_slow_for_a_while_is_named_on_screen_and_in_the_log(mak
     fake = trainer._coordinator
     gradient = fake.gradient
 
-    def timed(step, offsets):
+    def timed(step):
         seconds, shards = slow if 5 <= step < 30 else even
-        return replace(gradient(step, offsets), worker_seconds=seconds, worker_shards=shards)
+        return replace(gradient(step), worker_seconds=seconds, worker_shards=shards)
 
     fake.gradient = timed
     trainer.run()

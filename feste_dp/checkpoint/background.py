@@ -16,6 +16,7 @@ from feste_dp.checkpoint.format import FloatArray, ManifestFields, Snapshot
 from feste_dp.checkpoint.pointers import BEST, LATEST, point
 from feste_dp.checkpoint.retention import retain
 from feste_dp.checkpoint.saving import remove_leftovers, write_checkpoint
+from feste_dp.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -147,4 +148,9 @@ class BackgroundWriter:
             deleted = retain(self._checkpoints_dir, self._keep, self._protected_steps, filesystem=fs)
         except SaveError as failure:
             error = failure
+        except (OSError, UsageError, MemoryError) as failure:
+            if path is None and isinstance(failure, UsageError):
+                raise  # what was to be saved is not what a checkpoint can hold
+            done = "was not saved" if path is None else "is saved, but not all that follows a save was done"
+            error = SaveError(f"checkpoint of step {fields.step} {done}: {failure or type(failure).__name__}")
         return SaveResult(fields.step, path, error, tuple(deleted), time.perf_counter() - began)

@@ -13,6 +13,7 @@ from typing import Self, TypeVar
 
 from feste_dp.config.schema import Config
 from feste_dp.data.order import Spacing
+from feste_dp.errors import RunError
 from feste_dp.kernels.reduction import make_tree, reduce_slots
 from feste_dp.model.parameters import parameter_count
 from feste_dp.runtime import messages as m
@@ -88,11 +89,16 @@ class Coordinator:
     def resize(self, workers: int) -> None:
         """Go on with another number of workers, from 1 to train.shards; new ones join when they are ready.
 
-        Between steps only. Raises UsageError where run.pin names fewer CPUs.
+        Between steps only. Raises UsageError where run.pin names fewer CPUs, and RunError where one cannot be
+        started: the number stays what it was then.
         """
-        self._cpus = pin_plan(self._config.run.pin, workers)
-        self._count = workers
-        self._gathering.resize(workers)
+        before = self._cpus, self._count
+        self._cpus, self._count = pin_plan(self._config.run.pin, workers), workers
+        try:
+            self._gathering.resize(workers)
+        except RunError:
+            self._cpus, self._count = before
+            raise
 
     def tend(self) -> None:
         """Take in what has happened to the workers meanwhile, without waiting: for between the phases."""

@@ -4,8 +4,9 @@ Deals the pieces out, hands on what a lost worker left undone, has it replaced, 
 silent. Knows nothing of what a piece is.
 """
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,9 +15,11 @@ from feste_dp.runtime import messages as m
 from feste_dp.runtime.crew import Crew, Event, Joined, Lost, Said
 from feste_dp.runtime.ledger import Ledger, numbers_of
 from feste_dp.runtime.results import read_report
-from feste_dp.runtime.supervision import Patience, Supervision
+from feste_dp.runtime.supervision import Patience, Supervision, Vacancies
 
 START_TIMEOUT_S = 300.0
+NO_WORKER_S = 30.0
+"""How long a run without any worker goes on trying to start one."""
 
 Kind = Literal["lost", "joined", "left", "slow", "back", "count", "dropped"]
 
@@ -55,6 +58,8 @@ class Gathering:
         """A worker that says nothing for timeout_s is held to be stuck."""
         self._crew, self._timeout, self.notify = crew, timeout_s, notify
         self._supervision, self._patience = Supervision(workers), Patience()
+        self._vacancies = Vacancies()
+        self._alone_since: float | None = None
         self._wanted = workers
         self._called_slow: dict[int, float] = {}
         crew.tell = lambda line: self.notify(Notice("dropped", -1, line))
@@ -64,19 +69,26 @@ class Gathering:
         self._crew.hire(range(self._wanted))
         while self._crew.starting():
             self._take_in(self._crew.wait(self._start_deadline()))
+        if not self._crew.members:
+            raise RunError("no worker could be started")
 
     def resize(self, workers: int) -> None:
-        """Have so many workers from here on; new ones join when they are ready. Not while gathering."""
-        self._wanted, self._supervision = workers, Supervision(workers)
-        self._crew.dismiss([worker for worker in sorted(self._crew.members) if worker >= workers])
+        """Have so many workers from here on; new ones join when they are ready. Not while gathering.
+
+        Raises RunError, with nothing changed, where one cannot be started.
+        """
         missing = [worker for worker in range(workers) if worker not in self._crew.members]
         if missing:
-            self._crew.hire(missing)
+            self._hire(missing)
+        self._wanted, self._supervision = workers, Supervision(workers)
+        self._vacancies.clear()
+        self._crew.dismiss([worker for worker in sorted(self._crew.members) if worker >= workers])
 
     def tend(self) -> None:
         """Take in what has happened meanwhile, without waiting: for the times between phases."""
         while (event := self._crew.wait(0.0)) is not None:
             self._take_in(event)
+        self._fill_vacancies()
 
     def step_done(self) -> None:
         self._supervision.step_done()
@@ -85,6 +97,7 @@ class Gathering:
         """Wait until every item is done. Raises RunError where the run cannot go on."""
         self._deal(ledger, task)
         while not ledger.complete:
+            self._fill_vacancies()
             event = self._crew.wait(self._next_look(ledger, task))
             if isinstance(event, Said) and isinstance(event.message, task.report):
                 step, report = read_report(event.message)
@@ -142,22 +155,60 @@ class Gathering:
         if verdict.replace and lost.worker < self._wanted:
             self._tell("lost", lost.worker, f"{text}; another is started", lost.trace)
             try:
-                self._crew.hire([lost.worker])
-                return
+                return self._hire([lost.worker])
             except RunError as error:
-                text = f"{error} in the place of one that {lost.end}"
-        if not self._crew.members:
+                self._vacancies.failed(lost.worker, time.monotonic())
+                without = "; going on without it" if self._crew.members else ""
+                line = f"{error} in the place of one that {lost.end}{without}; it is tried again"
+                return self._tell("left", lost.worker, line)
+        if not self._crew.members and not math.isfinite(self._vacancies.next_try):
             raise _run_error(f"{text}; no worker is left, and too many were lost to start more", lost)
         self._tell("left", lost.worker, f"{text}; going on without it", lost.trace)
 
+    def _hire(self, workers: Sequence[int]) -> None:
+        """Raises RunError where one cannot be started, whatever it lacks."""
+        try:
+            self._crew.hire(workers)
+        except RunError:
+            raise
+        except Exception as error:
+            names = ", ".join(map(str, workers))
+            raise RunError(f"worker {names} could not be started: {error}") from error
+
+    def _fill_vacancies(self) -> None:
+        """Try again where no worker could be started. Raises RunError when there has been none for long, and
+        where none is to come."""
+        if not math.isfinite(self._vacancies.next_try):
+            if not self._crew.members:
+                raise RunError("no worker is left, and too many were lost to start more")
+            return
+        now = time.monotonic()
+        if self._crew.members:
+            self._alone_since = None
+        elif self._alone_since is None:
+            self._alone_since = now
+        for worker in self._vacancies.due(now):
+            try:
+                self._hire([worker])
+                self._vacancies.fill(worker)
+            except RunError as error:
+                self._vacancies.failed(worker, now)
+                alone_s = 0.0 if self._alone_since is None else now - self._alone_since
+                if alone_s > NO_WORKER_S:
+                    raise RunError(
+                        f"no worker is left, and none has come for {alone_s:.0f} s: {error}"
+                    ) from None
+
     def _next_look(self, ledger: Ledger, task: Task) -> float:
         """When a silence becomes worth a look, a time.monotonic()."""
-        deadlines = [self._start_deadline()] if self._crew.starting() else []
+        deadlines = [self._vacancies.next_try]
+        if self._crew.starting():
+            deadlines.append(self._start_deadline())
         for worker, member in self._crew.members.items():
             if ledger.holds(worker):
                 slow = worker in self._called_slow
                 deadlines.append(member.heard_at + (self._timeout if slow else self._slow_after(task)))
-        return min(deadlines, default=time.monotonic() + START_TIMEOUT_S)
+        return min(*deadlines, time.monotonic() + START_TIMEOUT_S)
 
     def _end_late_starts(self) -> None:
         for worker in self._crew.starting():

@@ -1,9 +1,11 @@
 """What to do about a lost worker, and how long to wait for a silent one. Pure: sees no process and no clock.
 
 A lost worker is replaced, unless too many were lost of late: then the run goes on without it, and ends when
-none is left. A piece of work that has ended three workers ends the run, for it would end any other too.
+none is left. A piece of work that has ended three workers ends the run, for it would end any other too. Where
+the machine cannot start another now, its place stays vacant, and is tried again and again.
 """
 
+import math
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -12,6 +14,9 @@ SUSPECT_LIMIT = 3
 START_LIMIT = 3
 STEPS_PER_REPLACEMENT = 10
 """Finished steps that earn one more replacement: a crash in every step ends a run, one in an hour never."""
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 60.0
+"""Before a vacant place is tried again; each pause is twice as long as the one before."""
 
 _FIRST_PATIENCE_S = 30.0
 _LEAST_PATIENCE_S = 1.0
@@ -59,6 +64,36 @@ class Supervision:
             return Verdict(False)
         self._replacements -= 1
         return Verdict(True)
+
+
+class Vacancies:
+    """The places for which no worker could be started, and when each is tried again. Times are those of any
+    one clock, in seconds."""
+
+    def __init__(self) -> None:
+        self._pauses: dict[int, float] = {}
+        self._due: dict[int, float] = {}
+
+    def failed(self, worker: int, now: float) -> None:
+        pause = self._pauses.get(worker, 0.0)
+        self._pauses[worker] = min(2 * pause, LONGEST_PAUSE_S) if pause else FIRST_PAUSE_S
+        self._due[worker] = now + self._pauses[worker]
+
+    def fill(self, worker: int) -> None:
+        self._due.pop(worker, None)
+        self._pauses.pop(worker, None)
+
+    def clear(self) -> None:
+        self._due.clear()
+        self._pauses.clear()
+
+    def due(self, now: float) -> list[int]:
+        return sorted(worker for worker, moment in self._due.items() if moment <= now)
+
+    @property
+    def next_try(self) -> float:
+        """Infinite where there is none."""
+        return min(self._due.values(), default=math.inf)
 
 
 class Patience:

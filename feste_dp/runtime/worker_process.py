@@ -97,4 +97,11 @@ def start_worker(worker: int, descriptors: Sequence[int], environ: Mapping[str, 
         raise RunError(f"worker {worker} could not be started: {error.strerror}") from None
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    return WorkerProcess(worker, process, os.pidfd_open(process.pid))
+    try:
+        return WorkerProcess(worker, process, os.pidfd_open(process.pid))
+    except OSError as error:  # no descriptor is left for it
+        assert process.stdin is not None
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        raise RunError(f"worker {worker} could not be started: {error.strerror}") from None

@@ -214,22 +214,34 @@ def _train(
         around.signals.defer()
         try:
             trainer.run()
-        except RunError as error:
-            log.warning(f"the run failed: {error}")
-            for note in getattr(error, "__notes__", []):
-                log.warning(note)
-            if isinstance(error, NonFiniteError):
-                why = f"{around.program} replay {run.path} --step {error.step}"
-                error = RunError(f"{error}; to see why: {why}")
-            raise RunError(
-                f"{error}; to go on from the last checkpoint: {around.program} resume {run.path}"
-            ) from None
+        except Exception as error:
+            raise _told(error, run, trainer, log, around) from None
         except Interrupted:
             log.warning("stopped at once, by a second signal")
             writer.abandon()
             around.progress.finish(f"to go on from what is saved:    {around.program} resume {run.path}")
             raise
         return _finish(run, trainer, config, log, history, around)
+
+
+def _told(
+    error: Exception, run: RunDirectory, trainer: Trainer, log: RunLog, around: Surroundings
+) -> Exception:
+    """What ended the run, with where it goes on from; a fault of the program keeps its traceback."""
+    reason = str(error) or type(error).__name__
+    if isinstance(error, MemoryError):
+        reason = "out of memory: set the model, train.micro_batch or --workers smaller"
+    log.warning(f"the run failed after step {trainer.step}: {reason}")
+    for note in getattr(error, "__notes__", []):
+        log.warning(note)
+    if isinstance(error, NonFiniteError):
+        reason += f"; to see why: {around.program} replay {run.path} --step {error.step}"
+    saved = f"after step {trainer.saved_step}" if trainer.saved_step else "from the start, nothing is saved"
+    way_on = f"to go on {saved}: {around.program} resume {run.path}"
+    if isinstance(error, RunError | OSError | MemoryError):
+        return RunError(f"{reason}; {way_on}")
+    around.progress.warning(way_on)
+    return error
 
 
 def _put_right(

@@ -29,12 +29,11 @@ FloatArray = NDArray[np.float32]
 
 
 class NonFiniteError(RunError):
-    """A run cannot go on after this step. `weights_are_whole` says whether the step left the weights as they
-    were before."""
+    """A run cannot go on after this step."""
 
-    def __init__(self, message: str, step: int, *, weights_are_whole: bool) -> None:
+    def __init__(self, message: str, step: int) -> None:
         super().__init__(message)
-        self.step, self.weights_are_whole = step, weights_are_whole
+        self.step = step
 
 
 def is_usable(loss: float, norm: float, clip_norm: float) -> bool:

@@ -95,6 +95,8 @@ class Stepper:
             len(self._arena.params), decayed_count(config.model), config.optim, usable_cpus()
         )
         self.skipped_steps = self.skipped_in_a_row = 0
+        self.whole_after: int | None = 0
+        """The step whose state weights, m, v and the counts above hold; None in the midst of an update."""
 
     @property
     def m(self) -> FloatArray:
@@ -129,6 +131,7 @@ class Stepper:
         if is_usable(gradient.loss, norm, config.optim.clip_norm):
             clip = clip_factor(norm, config.optim.clip_norm)
             updates = number - self.skipped_steps
+            self.whole_after = None
             finite = self._optimizer.update(self._arena.params, self._arena.grad, updates, lr, clip)
             self.skipped_in_a_row = 0
             if not finite:
@@ -137,6 +140,7 @@ class Stepper:
             with self._computing():
                 skipped = explain(config, self._data, self._arena, number, gradient.shard_losses)
             self._skip(number, skipped)
+        self.whole_after = number
         finished = time.perf_counter()
         self._coordinator.faults.at("updated", number)
         if self._coordinator.recorder is not None:
@@ -161,7 +165,6 @@ class Stepper:
                     f"step {number}: the optimizer's {what} holds a NaN or infinity for {tensor}, though no "
                     "gradient did: suspect this machine's memory; nothing of it is saved",
                     number,
-                    weights_are_whole=False,
                 )
         self._check_weights(number)
 
@@ -172,7 +175,6 @@ class Stepper:
                 f"step {number}: the update leaves a NaN or infinity in the weights of {tensor}, though the "
                 "gradient is finite; nothing of it is saved; lower optim.lr or optim.weight_decay",
                 number,
-                weights_are_whole=False,
             )
 
     def _skip(self, number: int, culprit: str) -> None:
@@ -184,14 +186,12 @@ class Stepper:
                 f"step {number}: {culprit}; {kept}; "
                 "lower optim.lr, or set run.on_nonfinite to skip such steps",
                 number,
-                weights_are_whole=True,
             )
         if self.skipped_in_a_row + 1 >= MAX_SKIPPED_IN_A_ROW:
             raise NonFiniteError(
                 f"step {number}: {culprit}; {kept}, for this is the {MAX_SKIPPED_IN_A_ROW}th step in "
                 "succession to be skipped; lower optim.lr",
                 number,
-                weights_are_whole=True,
             )
         self.skipped_steps += 1
         self.skipped_in_a_row += 1

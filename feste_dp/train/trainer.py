@@ -24,14 +24,14 @@ from feste_dp.config.schema import Config
 from feste_dp.data.order import validation_spacing
 from feste_dp.data.tokenizer import ByteTokenizer
 from feste_dp.data.tokens import TokenData
-from feste_dp.errors import UsageError
+from feste_dp.errors import RunError, UsageError
 from feste_dp.model.parameters import layout, view_params
 from feste_dp.model.sampling import Sampler
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.train.early_stop import EarlyStop
 from feste_dp.train.history import History
 from feste_dp.train.metrics import MetricsRow, MetricsWriter, with_perplexity
-from feste_dp.train.nonfinite import MAX_SKIPPED_IN_A_ROW, NonFiniteError, is_usable
+from feste_dp.train.nonfinite import MAX_SKIPPED_IN_A_ROW, is_usable
 from feste_dp.train.observers import Observers
 from feste_dp.train.progress import Progress
 from feste_dp.train.run_log import RunLog
@@ -80,6 +80,7 @@ class Trainer:
         self._unmeasured: Unmeasured | None = None
         """Set from a step's update until its validation and sample are there."""
         self._failed_step: int | None = None
+        self._stored_step: int | None = None
         self._elapsed_before = 0.0
         self._degraded = False
 
@@ -95,7 +96,7 @@ class Trainer:
         """Go on after the step of this checkpoint; rows are those of metrics.csv, of the steps whose
         measurements it has."""
         state = manifest.train
-        self._step = self._saved_step = manifest.step
+        self._step = self._saved_step = self._stored_step = self._stepper.whole_after = manifest.step
         self._unmeasured = state.unmeasured
         self._stepper.skipped_steps, self._val_loss = state.skipped_steps, state.val_loss
         self._elapsed_before = state.elapsed_seconds
@@ -135,6 +136,11 @@ class Trainer:
         return self._degraded
 
     @property
+    def saved_step(self) -> int | None:
+        """The last step that a checkpoint holds, None where there is none."""
+        return self._stored_step
+
+    @property
     def saved(self) -> bool:
         """Whether a checkpoint holds the state as it is now."""
         return self._step == self._saved_step != self._failed_step
@@ -145,7 +151,10 @@ class Trainer:
         self._observers.warn(line)
 
     def run(self) -> None:
-        """Train to the end, to an early stop or to a signal, and save the last step. Raises RunError."""
+        """Train to the end, to an early stop or to a signal, and save the last step. Raises RunError.
+
+        Whatever ends it, but a request to stop at once: the last finished step is saved first.
+        """
         started = time.monotonic() - self._elapsed_before
         try:
             if self._unmeasured is not None:
@@ -166,12 +175,20 @@ class Trainer:
                 self._finish_step(Unmeasured(*(repr(float(number)) for number in numbers)), started)
         except Abandoned:
             self._coordinator.close(at_once=True)  # what the workers still compute is not wanted
-        except NonFiniteError as error:
-            if error.weights_are_whole:
-                self._save_last(started)
-            self._report_saves(self._out.writer.wait())
+        except Exception:
+            self._keep_what_is_whole(started)
             raise
         self._save_last(started)
+
+    def _keep_what_is_whole(self, started: float) -> None:
+        """Save the last finished step, where memory still holds it; what ends the run is told next."""
+        try:
+            if self._stepper.whole_after == self._step:
+                self._save_last(started)
+            else:  # in the midst of an update
+                self._report_saves(self._out.writer.wait())
+        except Exception as failure:
+            self.report_unsaved(f"step {self._step} could not be saved: {failure or type(failure).__name__}")
 
     def _save_last(self, started: float) -> None:
         """Return when the last finished step is on the disk."""
@@ -186,7 +203,7 @@ class Trainer:
             return
         try:
             self._coordinator.resize(wanted)
-        except UsageError as error:
+        except (UsageError, RunError) as error:
             self._observers.warn(f"still {before} workers: {error}")
         else:
             self._observers.tell(f"{wanted} workers from step {self._step + 1} on, {before} before")
@@ -216,8 +233,8 @@ class Trainer:
             try:
                 with self._out.signals.measuring(lambda: self._save(time.monotonic() - started)):
                     val_loss = self.validation_loss() if evaluates else None
-                    sample = self._draw_sample() if samples else ""
-            except Abandoned:
+                    sample = self._sample_or_none() if samples else ""
+            except (Abandoned, Exception):  # the step is done: its row stays, and a resume measures again
                 val_loss, sample = None, ""
                 self._record(row(), is_best)
                 raise
@@ -269,6 +286,14 @@ class Trainer:
             self._observers.tell(line)
             self._observers.event(self._step, "early_stop", line)
         return is_best
+
+    def _sample_or_none(self) -> str:
+        """A sample is not worth the run; where it was the workers that failed, the next phase says so."""
+        try:
+            return self._draw_sample()
+        except Exception as error:
+            self._observers.warn(f"step {self._step}: no sample: {error or type(error).__name__}")
+            return ""
 
     def _draw_sample(self) -> str:
         self._coordinator.faults.at("sample", self._step)
@@ -329,6 +354,8 @@ class Trainer:
 
     def _report_saves(self, results: list[SaveResult]) -> None:
         for result in results:
+            if result.path is not None:
+                self._stored_step = result.step
             if result.error is not None:
                 if result.path is None:
                     self._failed_step = result.step

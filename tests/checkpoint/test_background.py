@@ -161,6 +161,26 @@ def test_a_failed_pointer_is_reported_beside_the_whole_checkpoint(
     assert verify_checkpoint(result.path) == []
 
 
+@pytest.mark.parametrize(
+    "error", [UsageError("checkpoints: cannot be read: EIO"), OSError(5, "EIO"), MemoryError()]
+)
+def test_old_checkpoints_that_cannot_be_listed_are_a_failed_save_and_not_the_end(
+    make_fields, make_arrays, open_writer, monkeypatch, error
+):
+    def unreadable(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("feste_dp.checkpoint.background.retain", unreadable)
+    writer = open_writer()
+    writer.submit(make_fields(1, P), *make_arrays(1, P))
+    (result,) = writer.wait()
+    assert result.path is not None and verify_checkpoint(result.path) == []
+    assert "of step 1 is saved, but" in str(result.error)
+    monkeypatch.undo()
+    writer.submit(make_fields(2, P), *make_arrays(2, P))
+    assert writer.wait()[0].error is None
+
+
 def test_a_fault_of_the_program_is_raised_in_the_training_loop(make_fields, make_arrays, open_writer):
     writer = open_writer()
     writer.submit(make_fields(50, P, config={"lr": float("inf")}), *make_arrays(1, P))

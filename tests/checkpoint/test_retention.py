@@ -69,3 +69,16 @@ def test_what_stays_is_as_promised(tmp_path_factory, steps, keep, protected, dat
     stays = set(sorted(steps)[-keep:]) | {best} | (protected & steps)
     assert set(steps_in(directory)) == stays
     assert deleted == sorted(steps - stays)
+
+
+def test_one_that_cannot_be_deleted_keeps_none_of_the_others(tmp_path):
+    class Resisting(Filesystem):
+        def rename(self, old, new):
+            if old.name == "step-00000010":
+                raise OSError(5, "Input/output error")
+            super().rename(old, new)
+
+    make(tmp_path, (10, 20, 30, 40))
+    with pytest.raises(SaveError, match=r"step-00000010 .* could not be deleted: Input/output error"):
+        retain(tmp_path, 1, filesystem=Resisting())
+    assert steps_in(tmp_path) == [10, 40]

@@ -1,11 +1,16 @@
 """Histories of losses, replayed: no process, no clock."""
 
+import math
+
 from feste_dp.runtime.supervision import (
+    FIRST_PAUSE_S,
+    LONGEST_PAUSE_S,
     START_LIMIT,
     STEPS_PER_REPLACEMENT,
     SUSPECT_LIMIT,
     Patience,
     Supervision,
+    Vacancies,
     Verdict,
 )
 
@@ -74,3 +79,27 @@ def test_patience_grows_with_the_longest_piece_of_its_kind():
     patience.done("compute", 1.0)
     assert patience.seconds("compute") == 10.0
     assert patience.seconds("reduce") == 30.0
+
+
+def test_a_vacant_place_is_tried_again_after_pauses_that_double_up_to_a_minute():
+    vacancies, now, pauses = Vacancies(), 100.0, []
+    for _ in range(10):
+        vacancies.failed(3, now)
+        assert vacancies.due(vacancies.next_try - 0.01) == []
+        assert vacancies.due(vacancies.next_try) == [3]
+        pauses.append(vacancies.next_try - now)
+        now = vacancies.next_try
+    assert pauses[:4] == [FIRST_PAUSE_S * 2**i for i in range(4)]
+    assert pauses[-1] == LONGEST_PAUSE_S
+
+
+def test_a_place_that_is_filled_is_tried_no_more_and_begins_anew_when_it_is_vacant_again():
+    vacancies = Vacancies()
+    for worker in (1, 2, 2):
+        vacancies.failed(worker, 0.0)
+    vacancies.fill(2)
+    assert vacancies.due(math.inf) == [1]
+    vacancies.failed(2, 0.0)
+    assert vacancies.due(FIRST_PAUSE_S) == [1, 2]
+    vacancies.clear()
+    assert vacancies.next_try == math.inf

@@ -298,11 +298,102 @@ def test_too_many_skipped_steps_in_succession_end_the_run_with_its_last_state_sa
 
 def test_a_step_that_ends_the_run_leaves_the_step_before_saved(make_trainer, parameters, tmp_path):
     trainer, _ = make_trainer(FakeCoordinator(parameters, {4: np.float32(math.nan)}))
-    with pytest.raises(NonFiniteError) as caught:
+    with pytest.raises(NonFiniteError):
         trainer.run()
-    assert caught.value.weights_are_whole
     assert [step for step, _ in step_directories(tmp_path / "checkpoints")] == [3]
     assert "saved step 3" in (tmp_path / "log.txt").read_text()
+
+
+class Failing(FakeCoordinator):
+    """Its workers, or the memory, fail at a step, in the gradient or in the validation."""
+
+    def __init__(self, parameters, error, step, in_validation=False):
+        super().__init__(parameters, validation=[4.0] * 20)
+        self._error, self._at, self._in_validation = error, step, in_validation
+
+    def gradient(self, step, offsets):
+        if step == self._at and not self._in_validation:
+            raise self._error
+        return super().gradient(step, offsets)
+
+    def validation_loss(self, step, offsets):
+        if step == self._at:
+            raise self._error
+        return super().validation_loss(step, offsets)
+
+
+@pytest.mark.parametrize(
+    "error", [RunError("no worker is left"), MemoryError(), OSError(5, "Input/output error"), KeyError("bug")]
+)
+def test_whatever_ends_the_run_the_last_finished_step_is_saved_first(
+    make_trainer, parameters, tmp_path, error
+):
+    trainer, _ = make_trainer(Failing(parameters, error, 4))
+    with pytest.raises(type(error)) as caught:
+        trainer.run()
+    assert caught.value is error
+    assert [step for step, _ in step_directories(tmp_path / "checkpoints")] == [3]
+    assert trainer.saved_step == 3
+
+
+def test_a_validation_that_ends_the_run_is_measured_again_after_it(make_trainer, parameters, tmp_path):
+    trainer, _ = make_trainer(Failing(parameters, RunError("gone"), 2, in_validation=True), eval__every=1)
+    with pytest.raises(RunError):
+        trainer.run()
+    saved = read_manifest(tmp_path / "checkpoints/step-00000002")
+    assert saved.train.unmeasured is not None
+    assert [row.val_loss for row in read_metrics(tmp_path / "metrics.csv")] == [4.0, None]
+
+
+def test_weights_in_the_midst_of_an_update_are_not_saved(make_trainer, parameters, tmp_path, monkeypatch):
+    trainer, _ = make_trainer(checkpoint__every=2)
+
+    def torn(self, params, grad, updates, lr, clip):
+        params[: len(params) // 2] += 1
+        if updates == 4:
+            raise MemoryError
+        return True
+
+    monkeypatch.setattr("feste_dp.optim.adamw.AdamW.update", torn)
+    with pytest.raises(MemoryError):
+        trainer.run()
+    assert [step for step, _ in step_directories(tmp_path / "checkpoints")] == [2]
+
+
+def test_a_save_that_fails_at_the_end_is_told_beside_what_ended_the_run(make_trainer, parameters):
+    trainer, outlets = make_trainer(Failing(parameters, RunError("gone"), 4), filesystem=FullDisk())
+    with pytest.raises(RunError, match=r"^gone$"):
+        trainer.run()
+    assert "step-00000003 was not saved: No space left" in outlets.progress.warnings[-1]
+    assert trainer.saved_step is None
+
+
+def test_a_sample_that_fails_is_a_warning(make_trainer, monkeypatch):
+    def draw(*arguments, **options):
+        raise ValueError("probabilities contain NaN")
+        yield
+
+    trainer, outlets = make_trainer(sample__every=1, train__steps=2)
+    monkeypatch.setattr("feste_dp.model.sampling.Sampler.draw", draw)
+    trainer.run()
+    assert outlets.progress.warnings == [
+        f"warning: step {step}: no sample: probabilities contain NaN" for step in (1, 2)
+    ]
+
+
+def test_more_workers_that_cannot_be_started_are_a_warning(make_trainer, parameters):
+    coordinator = FakeCoordinator(parameters)
+
+    def resize(workers):
+        raise RunError("worker 2 could not be started: Too many open files")
+
+    coordinator.resize = resize
+    trainer, outlets = make_trainer(coordinator, train__steps=1)
+    trainer._out = replace(outlets, requested_workers=lambda: 4)
+    trainer.run()
+    assert outlets.progress.warnings == [
+        "warning: still 2 workers: worker 2 could not be started: Too many open files"
+    ]
 
 
 def test_a_gradient_whose_squares_overflow_is_not_taken_unless_clipped(make_trainer, parameters):

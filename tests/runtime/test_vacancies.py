@@ -1,0 +1,144 @@
+"""Workers that cannot be started in the place of lost ones: a crew of our choice, no process."""
+
+from types import SimpleNamespace
+
+import pytest
+import zmq
+
+from feste_dp.errors import RunError, UsageError
+from feste_dp.runtime import gathering as gathering_module
+from feste_dp.runtime import messages as m
+from feste_dp.runtime.crew import Joined, Lost, Said
+from feste_dp.runtime.gathering import Gathering, Task
+from feste_dp.runtime.ledger import Ledger
+
+TROUBLES = [
+    RunError("worker 1 could not be started: Resource temporarily unavailable"),
+    UsageError("no socket for the workers: set TMPDIR"),
+    OSError(28, "No space left on device"),
+    zmq.ZMQError(24),
+]
+TASK = Task("compute", 1, "shard", m.ShardDone, lambda first, last: (first, last))
+
+
+class FakeCrew:
+    """Does every order at once; `trouble` is what starting a worker raises, `losses` end workers at the next
+    look."""
+
+    def __init__(self):
+        self.members, self.hired, self.events = {}, [], []
+        self.trouble, self.now = None, 0.0
+
+    def hire(self, numbers):
+        if self.trouble is not None:
+            raise self.trouble
+        for worker in numbers:
+            life = self.hired.count(worker)
+            self.hired.append(worker)
+            spec, process = SimpleNamespace(life=life), SimpleNamespace(pid=100 + worker)
+            self.members[worker] = SimpleNamespace(spec=spec, process=process, heard_at=self.now)
+            self.events.append(Joined(worker))
+
+    def lose(self, worker):
+        self.events.insert(0, Lost(worker, 100 + worker, "was killed by signal 9", True))
+
+    def ready(self):
+        return sorted(self.members)
+
+    def starting(self):
+        return [event.worker for event in self.events if isinstance(event, Joined)]
+
+    def send(self, worker, shards):
+        self.events += [Said(worker, m.ShardDone(1, shard, 1.0, 0.1)) for shard in range(*shards)]
+
+    def wait(self, deadline):
+        if self.events:
+            event = self.events.pop(0)
+            if isinstance(event, Lost):
+                del self.members[event.worker]
+            return event
+        self.now = max(self.now, deadline)
+        return None
+
+    def dismiss(self, numbers):
+        for worker in numbers:
+            del self.members[worker]
+
+
+@pytest.fixture
+def crew(monkeypatch):
+    crew = FakeCrew()
+    monkeypatch.setattr(gathering_module, "time", SimpleNamespace(monotonic=lambda: crew.now))
+    return crew
+
+
+@pytest.fixture
+def gathering(crew):
+    notices = []
+    made = Gathering(crew, 2, 60.0, notices.append)
+    made.notices = notices
+    made.start()
+    return made
+
+
+def gather(gathering, shards=8):
+    ledger = Ledger(shards)
+    gathering.gather(ledger, TASK)
+    return ledger.losses()
+
+
+@pytest.mark.parametrize("trouble", TROUBLES, ids=lambda trouble: type(trouble).__name__)
+def test_where_no_replacement_can_be_started_the_others_go_on_and_it_is_tried_again(crew, gathering, trouble):
+    crew.trouble = trouble
+    crew.lose(1)
+    assert len(gather(gathering)) == 8
+    left = [notice for notice in gathering.notices if notice.kind == "left"]
+    assert len(left) == 1
+    assert "could not be started" in left[0].text and "going on without it" in left[0].text
+    crew.trouble, crew.now = None, crew.now + 1.0
+    gathering.tend()
+    gathering.tend()
+    assert sorted(crew.members) == [0, 1]
+    assert [notice.text for notice in gathering.notices if notice.kind == "joined"] == ["worker 1 is ready"]
+
+
+def test_a_run_without_a_worker_waits_for_one_to_come(crew, gathering):
+    crew.trouble = TROUBLES[0]
+    crew.lose(1)
+    crew.lose(0)
+    wait = crew.wait
+
+    def wait_until_there_is_room(deadline):
+        if crew.now > 10.0:
+            crew.trouble = None
+        return wait(deadline)
+
+    crew.wait = wait_until_there_is_room
+    assert len(gather(gathering)) == 8
+    assert crew.members
+
+
+def test_a_run_for_which_no_worker_comes_ends_with_the_reason(crew, gathering):
+    crew.trouble = TROUBLES[0]
+    crew.lose(0)
+    crew.lose(1)
+    with pytest.raises(RunError, match=r"^no worker is left, and none has come for \d+ s: .* unavailable$"):
+        gather(gathering)
+    assert gathering_module.NO_WORKER_S < crew.now < 4 * gathering_module.NO_WORKER_S
+
+
+@pytest.mark.parametrize("trouble", TROUBLES, ids=lambda trouble: type(trouble).__name__)
+def test_more_workers_that_cannot_be_started_leave_those_that_are_there(crew, gathering, trouble):
+    crew.trouble = trouble
+    with pytest.raises(RunError):
+        gathering.resize(4)
+    assert sorted(crew.members) == [0, 1]
+    assert len(gather(gathering)) == 8
+    gathering.resize(1)
+    assert sorted(crew.members) == [0]
+
+
+def test_a_start_without_any_worker_is_an_error(crew):
+    crew.trouble = TROUBLES[0]
+    with pytest.raises(RunError):
+        Gathering(crew, 2, 60.0, lambda notice: None).start()

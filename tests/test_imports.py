@@ -37,10 +37,11 @@ MAY_IMPORT = {
     "home": set(),
     "import_path": set(),
     "limits": set(),
+    "output": set(),
     "__init__": set(),
     "__main__": {"cli"},
 }
-FREE_FOR_ALL = {"errors", "cache", "home", "import_path", "limits", "__version__", ""}
+FREE_FOR_ALL = {"errors", "cache", "home", "import_path", "limits", "output", "__version__", ""}
 
 # Test references and optional extras: never needed to import the program.
 NOT_AT_MODULE_LEVEL = {"torch", "transformers", "matplotlib", "tensorboardX", "wandb", "starlette", "uvicorn"}

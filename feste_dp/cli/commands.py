@@ -1,6 +1,7 @@
 """All subcommands under one name, and how an error becomes one line and an exit status."""
 
 import errno
+import sys
 from typing import Any
 
 import click
@@ -17,6 +18,7 @@ from feste_dp.cli.scale import scale
 from feste_dp.cli.train import launch, resume
 from feste_dp.cli.workers import workers
 from feste_dp.errors import RunError, UsageError
+from feste_dp.output import Output
 from feste_dp.train.progress import printable
 from feste_dp.train.signals import Interrupted
 
@@ -78,10 +80,10 @@ def run() -> int:
     except RunError as error:
         return _fail(str(error), FAILED)
     except Interrupted as error:
-        click.echo("stopped", err=True)
+        _say("stopped")
         return error.exit_status
     except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped", err=True)
+        _say("stopped")
         return INTERRUPTED
     except MemoryError:
         return _fail("out of memory: set the model, train.micro_batch or --workers smaller", FAILED)
@@ -94,8 +96,16 @@ def run() -> int:
 
 def _fail(message: str, status: int) -> int:
     line = printable(message).replace("\n", "\\n").replace("\t", "\\t")
-    click.echo(f"error: {line}", err=True)
+    _say(f"error: {line}")
     return status
+
+
+def _say(line: str) -> None:
+    """The last line on standard error; an end does not wait for who does not read it."""
+    error = Output(sys.stderr)
+    error.urgent = True
+    error.line(line)
+    error.drain()
 
 
 def _one_sentence(error: click.ClickException) -> str:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from feste_dp.data.order import Spacing
 from feste_dp.data.tokens import open_token_data
 from feste_dp.model.parameters import parameter_count
+from feste_dp.output import write_if_room
 from feste_dp.runtime import messages as m
 from feste_dp.runtime.arena import Arena
 from feste_dp.runtime.faults import FAULT_VARIABLE, Faults, parse_faults
@@ -115,7 +116,7 @@ class Connection:
                 return message
 
     def _warn(self, line: str) -> None:
-        print(f"warning: worker {self._spec.worker} {line}", file=sys.stderr, flush=True)
+        write_if_room(2, f"warning: worker {self._spec.worker} {line}\n".encode(errors="backslashreplace"))
 
     def report_failure(self, error: Exception) -> None:
         """Tell the coordinator why this worker ends, giving the message a second to leave."""

@@ -46,6 +46,8 @@ class Observers:
             self._history.row(row)
         with self._observing("the display"):
             self._progress.step(row, total_steps, is_best)
+            for trouble in self._progress.troubles():
+                self._log.warning(trouble)
         if row.val_loss is not None:
             best = " (best)" if is_best else ""
             self.note(

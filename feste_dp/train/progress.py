@@ -1,7 +1,7 @@
 """What a run shows its user, on a terminal, in a pipe or hardly at all. Computes nothing that is kept.
 
 Everything goes to standard output, except that the plain and the quiet form send warnings to standard
-error. An output that breaks (closed pipe, full disk) is given up; the run goes on.
+error. Nothing waits for who reads it (output.py); the run goes on where nobody does.
 """
 
 import math
@@ -17,6 +17,7 @@ from rich.padding import Padding
 from rich.rule import Rule
 from rich.text import Text
 
+from feste_dp.output import Output
 from feste_dp.train.metrics import MetricsRow, Pace, perplexity
 
 PLAIN_LINES = 50  # about as many step lines as a plain run prints, evaluations aside
@@ -58,8 +59,8 @@ class Progress:
     """
 
     def __init__(self, out: TextIO, err: TextIO) -> None:
-        self._out = _Output(out)
-        self._err = _Output(err)
+        self._out = Output(out)
+        self._err = self._out if err is out else Output(err)
 
     def announce(self, lines: Sequence[str]) -> None:
         """What is about to be trained, before the first step."""
@@ -85,10 +86,18 @@ class Progress:
 
     def finish(self, summary: str) -> None:
         """The end of the run and its result, of one or more lines."""
+        self._out.urgent = True
         self._out.line(printable(summary))
 
+    def troubles(self) -> list[str]:
+        """What went wrong with the screen since the last call, for the log."""
+        return [*self._out.troubles(), *self._err.troubles()]
+
     def close(self) -> None:
-        """Leaves the terminal as it was; safe to call twice."""
+        """Leaves the terminal as it was, with all that was printed on it where somebody reads; safe to call
+        twice."""
+        self._out.drain()
+        self._err.drain()
 
     def __enter__(self) -> "Progress":
         return self
@@ -186,12 +195,17 @@ class LiveProgress(Progress):
         self.console.print(Text(f"warning: {printable(text)}", style="yellow"))
 
     def finish(self, summary: str) -> None:
-        self.close()
+        self._stop_live()
         self.console.print(Text(printable(summary)))
 
     def close(self) -> None:
+        self._stop_live()
+        super().close()
+
+    def _stop_live(self) -> None:
         if self._live is not None:
             live, self._live = self._live, None
+            self._out.urgent = True
             live.stop()
 
     def _draw(self, what: "Text | _StatusLine", at_once: bool = True) -> None:
@@ -255,37 +269,6 @@ class _StatusLine:
             facts.remove(max(facts))
         line = "  ".join(text for _, text in facts)
         yield Text(line, no_wrap=True, overflow="ellipsis")
-
-
-class _Output:
-    """A text stream that never fails: characters its encoding lacks are escaped, and once a write fails (a
-    closed pipe, a full disk) the rest is dropped."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._broken = False
-
-    @property
-    def encoding(self) -> str:
-        return self._stream.encoding or "utf-8"
-
-    def write(self, text: str) -> None:
-        shown = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
-        self._try(lambda: self._stream.write(shown))
-
-    def flush(self) -> None:
-        self._try(self._stream.flush)
-
-    def _try(self, act: Callable[[], object]) -> None:
-        try:
-            if not self._broken:
-                act()
-        except (OSError, ValueError):  # ValueError: the stream was closed
-            self._broken = True
-
-    def line(self, text: str) -> None:
-        self.write(f"{text}\n")
-        self.flush()
 
 
 def _short(number: float) -> str:

@@ -13,13 +13,14 @@ SIGTERM ends the program at once, wherever it is. SIGUSR1 asks for a save and no
 """
 
 import contextlib
-import os
 import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
+
+from feste_dp.output import write_if_room
 
 STOPPING = "stopping after this step; press Ctrl-C again to stop now"
 STOPPING_AT_ONCE = "stopping: saving the last finished step"
@@ -51,10 +52,9 @@ class Abandoned(BaseException):
 
 
 def write_notice(text: str) -> None:
-    """Writes a line to standard error by the descriptor: a handler may run in the middle of a print, and
-    Python's streams refuse to be entered twice."""
-    with contextlib.suppress(OSError):
-        os.write(2, f"\n{text}\n".encode())
+    """Writes a line to standard error where somebody reads it, by the descriptor: a handler may run in the
+    middle of a print, and Python's streams refuse to be entered twice."""
+    write_if_room(2, f"\n{text}\n".encode())
 
 
 class StopSignals:

@@ -77,7 +77,7 @@ def write_if_room(descriptor: int, data: bytes) -> None:
     try:
         if _has_room(descriptor, 0):
             os.write(descriptor, data[:_PIECE])
-    except OSError:
+    except (OSError, ValueError):  # ValueError: no descriptor at all
         pass
 
 

@@ -1,14 +1,17 @@
 """Signals to a real run on a real terminal: what is saved, what is said, and the exit status."""
 
+import contextlib
 import os
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from feste_dp.checkpoint.format import step_directory_name
 from feste_dp.train.metrics import read_metrics
 from feste_dp.train.signals import REPEAT_S, STOPPING_AT_ONCE
 from tests.cli.conftest import COMMAND, Feste, Place
@@ -249,3 +252,31 @@ def test_ctrl_c_while_the_program_is_loaded_is_silent(environ: dict[str, str], t
     with Terminal(command, environ=environ, cwd=tmp_path) as terminal:
         assert terminal.finish() == 130
     assert terminal.output == ""
+
+
+def test_a_run_whose_output_nobody_reads_trains_saves_and_stops(place: Place, tmp_path: Path) -> None:
+    """Standard output and error are one pipe, full from the start, as that of a stopped pager."""
+    run = tmp_path / "run"
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x")
+    os.set_blocking(writer, True)
+    command = [*COMMAND, "launch", "--config", str(place.config), "--out", str(run)]
+    command += ["--set", "train.steps=1000000", "--set", "eval.every=1", "--set", "checkpoint.every=0"]
+    process = subprocess.Popen(command, stdout=writer, stderr=writer)
+    try:
+        os.close(writer)
+        deadline = time.monotonic() + 120
+        while not (run / "metrics.csv").exists() or (run / "metrics.csv").read_bytes().count(b"\n") < 100:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 143
+    finally:
+        process.kill()
+        process.wait()
+        os.close(reader)
+    last = read_metrics(run / "metrics.csv")[-1].step
+    assert (run / "checkpoints" / step_directory_name(last)).is_dir()

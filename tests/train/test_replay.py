@@ -104,7 +104,9 @@ def test_the_step_that_ended_a_run_can_be_replayed(runs, again, monkeypatch):
     run = runs.newest_path
     step = len(read_metrics(run / "metrics.csv")) + 1
     assert str(caught.value).startswith(f"step {step}: ")
-    assert f"; to see why: feste-dp replay {run} --step {step}; to go on after step {step - 1}: " in str(caught.value)
+    assert f"; to see why: feste-dp replay {run} --step {step}; to go on after step {step - 1}: " in str(
+        caught.value
+    )
     result = again(run, step)
     assert result.from_step == step - 1 and result.matches is None
     assert not math.isfinite(result.loss) or not math.isfinite(result.grad_norm)

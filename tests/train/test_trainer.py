@@ -311,15 +311,15 @@ class Failing(FakeCoordinator):
         super().__init__(parameters, validation=[4.0] * 20)
         self._error, self._at, self._in_validation = error, step, in_validation
 
-    def gradient(self, step, offsets):
+    def gradient(self, step):
         if step == self._at and not self._in_validation:
             raise self._error
-        return super().gradient(step, offsets)
+        return super().gradient(step)
 
-    def validation_loss(self, step, offsets):
+    def validation_loss(self, step, count, spacing):
         if step == self._at:
             raise self._error
-        return super().validation_loss(step, offsets)
+        return super().validation_loss(step, count, spacing)
 
 
 @pytest.mark.parametrize(

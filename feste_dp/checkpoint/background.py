@@ -1,11 +1,12 @@
 """Saves in a thread of their own, so that a step waits for a copy in memory and not for the disk."""
 
+import contextlib
 import copy
 import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +22,14 @@ from feste_dp.errors import UsageError
 
 @dataclass(frozen=True)
 class SaveResult:
-    """How a save ended. Path and error together: the checkpoint is whole, a pointer or a deletion failed."""
+    """How a save ended. Warnings are of what is only convenient, pointers and deletions: each once a run."""
 
     step: int
     path: Path | None
     error: SaveError | None
     deleted_steps: tuple[int, ...]
     seconds: float
+    warnings: tuple[str, ...] = ()
 
 
 class BackgroundWriter:
@@ -47,7 +49,10 @@ class BackgroundWriter:
         file_count: int = 8,
         filesystem: Filesystem | None = None,
     ) -> None:
-        remove_leftovers(checkpoints_dir, filesystem)
+        self._unsaid: list[str] = []
+        self._said: set[str] = set()
+        with self._convenience("leftovers"):
+            remove_leftovers(checkpoints_dir, filesystem)
         self._checkpoints_dir = checkpoints_dir
         self._keep = keep
         self._protected_steps = frozenset(protected_steps)
@@ -142,15 +147,32 @@ class BackgroundWriter:
                 file_count=self._file_count,
                 filesystem=fs,
             )
-            point(self._checkpoints_dir, LATEST, path, fs)
-            if fields.train.best_step == fields.step:
-                point(self._checkpoints_dir, BEST, path, fs)
-            deleted = retain(self._checkpoints_dir, self._keep, self._protected_steps, filesystem=fs)
         except SaveError as failure:
             error = failure
-        except (OSError, UsageError, MemoryError) as failure:
-            if path is None and isinstance(failure, UsageError):
-                raise  # what was to be saved is not what a checkpoint can hold
-            done = "was not saved" if path is None else "is saved, but not all that follows a save was done"
-            error = SaveError(f"checkpoint of step {fields.step} {done}: {failure or type(failure).__name__}")
-        return SaveResult(fields.step, path, error, tuple(deleted), time.perf_counter() - began)
+        except (OSError, MemoryError) as failure:  # a UsageError: it is not what a checkpoint can hold
+            error = SaveError(
+                f"checkpoint of step {fields.step} was not saved: {failure or type(failure).__name__}"
+            )
+        else:
+            with self._convenience("pointers"):
+                point(self._checkpoints_dir, LATEST, path, fs)
+                if fields.train.best_step == fields.step:
+                    point(self._checkpoints_dir, BEST, path, fs)
+            best = fields.train.best_step
+            protected = self._protected_steps if best is None else self._protected_steps | {best}
+            with self._convenience("deletions"):
+                deleted = retain(
+                    self._checkpoints_dir, self._keep, protected, newest=fields.step, filesystem=fs
+                )
+        warnings, self._unsaid = tuple(self._unsaid), []
+        return SaveResult(fields.step, path, error, tuple(deleted), time.perf_counter() - began, warnings)
+
+    @contextlib.contextmanager
+    def _convenience(self, what: str) -> Iterator[None]:
+        """Whatever fails in here is told of once, and nothing else fails for it."""
+        try:
+            yield
+        except (SaveError, OSError, UsageError, MemoryError) as failure:
+            if what not in self._said:
+                self._said.add(what)
+                self._unsaid.append(str(failure) or type(failure).__name__)

@@ -55,8 +55,13 @@ class Filesystem:
         else:
             path.unlink()
 
-    def free_bytes(self, path: Path) -> int:
-        return shutil.disk_usage(path).free
+    def free_bytes(self, path: Path) -> int | None:
+        """None where the file system does not say: some network and FUSE ones refuse, or say 0 of 0."""
+        try:
+            usage = shutil.disk_usage(path)
+        except OSError:
+            return None
+        return usage.free if usage.total > 0 else None
 
 
 def unique_path(directory: Path, prefix: str, name: str) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from feste_dp.checkpoint.format import step_of
 from feste_dp.checkpoint.loading import verify_checkpoint
-from feste_dp.checkpoint.pointers import BEST, LATEST, pointed_step
+from feste_dp.checkpoint.pointers import LATEST, best_step, pointed_step
 from feste_dp.errors import UsageError
 
 ATTEMPTS = 20
@@ -30,9 +30,12 @@ class CheckpointInfo:
 
 def list_checkpoints(checkpoints_dir: Path, *, verify: bool = False) -> list[CheckpointInfo]:
     """The checkpoints in order of their steps, oldest first; none when the directory does not exist."""
-    best, latest = pointed_step(checkpoints_dir, BEST), pointed_step(checkpoints_dir, LATEST)
+    found = step_directories(checkpoints_dir)
+    steps = [step for step, _ in found]
+    best, latest = best_step(checkpoints_dir, steps), pointed_step(checkpoints_dir, LATEST)
+    latest = max(steps, default=None) if latest is None else latest
     infos = []
-    for step, path in step_directories(checkpoints_dir):
+    for step, path in found:
         try:
             size_bytes = sum(file.lstat().st_size for file in path.iterdir())
         except FileNotFoundError:  # retention of a live run has just removed it

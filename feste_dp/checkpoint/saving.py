@@ -64,7 +64,10 @@ def write_checkpoint(
     final = checkpoints_dir / step_directory_name(manifest_fields.step)
     with saving_errors(f"checkpoint {final} was not saved"):
         _make_parents(fs, checkpoints_dir)
-        _remove_leftovers(fs, checkpoints_dir)
+        if checkpoints_dir.is_symlink():  # it may name the checkpoints of another run
+            raise SaveError(f"checkpoint {final} was not saved: {checkpoints_dir} is a symbolic link")
+        with contextlib.suppress(OSError):  # room that is missing shows below
+            _remove_leftovers(fs, checkpoints_dir)
         if final.is_dir() and _already_holds(final, manifest_fields, snapshot, file_count):
             fs.sync_directory(checkpoints_dir)
             return final
@@ -89,15 +92,22 @@ def remove_leftovers(checkpoints_dir: Path, filesystem: Filesystem | None = None
 
 
 def _remove_leftovers(fs: Filesystem, checkpoints_dir: Path) -> None:
+    """As many as can be; OSError, at the end, of the first that cannot."""
+    failures = []
     for path in sorted(checkpoints_dir.iterdir()):
-        if path.name.startswith(REPLACED):
-            original = checkpoints_dir / owner_of(path, REPLACED)
-            if step_of(original.name) is None or original.exists():
+        try:
+            if path.name.startswith(REPLACED):
+                original = checkpoints_dir / owner_of(path, REPLACED)
+                if step_of(original.name) is None or original.exists():
+                    fs.remove(path)
+                else:  # stopped between the two renames of a replacement
+                    fs.rename(path, original)
+            elif path.name.startswith((TEMPORARY, TRASH)):
                 fs.remove(path)
-            else:  # stopped between the two renames of a replacement
-                fs.rename(path, original)
-        elif path.name.startswith((TEMPORARY, TRASH)):
-            fs.remove(path)
+        except OSError as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
 
 
 def _make_parents(fs: Filesystem, directory: Path) -> None:
@@ -131,7 +141,7 @@ def _already_holds(final: Path, given: ManifestFields, snapshot: Snapshot, file_
 def _check_free_space(fs: Filesystem, final: Path, parameter_count: int) -> None:
     needed = parameter_count * 4 * len(TENSORS) + SPARE_BYTES
     free = fs.free_bytes(final.parent)
-    if free < needed:
+    if free is not None and free < needed:
         raise SaveError(
             f"checkpoint {final} was not saved: it needs {needed / 1e6:.1f} MB of disk space "
             f"and {free / 1e6:.1f} MB are free"

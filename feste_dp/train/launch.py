@@ -289,13 +289,17 @@ def _finish(
 
 
 def _with_absolute_corpus(config: Config) -> Config:
-    """Paths that a resume from another directory still finds."""
+    """Paths that a resume from another directory still finds. One that is not UTF-8 has no place in a config:
+    then they stay as they were given, which can be read back."""
     corpus = config.data.corpus
     if corpus == SHAKESPEARE:
         return config
-    resolved = (
-        str(Path(corpus).absolute()) if isinstance(corpus, str) else [str(Path(c).absolute()) for c in corpus]
-    )
+    paths = [str(Path(path).absolute()) for path in ([corpus] if isinstance(corpus, str) else corpus)]
+    try:
+        "".join(paths).encode()
+    except UnicodeEncodeError:
+        return config
+    resolved = paths[0] if isinstance(corpus, str) else paths
     return config.model_copy(update={"data": config.data.model_copy(update={"corpus": resolved})})
 
 

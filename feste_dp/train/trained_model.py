@@ -9,7 +9,7 @@ from pathlib import Path
 from feste_dp.checkpoint.format import Manifest, Snapshot, step_directory_name, step_of
 from feste_dp.checkpoint.listing import ATTEMPTS, newest_whole, step_directories
 from feste_dp.checkpoint.loading import load_checkpoint, read_manifest
-from feste_dp.checkpoint.pointers import BEST, pointed_step
+from feste_dp.checkpoint.pointers import best_step
 from feste_dp.config.schema import Config, either
 from feste_dp.data.order import Spacing
 from feste_dp.data.preparation import prepare_for_run
@@ -70,7 +70,7 @@ def load_trained_model(path: Path, which: str | None) -> TrainedModel:
 
 
 def _choose(checkpoints: Path, which: str | None) -> Path:
-    best = pointed_step(checkpoints, BEST)
+    best = best_step(checkpoints, [step for step, _ in step_directories(checkpoints)])
     if which == "latest" or (which is None and best is None):
         return newest_whole(checkpoints)[0]
     if which in ("best", None):

@@ -356,6 +356,8 @@ class Trainer:
         for result in results:
             if result.path is not None:
                 self._stored_step = result.step
+            for line in result.warnings:
+                self._observers.warn(line)
             if result.error is not None:
                 if result.path is None:
                     self._failed_step = result.step

@@ -1,3 +1,4 @@
+import errno
 import threading
 import time
 
@@ -7,7 +8,7 @@ from feste_dp.checkpoint.background import BackgroundWriter
 from feste_dp.checkpoint.filesystem import Filesystem, SaveError
 from feste_dp.checkpoint.format import TrainState
 from feste_dp.checkpoint.loading import load_checkpoint, verify_checkpoint
-from feste_dp.checkpoint.pointers import BEST, LATEST, pointed_step
+from feste_dp.checkpoint.pointers import BEST, LATEST, best_step, pointed_step
 from feste_dp.checkpoint.saving import write_checkpoint
 from feste_dp.errors import UsageError
 
@@ -153,32 +154,64 @@ def test_a_failed_save_rotates_nothing_away(tmp_path, make_fields, make_arrays, 
 def test_a_failed_pointer_is_reported_beside_the_whole_checkpoint(
     tmp_path, make_fields, make_arrays, open_writer
 ):
-    writer = open_writer()
-    (tmp_path / "run" / "latest").mkdir(parents=True)
-    writer.submit(make_fields(50, P), *make_arrays(1, P))
-    (result,) = writer.wait()
-    assert isinstance(result.error, SaveError) and "'latest'" in str(result.error)
-    assert verify_checkpoint(result.path) == []
+    writer = open_writer(keep=1)
+    (tmp_path / "run" / "latest" / "of the user").mkdir(parents=True)
+    warnings = []
+    for step in (50, 100, 150):
+        writer.submit(make_fields(step, P), *make_arrays(1, P))
+        (result,) = writer.wait()
+        assert result.error is None and verify_checkpoint(result.path) == []
+        warnings += result.warnings
+    assert len(warnings) == 1 and "'latest' does not point at it" in warnings[0]
+    assert [path.name for path in sorted((tmp_path / "run").glob("step-*"))] == [
+        "step-00000050",  # the best
+        "step-00000150",
+    ]
 
 
-@pytest.mark.parametrize(
-    "error", [UsageError("checkpoints: cannot be read: EIO"), OSError(5, "EIO"), MemoryError()]
-)
-def test_old_checkpoints_that_cannot_be_listed_are_a_failed_save_and_not_the_end(
-    make_fields, make_arrays, open_writer, monkeypatch, error
+def test_a_run_that_was_copied_without_its_links_rotates_and_keeps_the_best(
+    tmp_path, make_fields, make_arrays, open_writer
 ):
-    def unreadable(*arguments, **options):
-        raise error
-
-    monkeypatch.setattr("feste_dp.checkpoint.background.retain", unreadable)
-    writer = open_writer()
-    writer.submit(make_fields(1, P), *make_arrays(1, P))
+    writer = open_writer(keep=1)
+    for step in (50, 100):
+        writer.submit(make_fields(step, P, train=best_at(50)), *make_arrays(step, P))
+        writer.wait()
+    writer.close()
+    for name in ("latest", "best"):
+        (tmp_path / "run" / name).unlink(missing_ok=True)
+    writer = open_writer(keep=1)
+    assert best_step(tmp_path / "run", [50, 100]) == 50
+    writer.submit(make_fields(150, P, train=best_at(50)), *make_arrays(150, P))
     (result,) = writer.wait()
-    assert result.path is not None and verify_checkpoint(result.path) == []
-    assert "of step 1 is saved, but" in str(result.error)
-    monkeypatch.undo()
-    writer.submit(make_fields(2, P), *make_arrays(2, P))
-    assert writer.wait()[0].error is None
+    assert (result.error, result.warnings, result.deleted_steps) == (None, (), (100,))
+    assert [path.name[5:] for path in sorted((tmp_path / "run").glob("step-*"))] == ["00000050", "00000150"]
+
+
+def test_what_is_only_convenient_stops_no_save(tmp_path, make_fields, make_arrays, open_writer, monkeypatch):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".tmp-step-00000007-1.ab").mkdir()
+
+    class Grudging(Filesystem):
+        def remove(self, path):
+            raise OSError(errno.EACCES, "Permission denied")
+
+        def symlink(self, target, link):
+            raise OSError(errno.EPERM, "Operation not permitted")
+
+    def refuse(*arguments):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("feste_dp.checkpoint.filesystem.shutil.disk_usage", refuse)
+    writer = open_writer(keep=1, filesystem=Grudging())
+    results = []
+    for step in (50, 100, 150):
+        writer.submit(make_fields(step, P), *make_arrays(step, P))
+        results += writer.wait()
+    assert [result.error for result in results] == [None] * 3
+    said = [line for result in results for line in result.warnings]
+    assert len(said) == 2 and "leftovers" in said[0] and "could not be deleted" in said[1]
+    assert pointed_step(tmp_path / "run", LATEST) == 150
+    assert verify_checkpoint(tmp_path / "run" / "step-00000150") == []
 
 
 def test_a_fault_of_the_program_is_raised_in_the_training_loop(make_fields, make_arrays, open_writer):

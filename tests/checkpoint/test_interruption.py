@@ -110,7 +110,9 @@ def assert_the_next_save_repairs_all(directory, scenario):
     names = sorted(path.name for path in directory.iterdir())
     assert names == ["best", "latest", f"step-{step:08d}"]
     assert pointed_step(directory, LATEST) == pointed_step(directory, BEST) == step
-    assert load_checkpoint(directory / "latest")[1].v.tobytes() == example_arrays(step, P)[2].tobytes()
+    assert (
+        load_checkpoint(directory / f"step-{step:08d}")[1].v.tobytes() == example_arrays(step, P)[2].tobytes()
+    )
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -129,13 +131,13 @@ def test_an_error_at_any_operation_loses_nothing(tmp_path, scenario, when):
         except SaveError as error:
             assert str(error).isprintable() and "Input/output error" in str(error)
         else:
-            assert filesystem.done[at] == "remove"
+            assert filesystem.done[at] in ("remove", "symlink")  # else a file that holds the name
             silent += 1
         assert pointed_step(directory, LATEST) is not None and pointed_step(directory, BEST) is not None
         assert not list(directory.glob(".tmp-*"))
         assert_nothing_is_lost(directory, scenario)
         assert_the_next_save_repairs_all(directory, scenario)
-    assert silent == (1 if scenario == "replaced step" else 0)  # a replaced one goes with the next save
+    assert silent == 2  # two links; or one, and a replaced checkpoint that goes with the next save
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -37,11 +37,22 @@ MAY_IMPORT = {
     "home": set(),
     "import_path": set(),
     "limits": set(),
+    "interruption": set(),
     "output": set(),
     "__init__": set(),
     "__main__": {"cli"},
 }
-FREE_FOR_ALL = {"errors", "cache", "home", "import_path", "limits", "output", "__version__", ""}
+FREE_FOR_ALL = {
+    "errors",
+    "cache",
+    "home",
+    "import_path",
+    "interruption",
+    "limits",
+    "output",
+    "__version__",
+    "",
+}
 
 # Test references and optional extras: never needed to import the program.
 NOT_AT_MODULE_LEVEL = {"torch", "transformers", "matplotlib", "tensorboardX", "wandb", "starlette", "uvicorn"}

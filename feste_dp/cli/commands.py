@@ -1,6 +1,7 @@
 """All subcommands under one name, and how an error becomes one line and an exit status."""
 
 import errno
+import signal
 import sys
 from typing import Any
 
@@ -18,11 +19,13 @@ from feste_dp.cli.scale import scale
 from feste_dp.cli.train import launch, resume
 from feste_dp.cli.workers import workers
 from feste_dp.errors import RunError, UsageError
+from feste_dp.interruption import Interrupted, end_on_the_spot, raise_from_here
 from feste_dp.output import Output
 from feste_dp.train.progress import printable
-from feste_dp.train.signals import Interrupted
+from feste_dp.train.signals import described
 
-DONE, FAILED, BAD_USAGE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
+DONE, FAILED, BAD_USAGE, BROKEN_PIPE = 0, 1, 2, 141
+_USUAL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class _Commands(click.Group):
@@ -68,6 +71,18 @@ for command in COMMANDS:
 def run() -> int:
     """Run the command line in sys.argv; prints what went wrong and returns the exit status."""
     try:
+        raise_from_here()
+        status = _run()
+        end_on_the_spot()  # inside: one that came before is caught below
+        return status
+    except Interrupted as error:
+        return _stopped(error.signum)
+    except (click.Abort, KeyboardInterrupt):
+        return _stopped(signal.SIGINT)
+
+
+def _run() -> int:
+    try:
         status: int = cli.main(prog_name="feste-dp", standalone_mode=False)
         return status
     except click.exceptions.NoArgsIsHelpError as error:
@@ -79,12 +94,6 @@ def run() -> int:
         return _fail(str(error), BAD_USAGE)
     except RunError as error:
         return _fail(str(error), FAILED)
-    except Interrupted as error:
-        _say("stopped")
-        return error.exit_status
-    except (click.Abort, KeyboardInterrupt):
-        _say("stopped")
-        return INTERRUPTED
     except MemoryError:
         return _fail("out of memory: set the model, train.micro_batch or --workers smaller", FAILED)
     except OSError as error:
@@ -92,6 +101,12 @@ def run() -> int:
             raise
         where = f": {error.filename}" if error.filename is not None else ""
         return _fail(f"cannot write{where}: {error.strerror}", FAILED)
+
+
+def _stopped(signum: int) -> int:
+    by = "" if signum in _USUAL else f" by {described(signum)}"
+    _say(f"stopped{by}")
+    return 128 + signum
 
 
 def _fail(message: str, status: int) -> int:

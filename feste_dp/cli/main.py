@@ -1,33 +1,30 @@
-"""The entry point of feste-dp. Imports little, so that Ctrl-C while the rest is imported ends in silence."""
+"""The entry point of feste-dp. Imports little before it handles signals, which then end it in silence."""
 
 import os
-import signal
 import sys
 
 from feste_dp.cli.environment import settle_environment
 from feste_dp.import_path import leave_current_folder
+from feste_dp.interruption import end_on_the_spot, end_with
 
-INTERRUPTED = 130
 FAILED = 1
 
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 bad usage or config, 130, 143 or 129 stopped by a
     signal (SIGINT, SIGTERM, SIGHUP), 141 where nobody reads the output any more."""
+    end_on_the_spot()
     leave_current_folder()
     _open_missing_streams()
     for name in settle_environment(os.environ):
         sys.stderr.write(f"warning: {name} is ignored: all runs must have the same compiled code\n")
-    try:
-        from feste_dp.cli.commands import run  # here: half a second goes by in it
+    from feste_dp.cli.commands import run  # here: half a second goes by in it
 
-        status = run()
-    except KeyboardInterrupt:
-        status = INTERRUPTED
-    # what is left takes milliseconds: no traceback out of the interpreter's own end
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    sys.exit(_flushed(status))
+    status = run()
+    end_on_the_spot()
+    status = _flushed(status)
+    end_with(status)
+    sys.exit(status)
 
 
 def _open_missing_streams() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from feste_dp.files.locks import try_lock
+from feste_dp.interruption import held
 
 _NAME = re.compile(r"feste-dp-[a-z]+-(\d+)-[a-z0-9_]{8}")
 
@@ -31,19 +32,24 @@ def temporary_folder(what: str, places: Iterable[Path]) -> Iterator[Path]:
     made."""
     error: OSError = FileNotFoundError("no place for temporary files")
     for place in places:
-        try:
-            _remove_dead(place)
-            folder = tempfile.mkdtemp(prefix=f"feste-dp-{what}-{os.getpid()}-", dir=place)
-        except OSError as failed:
-            error = failed
-            continue
-        try:
-            with _locked(folder):
-                yield Path(folder)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        return
+        with contextlib.ExitStack() as stack:
+            try:
+                _remove_dead(place)
+                with held:
+                    folder = tempfile.mkdtemp(prefix=f"feste-dp-{what}-{os.getpid()}-", dir=place)
+                    stack.callback(_remove, folder)
+            except OSError as failed:
+                error = failed
+                continue
+            stack.enter_context(_locked(folder))
+            yield Path(folder)
+            return
     raise error
+
+
+def _remove(folder: str) -> None:
+    with held:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ import re
 import secrets
 from pathlib import Path
 
+from feste_dp.interruption import held
+
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{16}\.tmp", re.DOTALL)
 _CANNOT_SYNC = {
     errno.EINVAL,
@@ -30,6 +32,11 @@ def write_whole(path: Path, content: bytes, mode: int = 0o666) -> None:
 
     A link at `path` is replaced, not followed. OSError leaves the old file and nothing beside it.
     """
+    with held:
+        _write_whole(path, content, mode)
+
+
+def _write_whole(path: Path, content: bytes, mode: int) -> None:
     beside = beside_name(path)
     fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:

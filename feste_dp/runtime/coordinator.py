@@ -14,6 +14,7 @@ from typing import Self, TypeVar
 from feste_dp.config.schema import Config
 from feste_dp.data.order import Spacing
 from feste_dp.errors import RunError
+from feste_dp.interruption import held
 from feste_dp.kernels.reduction import make_tree, reduce_slots
 from feste_dp.model.parameters import parameter_count
 from feste_dp.runtime import messages as m
@@ -155,11 +156,12 @@ class Coordinator:
         try:
             self._crew.close(at_once=at_once)
         finally:
-            if self.recorder is not None:
-                self.recorder.write()
-            if self.arena.fd >= 0:
-                os.close(self.arena.fd)
-                self.arena.fd = -1
+            with held:
+                if self.recorder is not None:
+                    self.recorder.write()
+                if self.arena.fd >= 0:
+                    os.close(self.arena.fd)
+                    self.arena.fd = -1
 
     def _by_worker(self, numbers: Mapping[int, Number]) -> list[Number]:
         """A list by worker, 0 where one has no number; fewer may be wanted by now than reported."""

@@ -16,6 +16,7 @@ from typing import TypeAlias
 import zmq
 
 from feste_dp.errors import RunError
+from feste_dp.interruption import held
 from feste_dp.runtime import messages as m
 from feste_dp.runtime.arena import Arena
 from feste_dp.runtime.door import Door, open_door
@@ -110,6 +111,10 @@ class Crew:
 
     def hire(self, numbers: Iterable[int]) -> None:
         """Start workers with these numbers; each joins when it is ready. Raises RunError, UsageError."""
+        with held:  # a process that is started is either a member or has ended
+            self._hire(numbers)
+
+    def _hire(self, numbers: Iterable[int]) -> None:
         door = self._door or self._open()
         descriptors = (self._arena.fd, self._bell, *door.descriptors)
         started: list[WorkerProcess] = []
@@ -210,21 +215,25 @@ class Crew:
             if not at_once:
                 self.dismiss(sorted(self.members))
         finally:  # a second Ctrl-C cuts the waiting short, not the tidying up
-            for member in self.members.values():
-                member.process.signal_kill()
-            for worker in list(self.members):
-                self.members[worker].process.kill()
-                self._forget(worker)
-            if self._door is not None:
-                self._door.close()
-                self._door = None
-            if self._context is not None:
-                self._context.destroy(linger=0)
-                self._context = None
-            if self._bell >= 0:
-                self._poller.unregister(self._bell)
-                os.close(self._bell)
-                self._bell = -1
+            with held:
+                self._tidy_up()
+
+    def _tidy_up(self) -> None:
+        for member in self.members.values():
+            member.process.signal_kill()
+        for worker in list(self.members):
+            self.members[worker].process.kill()
+            self._forget(worker)
+        if self._door is not None:
+            self._door.close()
+            self._door = None
+        if self._context is not None:
+            self._context.destroy(linger=0)
+            self._context = None
+        if self._bell >= 0:
+            self._poller.unregister(self._bell)
+            os.close(self._bell)
+            self._bell = -1
 
     def _open(self) -> Door:
         self._context = zmq.Context()

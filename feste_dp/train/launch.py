@@ -18,6 +18,7 @@ from feste_dp.data.tokenizer import load_tokenizer
 from feste_dp.data.tokens import TokenData
 from feste_dp.errors import RunError
 from feste_dp.files.writing import write_whole
+from feste_dp.interruption import Interrupted
 from feste_dp.model.parameters import initial_params, parameter_count
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.runtime.cpus import default_workers
@@ -42,7 +43,6 @@ from feste_dp.train.run_lock import RunLock
 from feste_dp.train.run_log import RunLog
 from feste_dp.train.run_trace import RunTrace, check_steps
 from feste_dp.train.saved_state import is_tokenizer_of, older_arithmetic, saved_config
-from feste_dp.train.signals import Interrupted
 from feste_dp.train.start import (
     Surroundings,
     check_fingerprints,

@@ -1,15 +1,17 @@
 """How signals end a run: first politely, then at once. Knows nothing of what there is to save.
 
-Before there is anything to save, SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal was closed) end the
-program at once. After `defer()` the first one only asks, and the loop saves and exits with 128 + the signal's
-number. How soon depends on what the loop is at:
+Before there is anything to save, every signal that asks to stop ends the program at once, as interruption.py
+does. After `defer()` the first one only asks, and the loop saves and exits with 128 + the signal's number.
+How soon depends on what the loop is at:
 
-- computing a gradient: Ctrl-C lets the step finish; SIGTERM and SIGHUP give it up, which leaves the weights
-  of the step before. So a hung worker or a long step cannot use up the time that a supervisor allows.
+- computing a gradient: Ctrl-C lets the step finish; the others (a supervisor's SIGTERM, SIGHUP when the
+  terminal was closed, SIGXCPU at the limit of CPU time, SIGUSR2 before a batch system kills) give it up,
+  which leaves the weights of the step before. So a hung worker or a long step cannot use up the time that is
+  allowed.
 - measuring (validation, sample): every one of them gives it up; a resumed run measures again.
 
-To give up is to raise Abandoned from the handler, in those two sections and nowhere else. A second SIGINT or
-SIGTERM ends the program at once, wherever it is. SIGUSR1 asks for a save and nothing else.
+To give up is to raise Abandoned from the handler, in those two sections and nowhere else. A second one ends
+the program at once, wherever it is, but for SIGHUP and SIGXCPU. SIGUSR1 asks for a save and nothing else.
 """
 
 import contextlib
@@ -20,6 +22,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+from feste_dp import interruption
+from feste_dp.interruption import NEVER_INSIST, STOP_SIGNALS, RaisedBySignal
 from feste_dp.output import write_if_room
 
 STOPPING = "stopping after this step; press Ctrl-C again to stop now"
@@ -29,25 +33,13 @@ REPEAT_S = 0.1
 """A copy of the same signal within this time is not a second request: a wrapper that forwards Ctrl-C to a
 process that the terminal has signalled too makes two out of one, a few milliseconds apart."""
 
-STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-GIVES_UP_A_STEP = frozenset({signal.SIGTERM, signal.SIGHUP})
-_NONE: frozenset[signal.Signals] = frozenset()
+MEASURING_GIVES_UP = frozenset(STOP_SIGNALS)
+COMPUTING_GIVES_UP = MEASURING_GIVES_UP - {signal.SIGINT}
+_CPU_LIMIT = " (the limit of CPU time, ulimit -t)"
+_NONE: frozenset[int] = frozenset()
 
 
-class Interrupted(BaseException):
-    """Stop now. Not an Exception, so that no handler for errors swallows it."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}")
-        self.signum = signum
-
-    @property
-    def exit_status(self) -> int:
-        """130 after SIGINT, 143 after SIGTERM, 129 after SIGHUP."""
-        return 128 + self.signum
-
-
-class Abandoned(BaseException):
+class Abandoned(RaisedBySignal):
     """Give up what is being computed, then save and stop."""
 
 
@@ -57,8 +49,21 @@ def write_notice(text: str) -> None:
     write_if_room(2, f"\n{text}\n".encode())
 
 
+def _notice_for(signum: int) -> str:
+    if signum == signal.SIGINT:
+        return STOPPING
+    if signum in (signal.SIGTERM, signal.SIGHUP):
+        return STOPPING_AT_ONCE
+    return f"{described(signum)}: {STOPPING_AT_ONCE}"
+
+
+def described(signum: int) -> str:
+    """A signal in words: "SIGXCPU (the limit of CPU time, ulimit -t)"."""
+    return signal.Signals(signum).name + (_CPU_LIMIT if signum == signal.SIGXCPU else "")
+
+
 class StopSignals:
-    """Handles SIGINT, SIGTERM, SIGHUP and SIGUSR1 while entered, in the main thread; then restores the
+    """Handles STOP_SIGNALS and SIGUSR1 while entered, in the main thread; then restores the
     handlers.
 
     A signal that was ignored at the start (nohup, a shell's background job) stays ignored. `notice` runs
@@ -77,7 +82,7 @@ class StopSignals:
         self._clock = clock
         self._deferred = False
         self._insistent: int | None = None
-        """The first SIGINT or SIGTERM; after one more there is no waiting."""
+        """The first that insists; after one more there is no waiting."""
         self._asked_at = 0.0
         self._gives_up = _NONE
         """Signals that end the section entered now."""
@@ -95,7 +100,9 @@ class StopSignals:
         return 0 if self.stop_signal is None else 128 + self.stop_signal
 
     def defer(self) -> None:
-        """From now on the first signal only asks: there is something to save."""
+        """From now on the first signal only asks: there is something to save. Raises Interrupted where one
+        came before and was lost."""
+        interruption.check()
         self._deferred = True
 
     def take_save_request(self) -> bool:
@@ -104,22 +111,19 @@ class StopSignals:
         return requested
 
     def computing(self) -> contextlib.AbstractContextManager[None]:
-        """While a gradient is computed: Abandoned comes for SIGTERM and SIGHUP."""
-        return self._section(GIVES_UP_A_STEP, None)
+        """While a gradient is computed: Abandoned comes for all but Ctrl-C."""
+        return self._section(COMPUTING_GIVES_UP, None)
 
     def measuring(self, save: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
         """While a loss is measured or a sample drawn: Abandoned comes for every request to stop, made before
         or now. SIGUSR1 calls save() at once, inside the handler."""
-        return self._section(STOP_SIGNALS, save)
+        return self._section(MEASURING_GIVES_UP, save)
 
     @contextlib.contextmanager
-    def _section(
-        self, gives_up: frozenset[signal.Signals], save: Callable[[], None] | None
-    ) -> Iterator[None]:
+    def _section(self, gives_up: frozenset[int], save: Callable[[], None] | None) -> Iterator[None]:
         self._gives_up, self._save_at_once = gives_up, save
         try:
-            if self.stop_signal in gives_up:
-                raise Abandoned
+            self._give_up(self.stop_signal)
             yield
         finally:
             self._gives_up, self._save_at_once = _NONE, None
@@ -128,7 +132,8 @@ class StopSignals:
         # writes a file to see whether it can, the first time: before a handler could raise in its middle
         with contextlib.suppress(OSError):
             tempfile.gettempdir()
-        handlers = dict.fromkeys(STOP_SIGNALS, self._stop) | {signal.SIGUSR1: self._save}
+        interruption.start_anew()
+        handlers = dict.fromkeys(STOP_SIGNALS, self._receive) | {signal.SIGUSR1: self._save}
         for signum, handler in handlers.items():
             # None: set by something other than Python, which could not be restored
             if signal.getsignal(signum) not in (signal.SIG_IGN, None):
@@ -140,21 +145,28 @@ class StopSignals:
             signum, old = self._old.popitem()
             signal.signal(signum, old)
 
-    def _stop(self, signum: int, frame: FrameType | None) -> None:
+    def _receive(self, signum: int, frame: FrameType | None) -> None:
+        interruption.receive(signum, self._stop)
+
+    def _stop(self, signum: int) -> None:
         now = self._clock()
         if not self._deferred:
-            raise Interrupted(signum)
+            interruption.interrupt(signum)
+            return
         if self.stop_signal is None:
             self.stop_signal = signum
-            self._notice(STOPPING if signum == signal.SIGINT else STOPPING_AT_ONCE)
-        # a closed terminal sends SIGHUP more than once (the kernel, then the shell): it never insists
-        if signum != signal.SIGHUP:
+            self._notice(_notice_for(signum))
+        if signum not in NEVER_INSIST:
             if self._insistent is None:
                 self._insistent, self._asked_at = signum, now
             elif signum != self._insistent or now - self._asked_at >= REPEAT_S:
-                raise Interrupted(signum)
+                interruption.interrupt(signum)
+                return
+        self._give_up(signum)
+
+    def _give_up(self, signum: int | None) -> None:
         if signum in self._gives_up:
-            raise Abandoned
+            raise Abandoned(lambda: self._give_up(signum))
 
     def _save(self, signum: int, frame: FrameType | None) -> None:
         save, gives_up = self._save_at_once, self._gives_up
@@ -165,5 +177,4 @@ class StopSignals:
         self._save_at_once, self._gives_up = None, _NONE
         save()
         self._save_at_once, self._gives_up = save, gives_up
-        if self.stop_signal in gives_up:
-            raise Abandoned
+        self._give_up(self.stop_signal)

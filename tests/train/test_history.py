@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from feste_dp.errors import RunError
+from feste_dp.interruption import Interrupted
 from feste_dp.track.tracker import RunFacts, Tracker
 from feste_dp.train.history import History
 from feste_dp.train.metrics import MetricsRow
-from feste_dp.train.signals import Interrupted
 from feste_dp.train.step import StepTimes
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)

@@ -8,18 +8,19 @@ import time
 
 import pytest
 
+from feste_dp.interruption import Interrupted
 from feste_dp.train.signals import (
     REPEAT_S,
     STOPPING,
     STOPPING_AT_ONCE,
     Abandoned,
-    Interrupted,
     StopSignals,
     write_notice,
 )
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 STATUS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+OTHERS = [(signal.SIGUSR2, 140), (signal.SIGXCPU, 152), (signal.SIGALRM, 142), (signal.SIGQUIT, 131)]
 
 
 def send(signum: int) -> None:
@@ -39,7 +40,7 @@ def ignore(text: str) -> None:
     pass
 
 
-@pytest.mark.parametrize(("signum", "status"), STATUS)
+@pytest.mark.parametrize(("signum", "status"), STATUS + OTHERS)
 def test_a_signal_before_there_is_anything_to_save_interrupts_at_once(signum: int, status: int) -> None:
     with StopSignals(ignore), pytest.raises(Interrupted) as caught:
         send(signum)
@@ -58,6 +59,27 @@ def test_the_first_deferred_signal_only_asks_and_says_so(signum: int, status: in
         assert signals.requested
         assert signals.exit_status == status
     assert notices == [STOPPING if signum == signal.SIGINT else STOPPING_AT_ONCE]
+
+
+@pytest.mark.parametrize(("signum", "status"), OTHERS)
+def test_what_supervisors_send_too_gives_up_a_step_and_is_named_in_one_line(signum: int, status: int) -> None:
+    notices: list[str] = []
+    with StopSignals(notices.append) as signals:
+        signals.defer()
+        with pytest.raises(Abandoned), signals.computing():
+            send(signum)
+    assert signals.exit_status == status
+    assert len(notices) == 1 and notices[0].startswith(signal.Signals(signum).name)
+
+
+def test_the_limit_of_cpu_time_which_is_told_each_second_never_insists() -> None:
+    clock = Clock()
+    with StopSignals(ignore, clock) as signals:
+        signals.defer()
+        for _ in range(3):
+            send(signal.SIGXCPU)
+            clock.now += 1
+        assert signals.exit_status == 152
 
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])

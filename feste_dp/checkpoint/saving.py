@@ -63,7 +63,9 @@ def write_checkpoint(
     snapshot = Snapshot(params, m, v)
     final = checkpoints_dir / step_directory_name(manifest_fields.step)
     with saving_errors(f"checkpoint {final} was not saved"):
-        _make_parents(fs, checkpoints_dir)
+        if not checkpoints_dir.is_dir():  # the run's own directory is never made here
+            fs.make_directory(checkpoints_dir)
+            fs.sync_directory(checkpoints_dir.parent)
         if checkpoints_dir.is_symlink():  # it may name the checkpoints of another run
             raise SaveError(f"checkpoint {final} was not saved: {checkpoints_dir} is a symbolic link")
         with contextlib.suppress(OSError):  # room that is missing shows below
@@ -108,13 +110,6 @@ def _remove_leftovers(fs: Filesystem, checkpoints_dir: Path) -> None:
             failures.append(error)
     if failures:
         raise failures[0]
-
-
-def _make_parents(fs: Filesystem, directory: Path) -> None:
-    if not directory.is_dir():
-        _make_parents(fs, directory.parent)
-        fs.make_directory(directory)
-        fs.sync_directory(directory.parent)
 
 
 def _already_holds(final: Path, given: ManifestFields, snapshot: Snapshot, file_count: int) -> bool:

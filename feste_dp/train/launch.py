@@ -25,6 +25,7 @@ from feste_dp.runtime.cpus import default_workers
 from feste_dp.track.choosing import make_trackers
 from feste_dp.track.events import FINISH, RESUME, START, STOP
 from feste_dp.track.tracker import RunFacts
+from feste_dp.train.held_run import HeldRun
 from feste_dp.train.history import History
 from feste_dp.train.machine import start_facts
 from feste_dp.train.metrics import MetricsWriter, truncate_after, with_perplexity
@@ -176,14 +177,19 @@ def _train(
         # the row of a step that is still to be measured is written again
         first_step = saved.step - (saved.train.unmeasured is not None)
     rows = truncate_after(run.metrics, first_step)
-    writer = BackgroundWriter(run.checkpoints, parameter_count(config.model), keep=config.checkpoint.keep)
     with contextlib.ExitStack() as stack:
-        metrics = stack.enter_context(MetricsWriter(run.metrics))
+        held = stack.enter_context(HeldRun(run))
+        inside = held.inside
+        log.path = inside.log
+        writer = BackgroundWriter(
+            inside.checkpoints, parameter_count(config.model), keep=config.checkpoint.keep
+        )
+        metrics = stack.enter_context(MetricsWriter(inside.metrics))
         stack.enter_context(contextlib.closing(writer))
-        history = stack.enter_context(History(run.events, warn))
+        history = stack.enter_context(History(inside.events, warn))
         stragglers = Stragglers()
         coordinator.tell(teller(around.progress, log, history, stragglers))
-        take_request(run)  # one that came too late for the process before
+        take_request(inside)  # one that came too late for the process before
         outlets = Outlets(
             around.progress,
             log,
@@ -192,7 +198,8 @@ def _train(
             writer,
             around.signals,
             stragglers,
-            lambda: take_request(run),
+            lambda: take_request(inside),
+            held,
         )
         tokenizer = load_tokenizer(data.tokenizer_path)
         trainer = Trainer(config, data, tokenizer, coordinator, outlets)
@@ -207,6 +214,7 @@ def _train(
             return 0
         kind, line, fields = begin(trainer)
         log.info(line)
+        held.keep(inside.config.read_bytes(), data.tokenizer_path.read_bytes(), metrics)
         facts = RunFacts(run.path, flat_values(config), dump_config(config), trainer.step)
         history.open(facts, make_trackers(config.run.trackers))
         history.event(trainer.step, kind, line, **fields, **start_facts(config, data, workers))
@@ -215,18 +223,16 @@ def _train(
         try:
             trainer.run()
         except Exception as error:
-            raise _told(error, run, trainer, log, around) from None
+            raise _told(error, held, trainer, log, around) from None
         except Interrupted:
             log.warning("stopped at once, by a second signal")
             writer.abandon()
-            around.progress.finish(f"to go on from what is saved:    {around.program} resume {run.path}")
+            around.progress.finish(f"to go on from what is saved:    {around.program} resume {held.path}")
             raise
-        return _finish(run, trainer, config, log, history, around)
+        return _finish(held, trainer, config, log, history, around)
 
 
-def _told(
-    error: Exception, run: RunDirectory, trainer: Trainer, log: RunLog, around: Surroundings
-) -> Exception:
+def _told(error: Exception, held: HeldRun, trainer: Trainer, log: RunLog, around: Surroundings) -> Exception:
     """What ended the run, with where it goes on from; a fault of the program keeps its traceback."""
     reason = str(error) or type(error).__name__
     if isinstance(error, MemoryError):
@@ -235,9 +241,11 @@ def _told(
     for note in getattr(error, "__notes__", []):
         log.warning(note)
     if isinstance(error, NonFiniteError):
-        reason += f"; to see why: {around.program} replay {run.path} --step {error.step}"
+        reason += f"; to see why: {around.program} replay {held.path} --step {error.step}"
     saved = f"after step {trainer.saved_step}" if trainer.saved_step else "from the start, nothing is saved"
-    way_on = f"to go on {saved}: {around.program} resume {run.path}"
+    way_on = f"to go on {saved}: {around.program} resume {held.path}"
+    if held.is_gone:
+        way_on = "nothing is saved"
     if isinstance(error, RunError | OSError | MemoryError):
         return RunError(f"{reason}; {way_on}")
     around.progress.warning(way_on)
@@ -261,26 +269,30 @@ def _put_right(
 
 
 def _finish(
-    run: RunDirectory, trainer: Trainer, config: Config, log: RunLog, history: History, around: Surroundings
+    held: HeldRun, trainer: Trainer, config: Config, log: RunLog, history: History, around: Surroundings
 ) -> int:
     stopped = around.signals.exit_status if not trainer.finished else 0
-    where = f"saved in {run.path}"
+    where = f"saved in {held.path}"
     if not trainer.step:
         where = "nothing to save yet"
     elif not trainer.saved:
-        where = f"which is NOT saved; what was saved is in {run.path}"
+        where = f"which is NOT saved; what was saved is in {held.path}"
+    if held.is_gone:
+        where = f"which is NOT saved: {held.path} was removed"
     best = trainer.early_stop
     lines = []
     if best.best_loss is not None:
         lines.append(f"best validation loss {with_perplexity(best.best_loss)} at step {best.best_step}")
     if stopped:
         lines.append(f"stopped after step {trainer.step} of {config.train.steps}, {where}")
-        lines.append(f"to go on:    {around.program} resume {run.path}")
     else:
         lines.append(f"finished after step {trainer.step}, {where}")
-        lines.append(f"to write:    {around.program} generate {run.path} --prompt 'HAMLET.'")
-    if trainer.degraded:
-        lines.append(f"something could not be saved: see the warnings in {run.log}")
+    if stopped and not held.is_gone:
+        lines.append(f"to go on:    {around.program} resume {held.path}")
+    elif not held.is_gone:
+        lines.append(f"to write:    {around.program} generate {held.path} --prompt 'HAMLET.'")
+    if trainer.degraded and not held.is_gone:
+        lines.append(f"something could not be saved: see the warnings in {held.path / held.inside.log.name}")
     around.progress.finish("\n".join(lines))
     line = f"{'stopped' if stopped else 'finished'} after step {trainer.step}"
     log.info(line)

@@ -16,6 +16,7 @@ from pathlib import Path
 from feste_dp.errors import UsageError
 from feste_dp.files.growing import append_whole, open_growing
 from feste_dp.files.reading import read_plain
+from feste_dp.files.writing import write_whole
 
 COLUMNS = (
     "step",
@@ -134,6 +135,22 @@ class MetricsWriter:
     def sync(self) -> None:
         """Returns when the rows so far are on the disk: a checkpoint must not be ahead of them."""
         os.fsync(self._fd)
+
+    def is_at(self, path: Path) -> bool:
+        """Whether what is written is what has this name."""
+        try:
+            return os.path.samestat(os.fstat(self._fd), path.lstat())
+        except FileNotFoundError:
+            return False
+        except OSError:  # nobody can tell
+            return True
+
+    def put_back(self, path: Path) -> None:
+        """Write all rows so far anew, at `path`, and go on there. OSError leaves everything as it was."""
+        write_whole(path, os.pread(self._fd, self._end, 0))
+        fd = open_growing(path)
+        os.close(self._fd)
+        self._fd = fd
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -17,7 +17,7 @@ class RunLog:
 
     def __init__(self, path: Path, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self.dropped = 0
-        self._path = path
+        self.path = path
         self._now = now
 
     def info(self, line: str) -> None:
@@ -29,6 +29,6 @@ class RunLog:
     def _append(self, kind: str, line: str) -> None:
         shown = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), line)
         try:
-            append_line(self._path, f"{time_text(self._now())} {kind}: {shown}")
+            append_line(self.path, f"{time_text(self._now())} {kind}: {shown}")
         except OSError:
             self.dropped += 1

@@ -29,6 +29,7 @@ from feste_dp.model.parameters import layout, view_params
 from feste_dp.model.sampling import Sampler
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.train.early_stop import EarlyStop
+from feste_dp.train.held_run import HeldRun
 from feste_dp.train.history import History
 from feste_dp.train.metrics import MetricsRow, MetricsWriter, with_perplexity
 from feste_dp.train.nonfinite import MAX_SKIPPED_IN_A_ROW, is_usable
@@ -54,6 +55,7 @@ class Outlets:
     stragglers: Stragglers = field(default_factory=Stragglers)
     requested_workers: Callable[[], int | None] = lambda: None
     """Asked between steps: another number of workers, where somebody wants one."""
+    held: HeldRun | None = None
 
 
 class Trainer:
@@ -138,6 +140,9 @@ class Trainer:
     @property
     def saved_step(self) -> int | None:
         """The last step that a checkpoint holds, None where there is none."""
+        held = self._out.held
+        if held is not None and (held.is_gone or not held.holds(self._stored_step or 0)):
+            return None
         return self._stored_step
 
     @property
@@ -192,9 +197,20 @@ class Trainer:
 
     def _save_last(self, started: float) -> None:
         """Return when the last finished step is on the disk."""
+        self._look_after_the_run()
+        self._report_saves(self._out.writer.wait())
+        held = self._out.held
+        if held is not None and self._saved_step == self._step and not held.holds(self._step):
+            self._saved_step = None  # somebody has removed it
         if self._step > 0 and self._saved_step != self._step:
             self._save(time.monotonic() - started)
         self._report_saves(self._out.writer.wait())
+
+    def _look_after_the_run(self, *, at_once: bool = True) -> None:
+        """Tell what others did to the run's directory; the exit status will say so too."""
+        if self._out.held is not None:
+            for line in self._out.held.look(at_once=at_once):
+                self.report_unsaved(line)
 
     def _resize(self) -> None:
         """Go on with another number of workers where one was asked for."""
@@ -248,6 +264,7 @@ class Trainer:
         if self._should_save(is_best):
             self._save(finished.elapsed_seconds)
         self._report_saves(self._out.writer.poll())
+        self._look_after_the_run(at_once=False)
         if evaluates or samples or self._saved_step == self._step:
             self._coordinator.tend()  # what took long: has a worker been lost meanwhile?
 
@@ -324,6 +341,10 @@ class Trainer:
         """Copy the state and let the writer thread store it, after the rows that it continues. Raises
         NonFiniteError where there is a NaN or infinity in it."""
         self._stepper.check_state(self._step)
+        self._look_after_the_run()
+        if self._out.held is not None and self._out.held.is_gone:
+            self._saved_step = self._failed_step = self._step
+            return
         self._guard("metrics file", self._out.metrics.sync)
         fields = self._manifest_fields(elapsed_seconds)
         self._coordinator.faults.at("save", self._step)
@@ -361,8 +382,14 @@ class Trainer:
             if result.error is not None:
                 if result.path is None:
                     self._failed_step = result.step
-                self.report_unsaved(str(result.error))
-                self._observers.event(result.step, "save_failed", str(result.error))
+                line = str(result.error)
+                if self._out.held is not None:
+                    self._look_after_the_run()
+                    if self._out.held.is_gone:
+                        continue  # which is told
+                    line = self._out.held.shown(line)
+                self.report_unsaved(line)
+                self._observers.event(result.step, "save_failed", line)
             else:
                 line = f"saved step {result.step} in {result.seconds:.2f} s"
                 self._observers.note(line)

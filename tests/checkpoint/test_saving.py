@@ -56,9 +56,14 @@ def test_fewer_parameters_than_files_leave_no_file_empty(tmp_path, make_fields, 
     assert verify_checkpoint(path) == []
 
 
-def test_missing_parents_are_created(tmp_path, make_fields, make_arrays):
-    path = write_checkpoint(tmp_path / "run" / "checkpoints", make_fields(1, P), *make_arrays(0, P))
+def test_a_missing_folder_of_checkpoints_is_made_but_not_the_run_around_it(
+    tmp_path, make_fields, make_arrays
+):
+    path = write_checkpoint(tmp_path / "checkpoints", make_fields(1, P), *make_arrays(0, P))
     assert verify_checkpoint(path) == []
+    with pytest.raises(SaveError, match="No such file or directory"):
+        write_checkpoint(tmp_path / "run" / "checkpoints", make_fields(1, P), *make_arrays(0, P))
+    assert not (tmp_path / "run").exists()
 
 
 def test_permissions_follow_the_umask_and_nothing_is_executable(tmp_path, make_fields, make_arrays):

@@ -29,7 +29,12 @@ def test_a_line_says_when_in_utc_and_what() -> None:
     text=st.text(),
     fields=st.dictionaries(
         st.text().filter(lambda name: name not in ("time", "step", "kind", "text")),
-        st.none() | st.booleans() | st.integers() | st.text() | st.lists(st.integers()),
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats(allow_nan=False)
+        | st.text()
+        | st.lists(st.integers()),
     ),
 )
 def test_any_event_reads_back_from_one_line(

@@ -1,6 +1,5 @@
 """feste-dp bench."""
 
-import json
 import os
 import sys
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from feste_dp.cache import cache_root
 from feste_dp.cli.arguments import OVERRIDES, WORKERS, PathType, WholeNumber, said_as_typed
 from feste_dp.config.loading import config_from_text, load_config
 from feste_dp.errors import UsageError
+from feste_dp.json_text import json_text
 from feste_dp.train.progress import PlainProgress
 from feste_dp.train.signals import StopSignals
 from feste_dp.train.start import Surroundings
@@ -90,5 +90,5 @@ def bench(
             )
             step_report = bench_steps(config, *counts, around)
             text, content = step_table(step_report), asdict(step_report)
-    click.echo(json.dumps(content, indent=2) if as_json else text)
+    click.echo(json_text(content, indent=2) if as_json else text)
     return 0

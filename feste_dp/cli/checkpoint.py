@@ -1,12 +1,12 @@
 """feste-dp checkpoint list and feste-dp checkpoint verify."""
 
-import json
 from pathlib import Path
 
 import click
 
 from feste_dp.checkpoint.listing import CheckpointInfo, list_checkpoints
 from feste_dp.cli.arguments import RUN
+from feste_dp.json_text import json_text
 from feste_dp.train.progress import printable
 from feste_dp.train.run_directory import open_run_directory
 
@@ -54,7 +54,7 @@ def verify_command(run: Path, as_json: bool) -> int:
 
 def _print(infos: list[CheckpointInfo], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps([_as_dict(info) for info in infos], indent=2))
+        click.echo(json_text([_as_dict(info) for info in infos], indent=2))
         return
     if not infos:
         click.echo("the run has no checkpoint yet")

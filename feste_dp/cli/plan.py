@@ -1,6 +1,5 @@
 """feste-dp plan."""
 
-import json
 import os
 import sys
 from dataclasses import asdict
@@ -11,6 +10,7 @@ import click
 from feste_dp.cache import cache_root
 from feste_dp.cli.arguments import OVERRIDES, WORKERS, PathType, said_as_typed
 from feste_dp.config.loading import load_config
+from feste_dp.json_text import json_text
 from feste_dp.runtime.limits import measure_limits
 from feste_dp.train.plan import make_plan
 from feste_dp.train.plan_table import plan_table
@@ -55,7 +55,7 @@ def plan(config_path: Path, workers: int | None, overrides: tuple[str, ...], as_
             "memory_bytes": made.memory.total,
             "fits": not made.problems,
         }
-        click.echo(json.dumps(content, indent=2))
+        click.echo(json_text(content, indent=2))
     else:
         click.echo(plan_table(made, config.run.name))
     return DOES_NOT_FIT if made.problems else DONE

@@ -1,6 +1,6 @@
 """feste-dp generate and feste-dp evaluate: what a trained run can do."""
 
-import json
+import itertools
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +10,7 @@ import click
 from feste_dp.cache import cache_root
 from feste_dp.cli.arguments import CHECKPOINT, RUN, WORKERS, Number, PathType, WholeNumber
 from feste_dp.errors import UsageError
+from feste_dp.json_text import json_text
 from feste_dp.runtime.warmup import compile_kernels
 from feste_dp.train.progress import printable
 from feste_dp.train.signals import StopSignals
@@ -74,12 +75,16 @@ def generate(
         model = load_trained_model(run, which)
         _compile()
         last = prompt
+        pieces = write_text(model, prompt, tokens, temperature=temperature, top_k=top_k, seed=seed)
+        first = next(pieces)  # a model that can write nothing is found before anything is printed
         click.echo(printable(prompt), nl=False)
-        for piece in write_text(model, prompt, tokens, temperature=temperature, top_k=top_k, seed=seed):
-            click.echo(printable(piece), nl=False)
-            last = piece or last
-        if not last.endswith("\n"):
-            click.echo()
+        try:
+            for piece in itertools.chain([first], pieces):
+                click.echo(printable(piece), nl=False)
+                last = piece or last
+        finally:
+            if not last.endswith("\n"):
+                click.echo()
     return 0
 
 
@@ -107,7 +112,7 @@ def evaluate(
         _compile()
         result = evaluate_model(model, data, workers)
     if as_json:
-        click.echo(json.dumps(asdict(result), indent=2))
+        click.echo(json_text(asdict(result), indent=2))
     else:
         click.echo(
             f"step {result.step}: loss {result.loss:.4f}, perplexity {result.perplexity:.2f}, "

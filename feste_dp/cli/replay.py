@@ -1,6 +1,5 @@
 """feste-dp replay: a step of a run again, to find out why."""
 
-import json
 import math
 import os
 import sys
@@ -12,6 +11,7 @@ import click
 from feste_dp.cache import cache_root
 from feste_dp.cli.arguments import RUN, WORKERS, WholeNumber
 from feste_dp.config.schema import MAX_SHARDS
+from feste_dp.json_text import json_text
 from feste_dp.train.metrics import with_perplexity
 from feste_dp.train.progress import PlainProgress, printable
 from feste_dp.train.replay import Replay, replay
@@ -56,21 +56,12 @@ def replay_command(run: Path, step: int, shard: int | None, workers: int | None,
         around = Surroundings(os.environ, cache_root(os.environ), progress, signals)
         result = replay(run, step, shard, workers, around)
     if as_json:
-        content = _without_nan(asdict(result) | {"matches": result.matches})
-        click.echo(json.dumps(content, indent=2, allow_nan=False))
+        content = asdict(result) | {"matches": result.matches}
+        click.echo(json_text(content, indent=2, nonfinite=repr))
     else:
         for line in _lines(result):
             click.echo(line)
     return 1 if result.matches is False else 0
-
-
-def _without_nan(value: object) -> object:
-    """JSON has no NaN and no infinity: they become text."""
-    if isinstance(value, dict):
-        return {key: _without_nan(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(each) for each in value]
-    return value if not isinstance(value, float) or math.isfinite(value) else repr(value)
 
 
 def _lines(result: Replay) -> list[str]:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feste_dp.config.schema import ModelConfig
+from feste_dp.errors import RunError
 from feste_dp.kernels.philox import STREAM_SAMPLE, uniform
 from feste_dp.model.gpt2 import forward
 from feste_dp.model.parameters import Parameters
@@ -14,6 +15,10 @@ from feste_dp.model.workspace import Activations, Scratch, make_activations, mak
 # Sequence lengths are rounded up to this, so that growing text reuses its buffers. What lies behind the last
 # token cannot change it: attention is causal.
 _LENGTH_STEP = 32
+
+
+class NonFiniteLogitsError(RunError):
+    """The model gives no probabilities to draw from."""
 
 
 class Sampler:
@@ -38,11 +43,16 @@ class Sampler:
         """`count` tokens that continue `prompt` (at least one token), one by one as they are drawn.
 
         A pure function of the weights and the arguments. The model sees the last block_size tokens.
-        temperature 0 takes the likeliest token; top_k keeps the k likeliest.
+        temperature 0 takes the likeliest token; top_k keeps the k likeliest. Raises NonFiniteLogitsError.
         """
         tokens = list(prompt)
         for number in range(count):
             logits = self._logits(tokens[-self._cfg.block_size :])
+            if not np.isfinite(logits).all():
+                raise NonFiniteLogitsError(
+                    f"the model cannot write token {number + 1}: its scores for it are NaN or infinite; "
+                    "take another checkpoint"
+                )
             u = uniform(number, 0, step, STREAM_SAMPLE, np.uint64(seed))
             tokens.append(choose(logits, u, temperature, top_k))
             yield tokens[-1]

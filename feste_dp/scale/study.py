@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from feste_dp.errors import UsageError
 from feste_dp.files.reading import read_plain
+from feste_dp.json_text import json_text
 
 FORMAT = 1
 FILE_NAME = "scaling.json"
@@ -217,7 +218,7 @@ _ADAPTER = TypeAdapter(Study)
 
 
 def study_to_json(study: Study) -> str:
-    return json.dumps(asdict(study), indent=2, allow_nan=False) + "\n"
+    return json_text(asdict(study), indent=2) + "\n"
 
 
 def study_from_json(text: str, name: str = FILE_NAME) -> Study:

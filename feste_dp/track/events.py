@@ -10,11 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from feste_dp.json_text import json_text
+
 START, RESUME = "start", "resume"
 FINISH, STOP, FAIL = "finish", "stop", "fail"
 TIMES = "times"
 BEGINNINGS = frozenset({START, RESUME})
 ENDS = frozenset({FINISH, STOP, FAIL})
+LAST_STEP = 2**53
+"""Beyond this no number of a step is believed: floats, which charts are made of, cannot tell them apart."""
 _OWN = ("time", "step", "kind", "text")
 
 
@@ -35,16 +39,19 @@ def encode_event(event: Event) -> str:
     content: dict[str, object] = {"time": f"{moment}Z", "step": event.step, "kind": event.kind}
     if event.text:
         content["text"] = event.text
-    return json.dumps(content | dict(event.fields), separators=(",", ":"), default=str)
+    return json_text(content | dict(event.fields), default=str)
 
 
 def decode_event(line: str | bytes) -> Event | None:
     """The event of a line; None for one that is none, such as a line that a damaged disk left."""
     try:
         content = json.loads(line)
+        if not 0 <= (step := int(content["step"])) <= LAST_STEP:
+            return None
+        moment = datetime.fromisoformat(content["time"])
         return Event(
-            time=datetime.fromisoformat(content["time"]),
-            step=int(content["step"]),
+            time=moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC),
+            step=step,
             kind=str(content["kind"]),
             text=str(content.get("text", "")),
             fields={name: value for name, value in content.items() if name not in _OWN},

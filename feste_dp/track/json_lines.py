@@ -5,10 +5,10 @@ step that the run goes on from, and what came before for later steps no longer c
 """
 
 import json
-import math
 from collections.abc import Mapping
 
 from feste_dp.files.growing import LineFile
+from feste_dp.json_text import json_text
 from feste_dp.track.events import Event, encode_event
 from feste_dp.track.tracker import RunFacts, Tracker
 
@@ -25,8 +25,7 @@ class JsonLines(Tracker):
         self._write({"type": "start", "run": run.name, "step": run.first_step, "config": dict(run.config)})
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._write({"type": "scalars", "step": step, **finite})
+        self._write({"type": "scalars", "step": step, **values})
 
     def text(self, step: int, tag: str, text: str) -> None:
         self._write({"type": "text", "step": step, "tag": tag, "text": text})
@@ -38,4 +37,4 @@ class JsonLines(Tracker):
         self._file.close()
 
     def _write(self, content: Mapping[str, object]) -> None:
-        self._file.append(json.dumps(content, separators=(",", ":"), allow_nan=False))
+        self._file.append(json_text(content))

@@ -17,6 +17,7 @@ from feste_dp.errors import UsageError
 from feste_dp.files.growing import append_whole, open_growing
 from feste_dp.files.reading import read_plain
 from feste_dp.files.writing import write_whole
+from feste_dp.track.events import LAST_STEP
 
 COLUMNS = (
     "step",
@@ -297,8 +298,11 @@ def _split(record: bytes) -> list[str]:
 
 def _decode_row(fields: list[str]) -> MetricsRow:
     named = dict(zip(COLUMNS, fields, strict=True))
+    step = int(named["step"])
+    if not 0 <= step <= LAST_STEP:
+        raise ValueError("the number of a step that cannot be")
     return MetricsRow(
-        step=int(named["step"]),
+        step=step,
         elapsed_seconds=float(named["elapsed_seconds"]),
         learning_rate=float(named["learning_rate"]),
         train_loss=float(named["train_loss"]),

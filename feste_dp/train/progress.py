@@ -41,7 +41,9 @@ def printable(text: str) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """42s, 3m12s, 1h05m or 2d03h."""
+    """42s, 3m12s, 1h05m or 2d03h; ? for what is no time."""
+    if not math.isfinite(seconds):
+        return "?"
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole}s"

@@ -15,7 +15,7 @@ from feste_dp.data.order import Spacing
 from feste_dp.data.preparation import prepare_for_run
 from feste_dp.data.tokenizer import ByteTokenizer
 from feste_dp.data.tokens import TokenData, open_token_data
-from feste_dp.errors import UsageError
+from feste_dp.errors import RunError, UsageError
 from feste_dp.model.parameters import view_params
 from feste_dp.model.sampling import Sampler
 from feste_dp.runtime.coordinator import Coordinator
@@ -117,6 +117,7 @@ def evaluate_model(model: TrainedModel, data: TokenData, workers: int | None) ->
     """Loss over the whole validation part of the data, which `evaluation_data` gives.
 
     The text is cut into sequences of block_size; what is left over, less than a shard's worth, is not read.
+    Raises RunError where the loss is no finite number.
     """
     config = model.config
     per_unit, block = config.train.sequences_per_shard, config.model.block_size
@@ -131,6 +132,11 @@ def evaluate_model(model: TrainedModel, data: TokenData, workers: int | None) ->
         coordinator.arena.params[:] = model.snapshot.params
         coordinator.start()
         loss = coordinator.validation_loss(model.manifest.step, sequences, Spacing(block, gaps=1))
+    if not math.isfinite(loss):
+        raise RunError(
+            f"the loss of {model.path.name} on this text is {loss}: its weights are of no use; "
+            "take another --checkpoint"
+        )
     bits_per_byte = loss / math.log(2) * len(data.val) / max(1, data.val_bytes)
     return Evaluation(model.manifest.step, loss, perplexity(loss), bits_per_byte, sequences * block)
 

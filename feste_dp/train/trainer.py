@@ -26,7 +26,7 @@ from feste_dp.data.tokenizer import ByteTokenizer
 from feste_dp.data.tokens import TokenData
 from feste_dp.errors import RunError, UsageError
 from feste_dp.model.parameters import layout, view_params
-from feste_dp.model.sampling import Sampler
+from feste_dp.model.sampling import NonFiniteLogitsError, Sampler
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.train.early_stop import EarlyStop
 from feste_dp.train.held_run import HeldRun
@@ -313,6 +313,14 @@ class Trainer:
             return ""
 
     def _draw_sample(self) -> str:
+        """Text of the model; empty, and said, where it can write none."""
+        try:
+            return self._text_of_model()
+        except NonFiniteLogitsError as error:
+            self._observers.warn(f"no sample at step {self._step}: {error}")
+            return ""
+
+    def _text_of_model(self) -> str:
         self._coordinator.faults.at("sample", self._step)
         sample = self._config.sample
         prompt = self._tokenizer.encode(sample.prompt).tolist()

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 from feste_dp.cli.commands import cli
-from feste_dp.cli.replay import _lines, _without_nan
+from feste_dp.cli.replay import _lines
 from feste_dp.train.metrics import read_metrics
 from feste_dp.train.replay import Replay
 from feste_dp.train.step_facts import SequenceFacts, TensorFacts
@@ -94,13 +94,6 @@ def test_a_difference_on_the_way_is_named() -> None:
         a_replay([sequence(3, 4.0)], recorded_loss=4.0, recorded_grad_norm=1.0, first_difference=4)
     )
     assert "NOT the run's: step 4 on the way differs from metrics.csv" in lines[1]
-
-
-def test_numbers_that_json_lacks_become_text() -> None:
-    assert _without_nan({"a": [math.nan, -math.inf, 1.5], "b": None}) == {
-        "a": ["nan", "-inf", 1.5],
-        "b": None,
-    }
 
 
 def test_replay_is_among_the_commands() -> None:

@@ -8,7 +8,7 @@ from feste_dp.config.schema import ModelConfig
 from feste_dp.kernels.philox import STREAM_SAMPLE, uniform
 from feste_dp.model.gpt2 import forward
 from feste_dp.model.parameters import initial_params, view_params
-from feste_dp.model.sampling import Sampler, choose
+from feste_dp.model.sampling import NonFiniteLogitsError, Sampler, choose
 from feste_dp.model.workspace import make_activations, make_scratch
 
 CFG = ModelConfig(
@@ -104,6 +104,15 @@ def test_drawing_is_a_pure_function_of_weights_and_arguments(sampler, weights):
     others = [drawn(sampler, **change) for change in ({"seed": 6}, {"step": 8}, {"temperature": 2.0})]
     assert all(other != first for other in others)
     assert len(first) == 40 and all(0 <= token < CFG.vocab_size for token in first)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("temperature", [0, 1.0])
+def test_nothing_is_drawn_from_scores_that_are_no_numbers(weights, bad, temperature):
+    spoiled = weights.copy()
+    view_params(spoiled, CFG).ln_f_b[0] = bad
+    with pytest.raises(NonFiniteLogitsError, match="cannot write token 1: its scores"):
+        next(Sampler(CFG, view_params(spoiled, CFG)).draw([1, 2], 5, temperature=temperature, seed=1))
 
 
 def test_fewer_tokens_are_the_first_of_more(sampler):

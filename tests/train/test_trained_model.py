@@ -1,9 +1,11 @@
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from feste_dp.data.tokens import open_token_data
-from feste_dp.errors import UsageError
+from feste_dp.errors import RunError, UsageError
 from feste_dp.train.metrics import read_metrics
 from feste_dp.train.trained_model import evaluate_model, evaluation_data, load_trained_model, write_text
 
@@ -42,6 +44,15 @@ def test_the_pieces_of_a_text_are_the_same_each_time_and_follow_the_seed(model):
 def test_an_empty_prompt_is_refused(model):
     with pytest.raises(UsageError, match="--prompt is empty"):
         list(write_text(model, "", 5, temperature=1.0, top_k=None, seed=1))
+
+
+def test_a_model_of_no_use_neither_writes_nor_is_measured(model, runs):
+    params = np.full_like(model.snapshot.params, 1e30)  # finite, but what is computed with them is not
+    useless = replace(model, snapshot=replace(model.snapshot, params=params))
+    with pytest.raises(RunError, match="cannot write token 1"):
+        next(write_text(useless, "KING.", 5, temperature=0.0, top_k=None, seed=1))
+    with pytest.raises(RunError, match=r"the loss of step-.* on this text is nan"):
+        evaluate_model(useless, evaluation_data(model, None, runs.cache), 1)
 
 
 def test_the_loss_over_all_held_out_text_does_not_depend_on_the_worker_count(model, runs, straight):

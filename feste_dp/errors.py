@@ -14,5 +14,6 @@ class RunError(Exception):
 
 
 def on_one_line(error: BaseException) -> str:
-    """What an exception of a library says, short and on one line; its type where it says nothing."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    """What an exception of a library says, short, on one printable line; its type where it is silent."""
+    said = " ".join(str(error).split())[:200] or type(error).__name__
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in said)

@@ -118,7 +118,7 @@ def step_report(
 ) -> StepReport:
     """`times` are those after the warm-up, `losses` those of all steps."""
     tokens, flops = config.tokens_per_step, flops_per_token(config.model)
-    tokens_per_second = spread([tokens / step.total for step in times])
+    tokens_per_second = spread([tokens / max(step.total, 1e-9) for step in times])
     phases = phase_means_ms(times)
     gflops = tokens_per_second.median * flops / cores / 1e9
     peak = yardsticks.peak_flops_per_second / 1e9
@@ -155,5 +155,5 @@ def step_report(
 
 
 def _bandwidth(moved: int, milliseconds: float, triad_bytes_per_second: float) -> Bandwidth:
-    reached = moved / milliseconds / 1e6
+    reached = moved / max(milliseconds, 1e-6) / 1e6  # a clock that is too coarse
     return Bandwidth(moved, reached, triad_bytes_per_second / 1e9, reached * 1e9 / triad_bytes_per_second)

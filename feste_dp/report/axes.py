@@ -4,6 +4,11 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+LARGEST, SMALLEST = 8e307, 1e-290
+"""Ends of what is drawn to scale: the length of an axis, and a hundredth of it, must be floats as well."""
+_SMALLEST_POWER = 1e-270
+_FAR = 100.0
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -14,10 +19,13 @@ class Axis:
     is_log: bool = False
 
     def share(self, value: float) -> float:
-        """Where a value lies: 0 at the low end, 1 at the high end."""
+        """Where a value lies: 0 at the low end, 1 at the high end; what lies far outside, not much more."""
+        if self.is_log and value <= 0:
+            return -_FAR
         low, high, value = (map(math.log, (self.low, self.high, value)) if self.is_log else
                             (self.low, self.high, value))  # fmt: skip
-        return (value - low) / (high - low)
+        share = (value - low) / (high - low) if high > low else 0.5
+        return min(max(share, -_FAR), _FAR)
 
 
 def make_axis(values: Iterable[float], *, is_log: bool = False, from_zero: bool = False) -> Axis:
@@ -25,14 +33,15 @@ def make_axis(values: Iterable[float], *, is_log: bool = False, from_zero: bool 
     held = [value for value in values if math.isfinite(value) and (value > 0 or not is_log)]
     if not held:
         return Axis(1.0, 10.0, True) if is_log else Axis(0.0, 1.0)
-    low, high = min(held), max(held)
+    low, high = (_drawn(end, is_log) for end in (min(held), max(held)))
     if is_log:
-        room = (high / low) ** 0.04 if high > low else 1.5
+        room = math.exp(0.04 * (math.log(high) - math.log(low))) if high > low else 1.5
         return Axis(low / room, high * room, True)
     if from_zero:
         low, high = min(low, 0.0), max(high, 0.0)
-    if high <= low:
-        room = abs(high) * 0.1 or 1.0
+    if high - low <= SMALLEST:
+        room = max(abs(high), abs(low)) * 0.1
+        room = room if room > SMALLEST else 1.0
         return Axis(low if from_zero and low == 0 else low - room, high + room)
     room = (high - low) * 0.05
     return Axis(low if from_zero and low == 0 else low - room, high + room)
@@ -40,9 +49,16 @@ def make_axis(values: Iterable[float], *, is_log: bool = False, from_zero: bool 
 
 def exact_axis(low: float, high: float, *, is_log: bool = False) -> Axis:
     """An axis that ends where the values end."""
-    if high > low:
+    low, high = _drawn(low, is_log), _drawn(high, is_log)
+    if high > low and (is_log or high - low > SMALLEST):
         return Axis(low, high, is_log)
-    return Axis(low / 1.5, high * 1.5, True) if is_log else Axis(low - 0.5, high + 0.5)
+    room = max(0.5, abs(low) * 1e-12)
+    return Axis(low / 1.5, high * 1.5, True) if is_log else Axis(low - room, high + room)
+
+
+def _drawn(end: float, is_log: bool) -> float:
+    """An end of an axis, within what can be drawn to scale."""
+    return min(max(end, _SMALLEST_POWER), 1 / _SMALLEST_POWER) if is_log else min(max(end, -LARGEST), LARGEST)
 
 
 def ticks(axis: Axis, wanted: int = 5) -> list[float]:
@@ -58,7 +74,7 @@ def ticks(axis: Axis, wanted: int = 5) -> list[float]:
 
 
 def _log_ticks(axis: Axis, wanted: int) -> list[float]:
-    decades = range(math.floor(math.log10(axis.low)), math.ceil(math.log10(axis.high)) + 1)
+    decades = range(math.floor(math.log10(axis.low)), min(math.ceil(math.log10(axis.high)), 307) + 1)
     for leads in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
         found = [lead * 10.0**power for power in decades for lead in leads]
         found = [value for value in found if axis.low <= value <= axis.high]

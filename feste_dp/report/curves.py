@@ -239,7 +239,10 @@ def _number(mapping: object, key: str) -> float | None:
 
 
 def _numbers(value: object) -> list[float]:
-    return [float(each) for each in value if isinstance(each, int | float)] if isinstance(value, list) else []
+    """As _number, of a list; what is none stands as 0, so that each worker keeps its place."""
+    if not isinstance(value, list):
+        return []
+    return [float(each) if isinstance(each, int | float) and math.isfinite(each) else 0.0 for each in value]
 
 
 def _key(name: str, run: RunData, of_runs: int) -> str:

@@ -10,7 +10,7 @@ from feste_dp.config.dumping import flat_values
 from feste_dp.config.loading import load_config
 from feste_dp.config.schema import Config
 from feste_dp.data.tokenizer import BYTE_TOKENS, load_tokenizer
-from feste_dp.errors import UsageError
+from feste_dp.errors import UsageError, on_one_line
 from feste_dp.report.following import Following
 from feste_dp.report.status import Status, status_of
 from feste_dp.track.events import BEGINNINGS, TIMES, Event, decode_event
@@ -87,7 +87,7 @@ class RunReader:
             self._events.update()
             self._metrics.update()
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
+            reason = error.strerror if isinstance(error, OSError) else on_one_line(error)
             raise UsageError(f"{self.path}: metrics.csv or events.jsonl cannot be read: {reason}") from error
         if self._tokenizer is None:
             self._tokenizer = _tokenizer_facts(self._run.tokenizer)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -11,6 +11,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from feste_dp.output import Output
+from feste_dp.report.axes import exact_axis
 from feste_dp.report.curves import loss_sparkline
 from feste_dp.report.run_data import RunData, RunReader
 from feste_dp.report.run_sections import ROUTINE, figures
@@ -25,13 +27,22 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 _STATE_STYLES = {"running": "cyan", "finished": "green", "stopped": "yellow", "failed": "red", "lost": "red"}
 _PHASE_STYLES = dict(zip(PHASES, ("blue", "red", "green", "yellow", "magenta"), strict=True))
 _SHOWN_EVENTS, _SHOWN_WORKERS, _SAMPLE_LINES = 6, 16, 8
+_LEAST_SPARKLINE = 8
+_MOST_MS = 1e12
 
 
 def watch_run(path: Path, out: TextIO, is_terminal: bool, sleep: Callable[[float], None] = time.sleep) -> int:
     """Show the run until it ends; returns the exit status. Raises UsageError where there is no run."""
     reader = RunReader(path)
     if is_terminal:
-        return _watch_live(reader, Console(file=out, markup=False, emoji=False, highlight=False), sleep)
+        output = Output(out)  # what its encoding lacks is escaped: rich would raise
+        console = Console(
+            file=cast(TextIO, output), force_terminal=True, markup=False, emoji=False, highlight=False
+        )
+        try:
+            return _watch_live(reader, console, sleep)
+        finally:
+            output.drain()
     return _watch_plainly(reader, out, sleep)
 
 
@@ -90,6 +101,7 @@ def view(run: RunData, width: int = 100) -> RenderableType:
 
 
 def _bar(run: RunData, width: int) -> Text:
+    width = max(width, 0)
     full = round(width * min(1.0, run.last_step / run.config.train.steps))
     return Text.assemble(("━" * full, "cyan"), ("─" * (width - full), "dim"))
 
@@ -106,12 +118,14 @@ def _figures(run: RunData) -> Table:
 
 
 def _sparkline(run: RunData, width: int) -> str:
-    values = [y for _, y in loss_sparkline(run, max(width, 8))]
+    if width < _LEAST_SPARKLINE:
+        return ""
+    values = [y for _, y in loss_sparkline(run, width)]
     if len(values) < 2:
         return ""
     values = [values[index * len(values) // width] for index in range(min(width, len(values)))]
-    low, high = min(values), max(values)
-    return "".join(_BLOCKS[round((value - low) / ((high - low) or 1.0) * 7)] for value in values)
+    axis = exact_axis(min(values), max(values))
+    return "".join(_BLOCKS[round(min(max(axis.share(value), 0.0), 1.0) * 7)] for value in values)
 
 
 def _phases(times: Event, width: int) -> Text:
@@ -121,7 +135,7 @@ def _phases(times: Event, width: int) -> Text:
     total = sum(numbers.values())
     if total <= 0:
         return Text("")
-    line = Text()
+    width, line = max(width, 0), Text()
     passed = 0.0
     for phase, number in numbers.items():
         first, passed = round(width * passed / total), passed + number
@@ -147,4 +161,6 @@ def _event_line(event: Event) -> str:
 
 
 def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
+    """Milliseconds out of what a line of events.jsonl holds; 0 for what cannot be any."""
+    is_time = isinstance(value, int | float) and 0 <= value <= _MOST_MS
+    return float(value) if is_time else 0.0  # type: ignore[arg-type]

@@ -11,12 +11,14 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from feste_dp.errors import UsageError
+from feste_dp.errors import UsageError, on_one_line
 from feste_dp.files.reading import read_plain
 from feste_dp.json_text import json_text
+from feste_dp.train.step import PHASES
 
 FORMAT = 1
 FILE_NAME = "scaling.json"
+_MOST_WORKERS, _LARGEST = 2**20, 1e18
 MAX_BYTES = 2**25  # ours have some 100 KiB
 
 Kind = Literal["strong", "weak"]
@@ -224,21 +226,50 @@ def study_to_json(study: Study) -> str:
 def study_from_json(text: str, name: str = FILE_NAME) -> Study:
     """Raises UsageError that names the first thing that is not as it should be."""
     try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"{name}: not JSON: {error}") from None
+        content = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{name}: not JSON: {on_one_line(error)}") from None
     found = content.get("format") if isinstance(content, dict) else None
     if found != FORMAT:
         raise UsageError(
-            f"{name}: not a scaling study of format {FORMAT} (format: {str(found)[:40]}): "
+            f"{name}: not a scaling study of format {FORMAT} (format: {ascii(str(found)[:40])[1:-1]}): "
             "make it anew with feste-dp scale"
         )
     try:
-        return _ADAPTER.validate_python(content)
+        study = _ADAPTER.validate_python(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        where = ascii(".".join(map(str, first["loc"])))[1:-1][:200]
         raise UsageError(f"{name}: {where}: {first['msg']}: make it anew with feste-dp scale") from None
+    if problem := _problem(study):
+        raise UsageError(f"{name}: {problem}: make it anew with feste-dp scale")
+    return study
+
+
+def _problem(study: Study) -> str | None:
+    """What no measurement gives, though it has the right form."""
+    workers = [count.workers for count in study.counts]
+    workers += [point.workers for fit in study.fits for point in fit.curve]
+    if any(not 1 <= count <= _MOST_WORKERS for count in workers):
+        return "counts: a number of workers that cannot be"
+    if any(set(PHASES) - set(count.phases_ms) for count in study.counts):
+        return "counts: phases_ms lacks a phase"
+    if any(count.peak_gflops_per_second_per_core <= 0 for count in study.counts):
+        return "counts: a peak of nothing"
+    return None if _is_measurable(asdict(study)) else "a figure that cannot be"
+
+
+def _is_measurable(value: object) -> bool:
+    """Whether all numbers in it are of a size that a figure may have."""
+    if isinstance(value, dict):
+        return all(map(_is_measurable, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_measurable, value))
+    return not isinstance(value, int | float) or abs(value) <= _LARGEST
+
+
+def _no_number(constant: str) -> float:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def read_study(path: Path) -> Study:

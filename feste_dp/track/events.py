@@ -45,7 +45,7 @@ def encode_event(event: Event) -> str:
 def decode_event(line: str | bytes) -> Event | None:
     """The event of a line; None for one that is none, such as a line that a damaged disk left."""
     try:
-        content = json.loads(line)
+        content = json.loads(line, parse_int=_whole)
         if not 0 <= (step := int(content["step"])) <= LAST_STEP:
             return None
         moment = datetime.fromisoformat(content["time"])
@@ -58,3 +58,9 @@ def decode_event(line: str | bytes) -> Event | None:
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
+
+
+def _whole(digits: str) -> int | float:
+    """A whole number that floats can hold as well; others as JSON's other readers have them, as floats."""
+    number = float(digits)
+    return int(digits) if abs(number) <= LAST_STEP else number

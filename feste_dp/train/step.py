@@ -5,7 +5,6 @@ of processes and messages (the coordinator's).
 """
 
 import contextlib
-import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -48,7 +47,7 @@ class StepTimes:
     def compute(self) -> float:
         """Mean of the compute times of the workers that had any."""
         worked = [seconds for seconds in self.worker_compute if seconds > 0]
-        return math.fsum(worked) / len(worked) if worked else 0.0
+        return sum(worked) / len(worked) if worked else 0.0
 
     @property
     def wait(self) -> float:

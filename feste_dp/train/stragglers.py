@@ -4,7 +4,6 @@ Workers may hold different numbers of shards, so seconds a shard are compared, e
 of the others. A worker alone is compared with nobody.
 """
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -112,7 +111,7 @@ class Stragglers:
         means = []
         for worker in range(width):
             times = [step[worker] for step in self._recent if worker < len(step)]
-            means.append(f"{worker}: {1000 * math.fsum(times) / len(times):.3g}")
+            means.append(f"{worker}: {1000 * sum(times) / len(times):.3g}")
         line = f"compute, ms a step over {len(self._recent)} steps, by worker: {', '.join(means)}"
         self._recent.clear()
         return line

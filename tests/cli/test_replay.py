@@ -20,7 +20,7 @@ def test_replay_shows_tensors_sequences_and_text_and_that_the_numbers_are_the_ru
     lines = result.out.splitlines()
     assert lines[0] == "step 7, computed again from the checkpoint of step 6"
     assert lines[1].endswith(": both as in metrics.csv, to the last digit")
-    names = [line.split()[0] for line in lines if line]
+    names = [line.split()[0] for line in lines if line.strip()]
     assert {"wte", "attn_qkv_w", "ln_f_b"} < set(names)
     assert [str(number) for number in range(8)] == [name for name in names if name.isdigit()]
     assert any(line.startswith("sequence ") and "up to its hardest token" in line for line in lines)

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tests.fuzz.run_targets import make_run_targets
 from tests.fuzz.targets import Target, make_targets
 
 SEEDS = Path(__file__).with_name("seeds")
@@ -37,6 +38,10 @@ class Outcome:
     memory_bytes: int
     """What the process took beyond what it had after the first WARM_UP inputs."""
     finding: str
+
+
+def all_targets(folder: Path) -> list[Target]:
+    return [*make_targets(folder), *make_run_targets(folder / "seen")]
 
 
 class Hang(BaseException):
@@ -108,7 +113,7 @@ def _peak_bytes() -> int:
 
 
 def _child(folder: Path, names: str, first: int, count: int) -> None:
-    targets = {target.name: target for target in make_targets(folder)}
+    targets = {target.name: target for target in all_targets(folder)}
     for name in names.split(","):
         outcome = run_inputs(targets[name], folder, first, count)
         print(json.dumps([name, asdict(outcome)]), flush=True)
@@ -129,7 +134,7 @@ def main() -> int:
     total, failed, started = 0, False, time.perf_counter()
     print(f"{'target':28} {'inputs':>8} {'seconds':>8} {'slowest':>9} {'memory':>9}")
     with tempfile.TemporaryDirectory() as folder:
-        targets = make_targets(Path(folder))
+        targets = all_targets(Path(folder))
     for target in targets:
         if arguments.target in (None, target.name):
             count = int(target.count * arguments.share)

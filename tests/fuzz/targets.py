@@ -62,7 +62,7 @@ def make_targets(folder: Path) -> list[Target]:
     ]
 
 
-def _one_line(error: Exception) -> None:
+def one_line(error: Exception) -> None:
     assert str(error).isprintable(), f"not one printable line: {error!r}"
     assert len(str(error)) < 2000, f"a line of {len(str(error))} characters"
 
@@ -74,7 +74,7 @@ def _frame_targets() -> list[Target]:
         try:
             message = m.decode(data)
         except m.ProtocolError as error:
-            _one_line(error)
+            one_line(error)
         else:
             assert repr(m.decode(m.encode(message))) == repr(message)
 
@@ -105,7 +105,7 @@ def _checkpoint_targets(folder: Path) -> list[Target]:
         try:
             decode_manifest(data)
         except UsageError as error:
-            _one_line(error)
+            one_line(error)
         else:
             assert data == manifest
 
@@ -113,7 +113,7 @@ def _checkpoint_targets(folder: Path) -> list[Target]:
         try:
             found = decode_manifest(_seal(data))
         except UsageError as error:
-            _one_line(error)
+            one_line(error)
         else:
             assert [file.name for file in found.files] == [
                 f"shard-{i:02d}-of-{len(found.files):02d}.safetensors" for i in range(len(found.files))
@@ -129,7 +129,7 @@ def _checkpoint_targets(folder: Path) -> list[Target]:
         try:
             check_shard_header(data, 32, "shard")
         except UsageError as error:
-            _one_line(error)
+            one_line(error)
         else:
             assert json.loads(data[8:])["params"] == json.loads(encode_shard_header(32)[8:])["params"]
 
@@ -151,7 +151,7 @@ def _checkpoint_targets(folder: Path) -> list[Target]:
             problems = verify_checkpoint(path)
             found = load_checkpoint(path)
         except UsageError as error:
-            _one_line(error)
+            one_line(error)
             assert problems and name in str(error)
         else:
             assert content == original and not problems
@@ -185,7 +185,7 @@ def _token_targets(folder: Path) -> list[Target]:
         try:
             found = open_token_data(folder)
         except UsageError as error:
-            _one_line(error)
+            one_line(error)
         else:
             assert len(found.train) + len(found.val) == 2 * len(ids)
 
@@ -194,7 +194,7 @@ def _token_targets(folder: Path) -> list[Target]:
         try:
             found = load_tokenizer(folder / "other.json")
         except UsageError as error:
-            _one_line(error)
+            one_line(error)
         else:
             encoded = found.encode(TEXT)
             assert found.decode(encoded) == TEXT and int(encoded.max()) < found.vocab_size
@@ -206,7 +206,7 @@ def _token_targets(folder: Path) -> list[Target]:
         try:
             found = open_token_data(folder, verify=True)
         except UsageError as error:
-            _one_line(error)
+            one_line(error)
         else:
             assert max(int(found.train.max()), int(found.val.max())) < 262
         finally:
@@ -233,7 +233,7 @@ def _config_targets(path: Path) -> list[Target]:
         try:
             config = read()
         except UsageError as error:
-            _one_line(error)
+            one_line(error)
         else:
             assert config_from_text(dump_config(config), "again") == config
 
@@ -268,7 +268,7 @@ def _metrics_targets(path: Path) -> list[Target]:
         try:
             found = read_metrics(path)
         except UsageError as error:
-            _one_line(error)
+            one_line(error)
         else:
             kept = truncate_after(path, 2)
             assert all(row.step <= 2 for row in kept) and repr(read_metrics(path)) == repr(kept)

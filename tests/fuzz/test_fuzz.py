@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz.runner import SEEDS, run_targets
-from tests.fuzz.targets import Target, make_targets
+from tests.fuzz.runner import SEEDS, all_targets, run_targets
+from tests.fuzz.targets import Target
 
 FEW = 300
 JSON_TARGETS = ("manifest with a right hash", "shard header", "token meta", "tokenizer")
@@ -24,7 +24,7 @@ values = st.recursive(
 
 @pytest.fixture(scope="module")
 def targets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Target]:
-    return {target.name: target for target in make_targets(tmp_path_factory.mktemp("fuzz"))}
+    return {target.name: target for target in all_targets(tmp_path_factory.mktemp("fuzz"))}
 
 
 NAMES = (
@@ -44,8 +44,20 @@ NAMES = (
 )
 
 
+RUN_NAMES = (
+    "run metrics.csv",
+    "run events.jsonl",
+    "run config.yaml",
+    "run tokenizer.json",
+    "run log.txt",
+    "run manifest.json",
+    "run scaling.json",
+)
+FEW_RUNS = 4
+
+
 def test_the_names_are_those_of_all_targets(targets: dict[str, Target]) -> None:
-    assert tuple(targets) == NAMES
+    assert tuple(targets) == NAMES + RUN_NAMES
     assert sum(target.count for target in targets.values()) >= 100_000
 
 
@@ -55,8 +67,14 @@ def test_a_few_mutated_inputs_do_no_harm() -> None:
     assert all(outcome.inputs == FEW for outcome in outcomes.values())
 
 
+def test_a_few_mutated_runs_are_shown_or_refused_in_a_line() -> None:
+    outcomes = run_targets(RUN_NAMES, 0, FEW_RUNS)
+    assert {name: outcome.finding for name, outcome in outcomes.items()} == dict.fromkeys(RUN_NAMES, "")
+    assert all(outcome.inputs == FEW_RUNS for outcome in outcomes.values())
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES + RUN_NAMES)
 def test_all_mutated_inputs_do_no_harm(name: str, targets: dict[str, Target]) -> None:
     outcome = run_targets([name], 0, targets[name].count)[name]
     assert outcome.finding == "" and outcome.inputs == targets[name].count

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from feste_dp.report.axes import Axis, exact, exact_axis, make_axis, short, ticks
 
+DEGENERATE = [0.0, -0.0, math.nan, math.inf, -math.inf, 1e308, -1e308, 1.7e308, 5e-324, 1e-310, 1.0, 2.0**53]
 sizes = st.floats(1e-12, 1e12)
 
 
@@ -23,6 +24,19 @@ def test_every_value_lies_on_its_axis(values: list[float], from_zero: bool) -> N
 def test_every_value_lies_on_its_logarithmic_axis(values: list[float]) -> None:
     axis = make_axis(values, is_log=True)
     assert all(-1e-9 <= axis.share(value) <= 1 + 1e-9 for value in values)
+
+
+@given(values=st.lists(st.sampled_from(DEGENERATE) | st.floats(), max_size=5), is_log=st.booleans())
+def test_no_numbers_are_a_fault(values: list[float], is_log: bool) -> None:
+    held = [value for value in values if math.isfinite(value) and (value > 0 or not is_log)]
+    axes = [make_axis(values, is_log=is_log), make_axis(held, is_log=is_log, from_zero=True)]
+    axes += [exact_axis(min(held), max(held), is_log=is_log)] if held else []
+    for axis in axes:
+        assert math.isfinite(axis.high - axis.low)
+        assert len(ticks(axis)) <= 20
+        assert all(math.isfinite(axis.share(value)) for value in held)
+    for value in values:
+        assert short(value) and exact(value)
 
 
 @given(low=st.floats(-1e6, 1e6), span=st.floats(1, 1e9))

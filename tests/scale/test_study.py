@@ -14,9 +14,28 @@ def test_a_study_comes_back_from_its_json_as_it_was():
     assert study_from_json(study_to_json(study)) == study
 
 
-def test_a_number_that_is_none_is_not_written():
-    with pytest.raises(ValueError, match="JSON"):
-        study_to_json(replace(made_up_study(), flops_per_token=float("nan")))
+def test_a_number_that_is_none_is_null_and_named_by_the_reader():
+    text = study_to_json(replace(made_up_study(), flops_per_token=float("nan")))
+    assert json.loads(text)["flops_per_token"] is None
+    with pytest.raises(UsageError, match="flops_per_token"):
+        study_from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda content: content.update(steps=10**19), "a figure that cannot be"),
+        (lambda content: content["counts"][0].update(workers=0), "a number of workers that cannot be"),
+        (lambda content: content["counts"][0]["phases_ms"].pop("compute"), "phases_ms lacks a phase"),
+        (lambda content: content["counts"][0].update(peak_gflops_per_second_per_core=0), "a peak of nothing"),
+        (lambda content: content.update(flops_per_token=float("inf")), "Infinity is no JSON"),
+    ],
+)
+def test_what_no_measurement_gives_is_refused(change, words):
+    content = json.loads(study_to_json(made_up_study()))
+    change(content)
+    with pytest.raises(UsageError, match=words):
+        study_from_json(json.dumps(content))
 
 
 @pytest.mark.parametrize(

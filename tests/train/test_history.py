@@ -137,7 +137,9 @@ def test_a_file_that_cannot_be_opened_is_one_warning(tmp_path: Path) -> None:
         history.open(facts(tmp_path))
         history.event(0, "start")
         history.times(1, times(0.1, 0.01))
-    assert warnings == ["events.jsonl not written: Is a directory; the report will lack some events"]
+    assert warnings == [
+        "events.jsonl not written: it is a directory, not a regular file; the report will lack some events"
+    ]
 
 
 def test_a_full_disk_is_one_warning_however_often_it_fails(make, monkeypatch: pytest.MonkeyPatch) -> None:

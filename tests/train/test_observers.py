@@ -80,7 +80,7 @@ def test_all_observers_may_be_broken_at_once() -> None:
 
 def test_a_request_to_stop_passes() -> None:
     with pytest.raises(Abandoned), Observing()("anything"):
-        raise Abandoned
+        raise Abandoned(lambda: None)
 
 
 def test_a_notice_that_cannot_be_told_does_not_end_the_step_it_comes_in() -> None:

@@ -1,4 +1,8 @@
+import math
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from feste_dp.train.stragglers import RECOVERED_FACTOR, SLOW_FACTOR, Stragglers
 
@@ -104,3 +108,14 @@ def test_workers_may_come_and_go_between_two_reports():
     stragglers.add([0.01], [4])
     stragglers.add([0.03, 0.02], [2, 2])
     assert stragglers.report() == "compute, ms a step over 2 steps, by worker: 0: 20, 1: 20"
+
+
+degenerate = st.sampled_from([0.0, -0.0, 0.2, math.nan, math.inf, 1e308, 5e-324, -1.0]) | st.floats()
+
+
+@given(st.lists(st.lists(degenerate, min_size=3, max_size=3), min_size=1, max_size=12))
+def test_no_times_are_a_fault(steps):
+    stragglers = Stragglers(steps_to_tell=2, seconds_to_tell=0, report_every=4)
+    for seconds in steps:
+        stragglers.add(seconds, [1, 0, 2])
+        stragglers.report()

@@ -5,6 +5,7 @@ copied by what follows links it is a folder, which says itself what it copies; b
 missing, and the manifests say what it was. All of them are read, and the next pointer takes their place.
 """
 
+import contextlib
 import re
 import stat
 from pathlib import Path
@@ -35,9 +36,13 @@ def point(checkpoints_dir: Path, name: str, checkpoint: Path, filesystem: Filesy
             except OSError:
                 temporary.unlink(missing_ok=True)
                 _write_name(fs, temporary, checkpoint.name)
-            if _is_copy(place):
-                fs.rename(place, unique_path(checkpoints_dir, TRASH, name))  # which goes with the next save
+            copy = unique_path(checkpoints_dir, TRASH, name) if _is_copy(place) else None
+            if copy is not None:
+                fs.rename(place, copy)
             fs.rename(temporary, place)
+            if copy is not None:
+                with contextlib.suppress(OSError):  # what cannot be removed now goes with the next save
+                    fs.remove(copy)
         except OSError:
             temporary.unlink(missing_ok=True)
             raise

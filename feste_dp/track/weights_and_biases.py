@@ -6,12 +6,15 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
+from feste_dp.files.reading import read_plain
+from feste_dp.files.writing import write_whole
 from feste_dp.track.events import Event
 from feste_dp.track.tracker import RunFacts, Tracker
 
 DIRECTORY = "wandb"
 PROJECT = "feste-dp"
 _ID_FILE = "feste-dp-id"
+_ID_BYTES = 100
 
 
 class WeightsAndBiases(Tracker):
@@ -66,10 +69,10 @@ def _id_of(directory: Path) -> str:
     """The id that this run has with wandb, made at its first start."""
     path = directory / _ID_FILE
     try:
-        known = path.read_text().strip()
+        known = read_plain(path, _ID_BYTES).decode().strip()
     except FileNotFoundError:
         known = ""
     if not known:
         known = secrets.token_hex(4)
-        path.write_text(f"{known}\n")
+        write_whole(path, f"{known}\n".encode())
     return known

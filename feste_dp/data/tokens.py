@@ -6,6 +6,7 @@ vocabulary above 65536. meta.json says how many of each, and the SHA-256 of both
 
 import hashlib
 import json
+import mmap
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from feste_dp.data.tokenizer import MAX_TOKENIZER_BYTES, ByteTokenizer, load_tokenizer
 from feste_dp.errors import UsageError
+from feste_dp.files.reading import open_plain
 from feste_dp.limits import JSON_MARKS, too_many_marks
 
 FORMAT_VERSION = 1
@@ -115,6 +117,10 @@ def open_token_data(directory: Path, verify: bool = False) -> TokenData:
             _verify(directory, meta, tokens)
     except OSError as error:
         raise UsageError(f"token data in {directory} cannot be read: {error.strerror}") from error
+    return _token_data(directory, meta, tokens)
+
+
+def _token_data(directory: Path, meta: TokenMeta, tokens: npt.NDArray[Any]) -> TokenData:
     return TokenData(
         directory=directory,
         train=tokens[: meta.train.tokens],
@@ -125,6 +131,31 @@ def open_token_data(directory: Path, verify: bool = False) -> TokenData:
         train_bytes=meta.train.bytes,
         val_bytes=meta.val.bytes,
     )
+
+
+class HeldTokens(_Strict):
+    """An open tokens.bin that a process hands to those it starts: whatever becomes of the folder, they map
+    the same tokens."""
+
+    fd: int
+    directory: str
+    meta: TokenMeta
+
+
+def hold_tokens(directory: Path) -> HeldTokens:
+    """Raises OSError, UsageError. Close its fd."""
+    meta = _read_meta(directory / META_FILE).model_copy(update={"sources": []})  # which may be thousands
+    fd = open_plain(directory / TOKENS_FILE, follow_links=True)
+    return HeldTokens(fd=fd, directory=str(directory), meta=meta)
+
+
+def held_token_data(held: HeldTokens) -> TokenData:
+    """As open_token_data, of held tokens. ValueError where the file has been cut since."""
+    meta = held.meta
+    count = meta.train.tokens + meta.val.tokens
+    dtype = np.dtype(meta.dtype).newbyteorder("<")
+    content = mmap.mmap(held.fd, count * dtype.itemsize, access=mmap.ACCESS_READ)
+    return _token_data(Path(held.directory), meta, np.frombuffer(content, dtype))
 
 
 def write_token_files(

@@ -4,6 +4,7 @@ Owns the arena and what is asked of the workers. Knows nothing of files, schedul
 told what to compute and returns numbers, which do not depend on who computed what or how often.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +14,8 @@ from typing import Self, TypeVar
 
 from feste_dp.config.schema import Config
 from feste_dp.data.order import Spacing
-from feste_dp.errors import RunError
+from feste_dp.data.tokens import HeldTokens, hold_tokens
+from feste_dp.errors import RunError, UsageError
 from feste_dp.interruption import held
 from feste_dp.kernels.reduction import make_tree, reduce_slots
 from feste_dp.model.parameters import parameter_count
@@ -23,6 +25,7 @@ from feste_dp.runtime.cpus import pin_plan, usable_cpus
 from feste_dp.runtime.crew import Crew
 from feste_dp.runtime.faults import COORDINATOR, FAULT_VARIABLE, Faults, parse_faults
 from feste_dp.runtime.gathering import Gathering, Notice, Task
+from feste_dp.runtime.held_code import HeldCode
 from feste_dp.runtime.ledger import Ledger
 from feste_dp.runtime.results import Gradient, tree_sum
 from feste_dp.runtime.shard_computer import ShardSpec
@@ -63,7 +66,12 @@ class Coordinator:
             if self.recorder is None
             else TracedCrew(self._spec, self.arena, environ, self.recorder)
         )
+        self._tokens: HeldTokens | None = None
+        with contextlib.suppress(OSError, UsageError):  # the workers say what is wrong with it
+            self._tokens = hold_tokens(data_directory)
+            self._crew.inherited = (self._tokens.fd,)
         self._gathering = Gathering(self._crew, workers, config.run.step_timeout_s, notify)
+        self._gathering.before_hiring = HeldCode().put_back
 
     def __enter__(self) -> Self:
         return self
@@ -159,6 +167,9 @@ class Coordinator:
             with held:
                 if self.recorder is not None:
                     self.recorder.write()
+                if self._tokens is not None:
+                    os.close(self._tokens.fd)
+                    self._tokens = None
                 if self.arena.fd >= 0:
                     os.close(self.arena.fd)
                     self.arena.fd = -1
@@ -199,6 +210,7 @@ class Coordinator:
                 precision=train.precision,
             ),
             data_directory=str(self._data_directory),
+            tokens=self._tokens,
             cpu=self._cpus[worker],
             # where the cores do not suffice, one that looks would take the time of one that works
             listen_s=_LISTEN_S if self._count <= usable_cpus() else 0.0,

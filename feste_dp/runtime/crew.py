@@ -93,6 +93,8 @@ class Crew:
         self._make_spec, self._arena, self._environ = make_spec, arena, environ
         self._token = secrets.token_hex(16).encode()
         self.members: dict[int, Member] = {}
+        self.inherited: tuple[int, ...] = ()
+        """Further descriptors that the specs speak of."""
         self._lives: dict[int, int] = {}
         self._door: Door | None = None
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
@@ -116,7 +118,7 @@ class Crew:
 
     def _hire(self, numbers: Iterable[int]) -> None:
         door = self._door or self._open()
-        descriptors = (self._arena.fd, self._bell, *door.descriptors)
+        descriptors = (self._arena.fd, self._bell, *door.descriptors, *self.inherited)
         started: list[WorkerProcess] = []
         try:
             for worker in numbers:

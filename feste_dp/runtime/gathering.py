@@ -62,6 +62,8 @@ class Gathering:
         self._alone_since: float | None = None
         self._wanted = workers
         self._called_slow: dict[int, float] = {}
+        self.before_hiring: Callable[[], None] = lambda: None
+        """Called before a worker is started later than the first: what it needs may have been removed."""
         crew.tell = lambda line: self.notify(Notice("dropped", -1, line))
 
     def start(self) -> None:
@@ -168,6 +170,7 @@ class Gathering:
     def _hire(self, workers: Sequence[int]) -> None:
         """Raises RunError where one cannot be started, whatever it lacks."""
         try:
+            self.before_hiring()
             self._crew.hire(workers)
         except RunError:
             raise

@@ -41,7 +41,7 @@ def compile_kernels(environ: Mapping[str, str], on_wait: Callable[[float], None]
 
     try:
         with _lock(wait):
-            if not _is_complete():
+            if not is_complete():
                 _empty_cache()
                 _compile(environ, wait)
     except OSError as error:
@@ -96,7 +96,7 @@ def _lock(wait: Callable[[], None]) -> Iterator[None]:
         yield
 
 
-def _is_complete() -> bool:
+def is_complete() -> bool:
     """Whether every byte of the cache is as the warm-up wrote it."""
     try:
         return (CACHE_DIRECTORY / _MARK).read_bytes() == _hashes()
@@ -107,15 +107,15 @@ def _is_complete() -> bool:
 def _empty_cache() -> None:
     """Remove compiled code and its mark, and nothing else that may lie in a folder that the user named."""
     (CACHE_DIRECTORY / _MARK).unlink(missing_ok=True)
-    for path in _compiled_files():
+    for path in compiled_files():
         path.unlink(missing_ok=True)
 
 
-def _compiled_files() -> list[Path]:
+def compiled_files() -> list[Path]:
     return sorted(CACHE_DIRECTORY.glob("*/*.nb[ci]"))
 
 
-def _write_mark() -> None:
+def write_mark() -> None:
     beside = CACHE_DIRECTORY / f"{_MARK}.{os.getpid()}"
     beside.write_bytes(_hashes())
     beside.replace(CACHE_DIRECTORY / _MARK)
@@ -125,7 +125,7 @@ def _hashes() -> bytes:
     """A line per file of the cache: its SHA-256 and its name. About 10 ms."""
     lines = [
         f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.relative_to(CACHE_DIRECTORY)}\n"
-        for path in _compiled_files()
+        for path in compiled_files()
     ]
     return "".join(lines).encode(errors="surrogateescape")
 
@@ -149,6 +149,6 @@ def remove_old_caches(current: Path) -> None:
 
 def main() -> int:
     rehearse_all()
-    _write_mark()
+    write_mark()
     remove_old_caches(CACHE_DIRECTORY)
     return 0

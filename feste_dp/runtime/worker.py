@@ -15,7 +15,7 @@ import zmq
 from pydantic import BaseModel, ConfigDict
 
 from feste_dp.data.order import Spacing
-from feste_dp.data.tokens import open_token_data
+from feste_dp.data.tokens import HeldTokens, held_token_data, open_token_data
 from feste_dp.model.parameters import parameter_count
 from feste_dp.output import write_if_room
 from feste_dp.runtime import messages as m
@@ -48,6 +48,8 @@ class WorkerSpec(BaseModel):
     """An eventfd that wakes the coordinator: something lies in a box of reports."""
     shard: ShardSpec
     data_directory: str
+    tokens: HeldTokens | None
+    """Those of the folder, open; None where they have to be opened."""
     cpu: int | None
     listen_s: float
     """How long the worker looks for its next order before it sleeps."""
@@ -186,7 +188,8 @@ def _connection(spec: WorkerSpec, recorder: Recorder | None) -> Connection:
 
 
 def _computer(spec: WorkerSpec, arena: Arena, recorder: Recorder | None) -> ShardComputer:
-    data = open_token_data(Path(spec.data_directory))
+    held = spec.tokens
+    data = open_token_data(Path(spec.data_directory)) if held is None else held_token_data(held)
     if recorder is None:
         return ShardComputer(spec.shard, arena, data)
     from feste_dp.runtime.traced_worker import TracedShardComputer

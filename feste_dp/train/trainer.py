@@ -386,7 +386,7 @@ class Trainer:
             if result.path is not None:
                 self._stored_step = result.step
             for line in result.warnings:
-                self._observers.warn(line)
+                self._observers.warn(line if self._out.held is None else self._out.held.shown(line))
             if result.error is not None:
                 if result.path is None:
                     self._failed_step = result.step

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import threading
 import time
@@ -11,10 +12,12 @@ import pytest
 
 from feste_dp.data.order import validation_spacing
 from feste_dp.errors import RunError
+from feste_dp.kernels.compilation import CACHE_DIRECTORY
 from feste_dp.model.parameters import initial_params
 from feste_dp.runtime import coordinator as coordinator_module
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.runtime.faults import FAULT_VARIABLE
+from feste_dp.runtime.warmup import is_complete
 
 STEPS = 3
 SOON = {"step_timeout_s": 0.8}
@@ -74,10 +77,10 @@ def start(make_config, token_data, compiled, monkeypatch):
     monkeypatch.setattr(coordinator_module, "SMALL_REDUCTION", 0)
     running = []
 
-    def started(workers=2, faults="", **run):
+    def started(workers=2, faults="", data_directory=token_data.directory, **run):
         notices = []
         environ = os.environ | {FAULT_VARIABLE: faults}
-        coordinator = Coordinator(make_config(**run), workers, token_data.directory, environ, notices.append)
+        coordinator = Coordinator(make_config(**run), workers, data_directory, environ, notices.append)
         running.append(coordinator)
         coordinator.arena.params[:] = initial_params(make_config().model, 1)
         coordinator.start()
@@ -248,3 +251,17 @@ def test_a_nan_that_is_asked_for_is_in_the_slot_of_its_shard_alone(start):
     coordinator = start(faults="any:step1:shard4:nan")
     coordinator.gradient(1)
     assert [bool(np.isnan(slot).any()) for slot in coordinator.arena.slots] == [s == 4 for s in range(8)]
+
+
+def test_a_replacement_has_the_same_tokens_and_code_though_both_were_removed(
+    start, undisturbed, token_data, tmp_path
+):
+    folder = tmp_path / "tokens"
+    shutil.copytree(token_data.directory, folder)
+    coordinator = start(workers=1, data_directory=folder)
+    shutil.rmtree(folder)
+    shutil.rmtree(CACHE_DIRECTORY)
+    os.kill(coordinator.worker_pids()[0], signal.SIGKILL)
+    assert list(numbers(coordinator)) == undisturbed
+    assert texts(coordinator, "joined") == ["worker 0 is ready"]
+    assert is_complete()

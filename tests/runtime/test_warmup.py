@@ -138,7 +138,7 @@ from feste_dp.runtime import warmup
 warmup.CACHE_DIRECTORY = Path(os.environ["STAND_IN_CACHE"])
 (warmup.CACHE_DIRECTORY / "feste_dp").mkdir(exist_ok=True)
 (warmup.CACHE_DIRECTORY / "feste_dp" / "code.nbc").write_bytes(b"machine code")
-warmup._write_mark()
+warmup.write_mark()
 """
 
 

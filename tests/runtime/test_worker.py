@@ -63,6 +63,7 @@ def told(spec):
         bell_fd=4,
         shard=spec,
         data_directory="/nowhere",
+        tokens=None,
         cpu=None,
         listen_s=0.0,
     )

@@ -31,6 +31,7 @@ from feste_dp.train.machine import start_facts
 from feste_dp.train.metrics import MetricsWriter, truncate_after, with_perplexity
 from feste_dp.train.nonfinite import NonFiniteError
 from feste_dp.train.notices import teller
+from feste_dp.train.observing import Observing
 from feste_dp.train.progress import format_duration
 from feste_dp.train.run_creation import (
     check_can_create,
@@ -218,7 +219,10 @@ def _train(
         facts = RunFacts(run.path, flat_values(config), dump_config(config), trainer.step)
         history.open(facts, make_trackers(config.run.trackers))
         history.event(trainer.step, kind, line, **fields, **start_facts(config, data, workers))
-        around.progress.announce(_announcement(run, config, data, workers, trainer.step))
+        about = ""
+        with Observing(warn)("the estimate of the time"):
+            about = _time_left(config, workers, trainer.step)
+        around.progress.announce(_announcement(run, config, data, workers, trainer.step, about))
         around.signals.defer()
         try:
             trainer.run()
@@ -341,12 +345,16 @@ def _already_finished(run: RunDirectory, trainer: Trainer, config: Config, aroun
     )
 
 
+def _time_left(config: Config, workers: int, first_step: int) -> str:
+    left = (config.train.steps - first_step) / config.train.steps
+    seconds = max(1.0, run_seconds(config, estimated_step(config, workers, LAUNCH_S)) * left)
+    return f", about {format_duration(seconds)} on this machine"
+
+
 def _announcement(
-    run: RunDirectory, config: Config, data: TokenData, workers: int, first_step: int
+    run: RunDirectory, config: Config, data: TokenData, workers: int, first_step: int, about: str
 ) -> list[str]:
     model, train = config.model, config.train
-    left = (train.steps - first_step) / train.steps
-    seconds = max(1.0, run_seconds(config, estimated_step(config, workers, LAUNCH_S)) * left)
     head = "tied" if model.tie_embeddings else "untied"
     lines = [
         f"model        {parameter_count(model):,} parameters ({counted(model.n_layer, 'layer')}, "
@@ -356,8 +364,7 @@ def _announcement(
         f"vocabulary {model.vocab_size}",
         f"step         {config.tokens_per_step:,} tokens ({train.batch_size} sequences of "
         f"{model.block_size}) in {train.shards} shards on {counted(workers, 'worker')}",
-        f"run          {train.steps:,} steps, {config.total_tokens:,} tokens, "
-        f"about {format_duration(seconds)} on this machine",
+        f"run          {train.steps:,} steps, {config.total_tokens:,} tokens{about}",
         f"directory    {run.path}",
     ]
     if first_step:

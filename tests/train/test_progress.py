@@ -1,6 +1,7 @@
 """What a run prints: live, plain and quiet, with hostile text and narrow or broken outputs."""
 
 import io
+import math
 import re
 
 import pytest
@@ -274,3 +275,28 @@ def test_durations_read_well() -> None:
     seconds = [0, 0.4, 42, 59.6, 192, 3599.7, 3900, 86399.9, 183_600]
     expected = ["0s", "0s", "42s", "1m00s", "3m12s", "1h00m", "1h05m", "1d00h", "2d03h"]
     assert [format_duration(each) for each in seconds] == expected
+
+
+NUMBERS = [0.0, -0.0, math.nan, math.inf, -math.inf, 1e308, -1.0, 5e-324]
+
+
+@pytest.mark.parametrize("width", [1, 2, 20, 10_000])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+@pytest.mark.parametrize("is_live", [False, True])
+def test_no_figures_and_no_terminal_are_a_fault(width: int, encoding: str, is_live: bool) -> None:
+    out = io.TextIOWrapper(io.BytesIO(), encoding)
+    clock = Clock()
+    shown = LiveProgress(out, out, clock, width) if is_live else PlainProgress(out, out, clock)
+    with shown:
+        shown.announce(["model \u2501"])
+        for step, x in enumerate(NUMBERS * 2, 1):
+            clock.now += x if math.isfinite(x) else -1.0  # a clock that jumps, both ways
+            shown.step(MetricsRow(step, x, x, x, x, x, x, "\u2501"), 8)
+            shown.sample(step, "\u2501" * 50)
+        shown.warning("w" * 50)
+        shown.finish("done")
+
+
+@given(st.floats())
+def test_any_number_of_seconds_can_be_said(seconds: float) -> None:
+    assert format_duration(seconds)

@@ -10,7 +10,6 @@ of the coordinator's NUMA node, unless it was started under `numactl --interleav
 """
 
 import errno
-import fcntl
 import mmap
 import os
 from typing import NamedTuple
@@ -20,9 +19,9 @@ from numpy.typing import NDArray
 
 from feste_dp.errors import UsageError
 from feste_dp.kernels.reduction import chunk_count
-from feste_dp.runtime.file_limit import file_size_limit_lifted
 from feste_dp.runtime.letterbox import BOX_BYTES
 from feste_dp.runtime.limits import available_memory
+from feste_dp.runtime.shared_memory import reserve_shared_memory
 
 _PAGE = 4096
 _FLOAT_BYTES, _DOUBLE_BYTES = 4, 8
@@ -96,14 +95,13 @@ def create_arena(parameters: int, shards: int) -> Arena:
     """Reserve and map the arena. Raises UsageError when the memory is not there."""
     check_memory(parameters, shards)
     total = arena_sizes(parameters, shards).total
-    fd = os.memfd_create("feste-dp", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fd = -1
     try:
-        with file_size_limit_lifted():
-            os.posix_fallocate(fd, 0, total)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+        fd = reserve_shared_memory(total)
         return Arena(fd, parameters, shards)
     except OSError as error:
-        os.close(fd)
+        if fd >= 0:
+            os.close(fd)
         advice = "set train.shards or the model smaller"
         if error.errno == errno.EFBIG:
             advice = (

@@ -137,7 +137,7 @@ class Crew:
             orders.clear()
             reports.listen()
             self.members[worker] = Member(spec, process, orders, reports, time.monotonic())
-            self._poller.register(process.pidfd, zmq.POLLIN)
+            self._poller.register(process.ended, zmq.POLLIN)
             process.tell(spec)
 
     def ready(self) -> list[int]:
@@ -182,7 +182,7 @@ class Crew:
                 continue
             if self._socket in ready:
                 continue
-            ended = [worker for worker, member in self.members.items() if member.process.pidfd in ready]
+            ended = [worker for worker, member in self.members.items() if member.process.ended in ready]
             if ended:
                 self._hear_all()  # one that was killed after it left its report may not have rung
                 if not self._early:
@@ -281,7 +281,7 @@ class Crew:
     def _forget(self, worker: int) -> None:
         member = self.members.pop(worker)
         self._early = deque(event for event in self._early if event.worker != worker)
-        self._poller.unregister(member.process.pidfd)
+        self._poller.unregister(member.process.ended)
         member.process.close()
 
     def _waiting_frames(self) -> list[bytes] | None:

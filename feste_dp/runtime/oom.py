@@ -38,6 +38,8 @@ def explain_end(exit_code: int, killed_for_memory: int, workers: int) -> str:
         return f"exited with status {exit_code}"
     number = -exit_code
     ended = f"was killed by signal {number} ({_signal_name(number)})"
+    if number == signal.SIGXCPU:
+        return f"{ended}: the limit of CPU time of a process (ulimit -t)"
     if number != signal.SIGKILL or killed_for_memory == 0:
         return ended
     fewer = f"use fewer workers (--workers {workers - 1})" if workers > 1 else "set the model smaller"

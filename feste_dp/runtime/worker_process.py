@@ -10,6 +10,7 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from feste_dp.errors import RunError
 from feste_dp.runtime.child_boot import LEFT_TO_THE_PARENT
@@ -34,11 +35,11 @@ ONE_THREAD = {
 
 @dataclass
 class WorkerProcess:
-    """A running worker. `pidfd` becomes readable when the process ends: the truth about its death."""
+    """A running worker. `ended` becomes readable when the process ends: the truth about its death."""
 
     worker: int
     process: subprocess.Popen[bytes]
-    pidfd: int
+    ended: int
 
     @property
     def pid(self) -> int:
@@ -69,7 +70,7 @@ class WorkerProcess:
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
-        os.close(self.pidfd)
+        os.close(self.ended)
 
 
 def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -82,26 +83,52 @@ def start_worker(worker: int, descriptors: Sequence[int], environ: Mapping[str, 
 
     From the main thread only.
     """
-    # blocked here they are blocked in the worker before child_boot.py can ignore them, when Python would
-    # still print a traceback for SIGINT; here they wait a few milliseconds
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_THE_PARENT)
     try:
-        process = subprocess.Popen(
-            child_command("feste_dp.runtime.worker_boot"),
-            stdin=subprocess.PIPE,
-            pass_fds=descriptors,
-            env=worker_environment(environ),
-            process_group=0,
-        )
+        with _Ending() as ending:
+            # blocked here they are blocked in the worker before child_boot.py can ignore them, when Python
+            # would still print a traceback for SIGINT; here they wait a few milliseconds
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_THE_PARENT)
+            try:
+                process = subprocess.Popen(
+                    child_command("feste_dp.runtime.worker_boot"),
+                    stdin=subprocess.PIPE,
+                    pass_fds=[*descriptors, *ending.inherited],
+                    env=worker_environment(environ),
+                    process_group=0,
+                )
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            try:
+                return WorkerProcess(worker, process, ending.of(process.pid))
+            except OSError:  # no descriptor is left for it
+                assert process.stdin is not None
+                process.kill()
+                process.wait()
+                process.stdin.close()
+                raise
     except OSError as error:
         raise RunError(f"worker {worker} could not be started: {error.strerror}") from None
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    try:
-        return WorkerProcess(worker, process, os.pidfd_open(process.pid))
-    except OSError as error:  # no descriptor is left for it
-        assert process.stdin is not None
-        process.kill()
-        process.wait()
-        process.stdin.close()
-        raise RunError(f"worker {worker} could not be started: {error.strerror}") from None
+
+
+class _Ending(contextlib.ExitStack):
+    """What tells that a process has ended: a pidfd, or where there is none (old kernels, profiles of
+    containers) the end of a pipe of which it alone holds the other."""
+
+    def __enter__(self) -> Self:
+        self.inherited: list[int] = []
+        self._read = -1
+        try:
+            os.close(os.pidfd_open(os.getpid()))
+        except (AttributeError, OSError):
+            self._read, write = os.pipe2(os.O_CLOEXEC)
+            self.callback(os.close, write)
+            self._unused = self.enter_context(contextlib.ExitStack())
+            self._unused.callback(os.close, self._read)
+            self.inherited.append(write)
+        return super().__enter__()
+
+    def of(self, pid: int) -> int:
+        if not self.inherited:
+            return os.pidfd_open(pid)
+        self._unused.pop_all()
+        return self._read

@@ -22,6 +22,7 @@ from feste_dp.data.corpus import read_shakespeare, read_texts
 from feste_dp.data.tokenizer import ByteTokenizer, train_tokenizer
 from feste_dp.data.tokens import META_FILE, Source, TokenData, open_token_data, write_token_files
 from feste_dp.errors import UsageError
+from feste_dp.files.temporary import is_alive
 
 SHAKESPEARE = "shakespeare"
 # Part of the cache key: raise it when the same text would give other tokens.
@@ -199,6 +200,7 @@ def _fill_cache(prepared: _Prepared, target: Path) -> TokenData:
 def _commit(prepared: _Prepared, target: Path) -> bool:
     """Writes beside, fsyncs, renames. False, and nothing left behind, when the name was taken."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_dead_siblings(target)
     beside = _sibling(target)
     try:
         beside.mkdir()
@@ -235,6 +237,15 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _sibling(path: Path) -> Path:
     return path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def _remove_dead_siblings(path: Path) -> None:
+    """Remove what this user's killed processes left beside it."""
+    name = re.compile(re.escape(f".{path.name[:100]}.") + r"(\d+)-[0-9a-f]{8}\.tmp")
+    for each in list(path.parent.iterdir()):
+        process = name.fullmatch(each.name)
+        if process is not None and not is_alive(int(process[1])) and each.lstat().st_uid == os.geteuid():
+            shutil.rmtree(each, ignore_errors=True)
 
 
 def _fsync_folder(path: Path) -> None:

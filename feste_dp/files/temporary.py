@@ -18,12 +18,11 @@ _NAME = re.compile(r"feste-dp-[a-z]+-(\d+)-[a-z0-9_]{8}")
 
 
 def temporary_places() -> list[Path]:
-    """Where to try, the user's own choice first; each once."""
-    places = []
-    with contextlib.suppress(OSError):  # it tries to write in some
-        places.append(tempfile.gettempdir())
-    places += [os.environ.get("XDG_RUNTIME_DIR", ""), "/dev/shm", "/tmp"]
-    return [Path(place) for place in dict.fromkeys(places) if place.startswith("/")]
+    """Where to try, the user's own choice first; each once. Not tempfile.gettempdir(), which writes a file to
+    see whether it can, and leaves it where it is killed meanwhile."""
+    variables = [os.environ.get(name, "") for name in ("TMPDIR", "XDG_RUNTIME_DIR")]
+    places = [tempfile.tempdir or "", *variables, "/dev/shm", "/tmp"]
+    return [Path(place) for place in dict.fromkeys(places) if str(place).startswith("/")]
 
 
 @contextlib.contextmanager
@@ -72,7 +71,7 @@ def _remove_dead(place: Path) -> None:
     with os.scandir(place) as entries:
         found = [(entry.path, name) for entry in entries if (name := _NAME.fullmatch(entry.name))]
     for folder, name in found:
-        if _is_alive(int(name[1])):
+        if is_alive(int(name[1])):
             continue
         with contextlib.suppress(OSError):
             if os.lstat(folder).st_uid == os.geteuid():
@@ -81,7 +80,8 @@ def _remove_dead(place: Path) -> None:
                         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process, as far as can be seen from here."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -16,7 +16,6 @@ the program at once, wherever it is, but for SIGHUP and SIGXCPU. SIGUSR1 asks fo
 
 import contextlib
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -129,9 +128,6 @@ class StopSignals:
             self._gives_up, self._save_at_once = _NONE, None
 
     def __enter__(self) -> "StopSignals":
-        # writes a file to see whether it can, the first time: before a handler could raise in its middle
-        with contextlib.suppress(OSError):
-            tempfile.gettempdir()
         interruption.start_anew()
         handlers = dict.fromkeys(STOP_SIGNALS, self._receive) | {signal.SIGUSR1: self._save}
         for signum, handler in handlers.items():

@@ -272,3 +272,12 @@ def test_without_a_writable_home_the_cache_is_private_and_temporary(tmp_path):
     root.chmod(0o777)  # others could have put something there
     other = cache_root(environ)
     assert other != root and other.stat().st_mode & 0o777 == 0o700
+
+
+def test_half_a_token_folder_of_a_killed_process_goes_and_that_of_a_living_one_stays(tmp_path):
+    dead, alive = (tmp_path / f".books.{pid}-0123abcd.tmp" for pid in (2**22 + 1, os.getpid()))
+    for folder in (dead, alive):
+        folder.mkdir()
+        (folder / "tokens.bin").touch()
+    preparation._remove_dead_siblings(tmp_path / "books")
+    assert list(tmp_path.iterdir()) == [alive]

@@ -102,4 +102,5 @@ def test_temporary_folders_of_the_dead_go_and_those_in_use_and_of_others_stay(tm
 def test_the_places_for_temporary_folders_are_the_users_own_first(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("XDG_RUNTIME_DIR", "not/absolute")
+    monkeypatch.delenv("TMPDIR", raising=False)
     assert temporary.temporary_places() == [tmp_path, Path("/dev/shm"), Path("/tmp")]

@@ -34,6 +34,15 @@ class PathType(click.Path):
         return super().convert(value, param, ctx)
 
 
+class FileType(PathType):
+    """The path of a file to write; one that ends as a folder's does is refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and (value.endswith("/") or value.rpartition("/")[2] in (".", "..")):
+            self.fail(f"{value} is the name of a folder; give that of a file", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class WholeNumber(click.IntRange):
     """An int in a range; says which range where it is not."""
 

@@ -5,18 +5,19 @@ from pathlib import Path
 
 import click
 
-from feste_dp.cli.arguments import RUN, PathType, WholeNumber
+from feste_dp.cli.arguments import RUN, FileType, PathType, WholeNumber
 from feste_dp.errors import UsageError
 from feste_dp.files.writing import write_whole
 from feste_dp.report.page import page, report_title, run_parts
 from feste_dp.report.run_data import read_runs
 from feste_dp.report.study_sections import is_study, read_study_part
+from feste_dp.report.target import check_target, page_mark
 from feste_dp.report.watch import watch_run
 
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=PathType(), metavar="RUN...")
-@click.option("--out", type=PathType(), help="The file to write; default: report.html in the first RUN.")
+@click.option("--out", type=FileType(), help="The file to write; default: report.html in the first RUN.")
 def report(runs: tuple[Path, ...], out: Path | None) -> int:
     """Write one HTML page on a run, or on several side by side.
 
@@ -35,8 +36,10 @@ def report(runs: tuple[Path, ...], out: Path | None) -> int:
         parts.insert(number, part)
     title = report_title([run.name for run in read]) if read else "Scaling study"
     target = out or (runs[0] if runs[0].is_dir() else runs[0].parent) / "report.html"
+    mark = page_mark([*(run.name for run in read), *(study.resolve().name for study in studies)])
+    check_target(target, None if out is None else mark)
     try:
-        write_whole(target, page(title, parts).encode())
+        write_whole(target, page(title, parts, about=mark).encode())
     except OSError as error:
         raise UsageError(f"cannot write {target}: {error.strerror}; choose another --out") from error
     click.echo(f"written: {target}")

@@ -45,9 +45,11 @@ def run_parts(runs: Sequence[RunData]) -> list[Markup]:
     ]
 
 
-def page(title: str, parts: Sequence[Markup], *, version: str = "", home: str = "") -> str:
+def page(
+    title: str, parts: Sequence[Markup], *, version: str = "", home: str = "", about: Markup | None = None
+) -> str:
     """The document. A live one has a version, by which it asks for itself anew every REFRESH_MS; home is
-    where its brand leads."""
+    where its brand leads, `about` what target.py knows the page by."""
     live = bool(version)
     script, style = asset("page.js"), asset("page.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -67,6 +69,7 @@ def page(title: str, parts: Sequence[Markup], *, version: str = "", home: str = 
         tag("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}),
         tag("meta", {"name": "color-scheme", "content": "light dark"}),
         tag("meta", {"name": "generator", "content": f"feste-dp {__version__}"}),
+        about,
         tag("title", None, f"{title} · feste-dp"),
         tag("link", {"rel": "icon", "href": "data:,"}),
         tag("style", None, Markup(style)),

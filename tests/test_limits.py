@@ -63,7 +63,7 @@ def test_a_file_that_would_be_large_in_memory_is_refused_for_little(read, data, 
 
 
 def test_the_tokenizers_that_the_program_makes_are_far_from_the_limit(tmp_path):
-    tokenizer = train_tokenizer("".join(f"line {n:04d} of many\n" for n in range(5000)), 500)
+    tokenizer = train_tokenizer((f"line {n:04d} of many\n" for n in range(5000)), 500)
     content = tokenizer.to_json()
     marks = sum(content.count(mark) for mark in JSON_MARKS)
     assert marks < 5 * 500

@@ -112,6 +112,7 @@ from pathlib import Path
 from feste_dp.checkpoint.saving import write_checkpoint
 from feste_dp.config.loading import load_config
 from feste_dp.data.preparation import prepare_token_data
+from feste_dp.data.text_file import text_in_memory
 from feste_dp.data.tokens import open_token_data
 from feste_dp.checkpoint.loading import load_checkpoint
 from feste_dp.runtime import messages as m
@@ -121,7 +122,7 @@ from tests.checkpoint.conftest import example_arrays, example_fields
 folder = Path(sys.argv[1])
 checkpoint = write_checkpoint(folder, example_fields(5, 100), *example_arrays(1, 100))
 load_checkpoint(checkpoint)
-prepare_token_data([("a", "to be or not to be\\n" * 30)], 258, 0.1, folder / "tokens")
+prepare_token_data([text_in_memory("a", "to be or not to be\\n" * 30)], 258, 0.1, folder / "tokens")
 open_token_data(folder / "tokens", verify=True)
 (folder / "c.yaml").write_text("train: {steps: 3}")
 load_config(folder / "c.yaml")

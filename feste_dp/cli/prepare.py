@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 
 from feste_dp.cli.arguments import Number, PathType, WholeNumber
-from feste_dp.data.corpus import read_texts
-from feste_dp.data.preparation import prepare_token_data
+from feste_dp.data.corpus import read_corpus
+from feste_dp.data.preparation import holds_token_data, prepare_token_data
 from feste_dp.data.tokenizer import BYTE_TOKENS
 from feste_dp.errors import UsageError
 from feste_dp.runtime.limits import available_memory
@@ -31,10 +31,12 @@ from feste_dp.train.signals import StopSignals
     show_default=True,
     type=Number(0, 1, min_open=True, max_open=True),
     metavar="SHARE",
-    help="Share of the text held out for validation, from its end.",
+    help="Share of the text, in characters, held out for validation, from its end.",
 )
 def prepare(texts: tuple[Path, ...], vocab_size: int, out: Path, val_fraction: float) -> int:
-    """Train a byte-level BPE tokenizer on UTF-8 text files and write their tokens.
+    """Train a byte-level BPE tokenizer on UTF-8 text and write its tokens.
+
+    TEXT is a file, or a folder whose .txt files are taken, with those of all folders in it.
 
     \b
     Example:
@@ -42,12 +44,22 @@ def prepare(texts: tuple[Path, ...], vocab_size: int, out: Path, val_fraction: f
       feste-dp launch --config configs/small.yaml --set data.corpus=data/books
     """
     with StopSignals():
-        contents = read_texts(texts, available_memory())
-        named = [(str(path), text) for path, text in zip(texts, contents, strict=True)]
+        places = [str(path) for path in texts]
+        for place in places:
+            if holds_token_data(place):
+                raise UsageError(f"{place} holds token data already: use it with --set data.corpus={place}")
+
+        def tell(line: str) -> None:
+            click.echo(printable(line))
+
         try:
-            data = prepare_token_data(named, vocab_size, val_fraction, out)
+            corpus = read_corpus(places)
+            if corpus.note is not None:
+                tell(corpus.note)
+            data = prepare_token_data(corpus.texts, vocab_size, val_fraction, out, available_memory(), tell)
         except UsageError as error:  # here the key of a config is an option
-            raise UsageError(str(error).replace("model.vocab_size", "--vocab-size")) from None
+            message = str(error).replace("model.vocab_size", "--vocab-size").replace("data.corpus: ", "")
+            raise UsageError(message) from None
     click.echo(
         f"{printable(str(out))}: {len(data.train):,} training tokens, {len(data.val):,} for validation, "
         f"vocabulary {data.vocab_size}, {data.train_bytes / max(1, len(data.train)):.2f} bytes a token"

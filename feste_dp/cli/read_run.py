@@ -108,7 +108,9 @@ def evaluate(
         shards = model.config.train.shards
         if workers is not None and workers > shards:
             raise UsageError(f"--workers: {workers} is more than train.shards {shards}; use at most {shards}")
-        data = evaluation_data(model, data_directory, cache_root(os.environ))
+        data, moved = evaluation_data(model, data_directory, cache_root(os.environ))
+        if moved is not None:
+            click.echo(printable(moved), err=True)
         _compile()
         result = evaluate_model(model, data, workers)
     if as_json:

@@ -24,8 +24,7 @@ FROZEN = frozenset(
         "model.n_embd",
         "model.dropout",
         "model.tie_embeddings",
-        # the tokens, and which of them are held out
-        "data.corpus",
+        # which of the tokens are held out
         "data.val_fraction",
         # the data order, the dropout masks and the bits of every sum
         "train.batch_size",
@@ -62,6 +61,8 @@ EXPLICIT = frozenset(
 
 FREE = frozenset(
     {
+        # a place is no identity: the tokens must have the run's fingerprint, wherever the text lies
+        "data.corpus",
         # samples draw from a generator of their own: only the sample column of metrics.csv differs
         "sample.every",
         "sample.prompt",
@@ -119,4 +120,4 @@ def _value(config: Config, key: str) -> object:
 def _shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return value if isinstance(value, str) and value.isprintable() else repr(value)
+    return value if isinstance(value, str) else repr(value)  # no class but the free one has free text

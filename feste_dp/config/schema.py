@@ -59,11 +59,11 @@ class DataConfig(Section):
 
     corpus: PathText | PathTexts = Field(
         default="shakespeare",
-        json_schema_extra={"expected": "shakespeare, a directory, or a list of text files"},
+        json_schema_extra={"expected": "shakespeare, a directory, or a list of at most 1000 text files"},
     )
-    """Text to train on: shakespeare (embedded), a directory, or a list of UTF-8 text files."""
+    """Text to train on: shakespeare (embedded), a directory of .txt files, or a list of UTF-8 text files."""
     val_fraction: float = Field(default=0.1, gt=0, lt=1)
-    """Share of the tokens, taken from the end of the text, held out for validation."""
+    """Share of the text, in characters from its end, held out for validation, from the start of a line."""
 
 
 class TrainConfig(Section):

@@ -1,15 +1,20 @@
-"""Finds and reads text: the embedded plays and the user's files. Knows nothing of tokens."""
+"""Finds text: the embedded plays, and the user's files and folders. Knows nothing of tokens."""
 
-import contextlib
 import lzma
+import os
+import re
+import stat
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from feste_dp.data.text_file import Text, survey, text_in_memory
+from feste_dp.data.tokens import META_FILE
 from feste_dp.errors import UsageError
 
-# Memory that it takes to read, cut, merge and encode a byte of text: measured 12 to 15 on English and on text
-# of two and three bytes a character.
-MEMORY_PER_BYTE = 15
+SHAKESPEARE = "shakespeare"
+_COMPRESSED = {".gz", ".xz", ".zst", ".bz2", ".zip", ".7z", ".lz4", ".tgz"}
 
 SHAKESPEARE_FILE = "shakespeare.txt.xz"
 
@@ -33,53 +38,105 @@ def read_shakespeare() -> str:
         raise UsageError(f"the embedded corpus {path} is damaged ({error}): reinstall feste-dp") from error
 
 
-def read_texts(paths: Sequence[str | Path], memory: int | None = None) -> list[str]:
-    """The text of each file, byte for byte as it stands (no change of line ends, a byte order mark kept).
+@dataclass(frozen=True)
+class Corpus:
+    """Texts in their order, a short name, and what is worth saying of how they were found."""
 
-    UsageError for a file that is missing, a directory, empty, binary (a NUL byte), not UTF-8 or unreadable,
-    and for files whose preparation would take more than `memory` bytes.
+    name: str
+    texts: list[Text]
+    note: str | None
+
+
+def read_corpus(places: str | Sequence[str]) -> Corpus:
+    """The texts of "shakespeare", of a folder, or of files and folders in their order, each read once.
+
+    A folder gives its .txt files and those of all folders in it, in the order of the bytes of their names,
+    whatever the locale; the note says how many these are, and what was left out. UsageError for a folder
+    without any, and for a file that is missing, empty, unreadable or no UTF-8 text.
     """
-    _check_size(paths, memory)
-    return [_read_text(Path(path)) for path in paths]
-
-
-def _check_size(paths: Sequence[str | Path], memory: int | None) -> None:
-    size = 0
-    for path in paths:
-        with contextlib.suppress(OSError, ValueError):  # reading it says what is wrong
-            size += Path(path).stat().st_size if Path(path).is_file() else 0
-    if memory is not None and size * MEMORY_PER_BYTE > memory:
-        name = f"text file {paths[0]} is" if len(paths) == 1 else f"the {len(paths)} text files are"
-        fits = memory / MEMORY_PER_BYTE
+    if places == SHAKESPEARE:
+        return Corpus(SHAKESPEARE, [text_in_memory("shakespeare.txt", read_shakespeare())], None)
+    named = [places] if isinstance(places, str) else list(places)
+    files: list[Path] = []
+    left_out: Counter[str] = Counter()
+    folders = [place for place in named if _is_folder(place)]
+    for place in named:
+        files += _files_below(place, left_out) if place in folders else [Path(place)]
+    if not files:
+        what = ", ".join(named) or "[]"
         raise UsageError(
-            f"{name} too large: {size / 2**20:,.0f} MiB, of which {fits / 2**20:,.0f} MiB can be prepared in "
-            "the memory that is available: give less text, or prepare it on a larger machine"
+            f"data.corpus: {what} holds no .txt files and no {META_FILE}{_but(left_out)}: name text files"
         )
+    texts = [survey(path) for path in files]
+    note = None
+    if folders:
+        size = sum(text.size for text in texts)
+        note = f"{', '.join(folders[:3])}: {len(files):,} .txt file{'s' if len(files) > 1 else ''}"
+        note += f", {size:,} bytes{_but(left_out)}"
+    first = Path(named[0])
+    return Corpus(_short_name(first.name if isinstance(places, str) else first.stem), texts, note)
 
 
-def _read_text(path: Path) -> str:
+def _is_folder(place: str) -> bool:
     try:
-        if path.is_dir():
-            raise UsageError(f"text file {path} is a directory: name the files in it")
-        if path.exists() and not path.is_file():
-            raise UsageError(f"text file {path} is not a regular file: name a file on disk")
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise UsageError(f"text file {path} does not exist: check the name") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"text file {path} cannot be read: {reason}") from error
-    if not content:
-        raise UsageError(f"text file {path} is empty: name a file that holds text")
-    nul = content.find(b"\0")
-    if nul >= 0:
-        raise UsageError(
-            f"text file {path} is binary (a NUL byte at offset {nul}): only UTF-8 text can be read"
-        )
+        return Path(place).is_dir()
+    except (OSError, ValueError):  # too long, or a NUL; reading it says so
+        return False
+
+
+def _files_below(folder: str, left_out: Counter[str]) -> list[Path]:
+    """The .txt files of a folder and all that are in it. Counts the rest by what it is; follows links to
+    files, not to folders, which may lead in circles."""
+
+    def refuse(error: OSError) -> None:
+        raise UsageError(f"folder {error.filename} cannot be read: {error.strerror}") from error
+
+    found = []
+    for above, names_of_folders, names in os.walk(folder, onerror=refuse):
+        kept = []
+        for name in names_of_folders:
+            if name.startswith("."):
+                left_out["hidden"] += 1
+            elif Path(above, name).is_symlink():
+                left_out["a link to a folder"] += 1
+            else:
+                kept.append(name)
+        names_of_folders[:] = kept
+        for name in names:
+            path = Path(above, name)
+            why = _unfit(path)
+            if why is None:
+                found.append(path)
+            else:
+                left_out[why] += 1
+    return sorted(found, key=lambda path: [os.fsencode(part) for part in path.parts])
+
+
+def _unfit(path: Path) -> str | None:
+    """Why a file in a folder is left out."""
+    if path.name.startswith("."):
+        return "hidden"
+    ending = path.suffix.lower()
+    if ending in _COMPRESSED:
+        return f"compressed ({ending})"
+    if ending != ".txt":
+        return f"with another ending ({ascii(ending)[1:-1][:20] or 'none'})"
     try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"text file {path} is not UTF-8 (bad byte 0x{content[error.start]:02x} at offset {error.start}):"
-            " convert it to UTF-8"
-        ) from None
+        status = path.stat()
+    except OSError:
+        return "a broken link"
+    if not stat.S_ISREG(status.st_mode):
+        return "not a regular file"
+    return None if status.st_size else "empty"
+
+
+def _but(left_out: Counter[str]) -> str:
+    if not left_out:
+        return ""
+    kinds = [f"{count:,} {why}" for why, count in left_out.most_common(6)]
+    more = ["others"] * (len(left_out) > len(kinds))
+    return f"; left out: {', '.join(kinds + more)}"
+
+
+def _short_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:40].strip("-") or "text"

@@ -1,35 +1,48 @@
-"""From text files to token data on disk, whole or not at all; keeps a cache by content for `launch`.
+"""From texts to token data on disk, whole or not at all; keeps a cache by content for `launch`.
 
-Knows the files of a corpus and where they are cached. Knows nothing of configs: it is handed plain values.
+Knows where token data is cached and how it is cut into training and validation. Knows nothing of configs: it
+is handed plain values.
 """
 
-import contextlib
-import fcntl
 import hashlib
+import itertools
 import json
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from feste_dp.data.corpus import read_shakespeare, read_texts
+from feste_dp.data.corpus import SHAKESPEARE, read_corpus
+from feste_dp.data.demand import measure_demand
+from feste_dp.data.text_file import Text
 from feste_dp.data.tokenizer import ByteTokenizer, train_tokenizer
-from feste_dp.data.tokens import META_FILE, Source, TokenData, open_token_data, write_token_files
+from feste_dp.data.tokens import (
+    META_FILE,
+    TOKENIZER_FILE,
+    TOKENS_FILE,
+    Source,
+    TokenData,
+    open_token_data,
+    token_dtype,
+    write_token_files,
+)
 from feste_dp.errors import UsageError
+from feste_dp.files.locks import lock_if_possible
 from feste_dp.files.temporary import is_alive
+from feste_dp.files.writing import sync_directory
 
-SHAKESPEARE = "shakespeare"
 # Part of the cache key: raise it when the same text would give other tokens.
 PREPARATION_VERSION = 1
+_LONG_S = 20.0  # what takes longer is announced
 
-Texts = Sequence[tuple[str, str]]
-"""(file name, text) of every source, in order"""
+Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,23 +50,31 @@ class _Prepared:
     """Token data in memory, before anything is written."""
 
     tokenizer: ByteTokenizer
-    train: npt.NDArray[np.uint32]
-    val: npt.NDArray[np.uint32]
+    train: npt.NDArray[np.generic]
+    val: npt.NDArray[np.generic]
     train_bytes: int
     val_bytes: int
     sources: list[Source]
 
 
-def prepare_token_data(texts: Texts, vocab_size: int, val_fraction: float, out: Path) -> TokenData:
+def prepare_token_data(
+    texts: Sequence[Text],
+    vocab_size: int,
+    val_fraction: float,
+    out: Path,
+    memory: int | None = None,
+    tell: Tell = lambda line: None,
+) -> TokenData:
     """Writes token data into the folder `out`, which appears whole or not at all.
 
-    The last val_fraction of the joined text, from the start of a line, is for validation; the tokenizer is
-    trained on what comes before. UsageError when `out` is not new or empty, or the text does not do.
+    The last val_fraction of the characters of the joined text, from the start of a line, is for validation;
+    the tokenizer is trained on what comes before. UsageError when `out` is not new or empty, the text does
+    not do, or preparing it takes more than `memory` bytes.
     """
     try:
         if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
             raise UsageError(f"output folder {out} exists and is not empty: name a new one")
-        prepared = _prepare(texts, vocab_size, val_fraction)
+        prepared = _prepare(texts, vocab_size, val_fraction, out, memory, tell)
         if not _commit(prepared, out):
             raise UsageError(f"output folder {out} was filled by another process: name a new one")
     except OSError as error:
@@ -68,14 +89,15 @@ def prepare_for_run(
     block_size: int,
     cache_root: Path,
     memory: int | None = None,
+    tell: Tell = lambda line: None,
 ) -> TokenData:
     """The token data a run asks for, made and cached on first use.
 
-    corpus is "shakespeare", a folder with meta.json (opened as it is), a folder of .txt files, or text files.
-    UsageError when a part is shorter than block_size + 1 tokens, or the text needs more than `memory` bytes
-    to be prepared; then nothing has been written.
+    corpus is "shakespeare", a folder that prepare made (opened as it is), or what read_corpus takes. `tell`
+    gets what is worth saying. UsageError when a part is shorter than block_size + 1 tokens, or the text needs
+    more than `memory` bytes to be prepared; then nothing has been written.
     """
-    if isinstance(corpus, str) and _holds_token_data(corpus):
+    if isinstance(corpus, str) and holds_token_data(corpus):
         data = open_token_data(Path(corpus), verify=True)
         if data.vocab_size != vocab_size:
             raise UsageError(
@@ -84,12 +106,14 @@ def prepare_for_run(
             )
         _check_lengths(len(data.train), len(data.val), block_size)
         return data
-    name, texts = _read_corpus(corpus, memory)
-    key = _content_key(texts, vocab_size, val_fraction)
-    target = cache_root / "corpora" / f"{name}-v{vocab_size}-{key[:16]}"
+    found = read_corpus(corpus)
+    if found.note is not None:
+        tell(found.note)
+    key = _content_key(found.texts, vocab_size, val_fraction)
+    target = cache_root / "corpora" / f"{found.name}-v{vocab_size}-{key[:16]}"
     cached = _open_cached(target, vocab_size)
     if cached is None:
-        prepared = _prepare(texts, vocab_size, val_fraction)
+        prepared = _prepare(found.texts, vocab_size, val_fraction, target, memory, tell)
         _check_lengths(len(prepared.train), len(prepared.val), block_size)
         try:
             cached = _fill_cache(prepared, target)
@@ -102,61 +126,136 @@ def prepare_for_run(
     return cached
 
 
-def _prepare(texts: Texts, vocab_size: int, val_fraction: float) -> _Prepared:
+def holds_token_data(corpus: str) -> bool:
+    """Whether this is a folder that prepare made; one of text files may have a meta.json of its own."""
+    try:
+        folder = Path(corpus)
+        made = (folder / TOKENS_FILE).exists() or (folder / TOKENIZER_FILE).exists()
+        return (
+            corpus != SHAKESPEARE
+            and (folder / META_FILE).exists()
+            and (made or not any(folder.glob("*.txt")))
+        )
+    except (OSError, ValueError):
+        return False  # read_corpus says why
+
+
+def _prepare(
+    texts: Sequence[Text],
+    vocab_size: int,
+    val_fraction: float,
+    target: Path,
+    memory: int | None = None,
+    tell: Tell = lambda line: None,
+) -> _Prepared:
     if not 0 < val_fraction < 1:
         raise UsageError(f"data.val_fraction is {val_fraction}: set it between 0 and 1")
-    text = "".join(text if text.endswith("\n") else text + "\n" for _, text in texts)
-    cut = _split_position(text, val_fraction)
-    train_text, val_text = text[:cut], text[cut:]
-    tokenizer = train_tokenizer(train_text, vocab_size)
-    return _Prepared(
-        tokenizer=tokenizer,
-        train=tokenizer.encode(train_text),
-        val=tokenizer.encode(val_text),
-        train_bytes=len(train_text.encode("utf-8")),
-        val_bytes=len(val_text.encode("utf-8")),
-        sources=[_describe(name, text) for name, text in texts],
-    )
+    _check_demand(texts, vocab_size, val_fraction, target, memory, tell)
+    cut = _split_position(texts, val_fraction)
+    tokenizer = train_tokenizer(_part(texts, 0, cut), vocab_size)
+    train, train_bytes = _encode(tokenizer, _part(texts, 0, cut))
+    val, val_bytes = _encode(tokenizer, _part(texts, cut, None))
+    return _Prepared(tokenizer, train, val, train_bytes, val_bytes, [_describe(text) for text in texts])
 
 
-def _split_position(text: str, val_fraction: float) -> int:
-    """Where validation starts: the start of the line that holds the character at 1 - val_fraction."""
-    position = int(len(text) * (1 - val_fraction))
-    return text.rfind("\n", 0, position) + 1 or position
+def _check_demand(
+    texts: Sequence[Text], vocab_size: int, val_fraction: float, target: Path, memory: int | None, tell: Tell
+) -> None:
+    """UsageError where there is less memory or disk than the text takes, estimated on a sample of it."""
+    size = sum(text.size for text in texts)
+    demand = measure_demand(texts, vocab_size, 1 - val_fraction)
+    what = f"text file {texts[0].name}" if len(texts) == 1 else f"the {len(texts):,} text files"
+    if memory is not None and demand.memory > memory:
+        raise UsageError(
+            f"{what}: preparing {_mib(size)} takes about {_mib(demand.memory)} of memory, {_mib(memory)} are "
+            "available: give less text, or prepare it on a larger machine"
+        )
+    free = _free_bytes(target)
+    if free is not None and demand.disk > free:
+        raise UsageError(
+            f"{what}: the tokens take about {_mib(demand.disk)} of disk, {_mib(free)} are free at "
+            f"{target.parent}: free some"
+        )
+    if demand.seconds > _LONG_S:
+        tell(f"preparing {_mib(size)} of text takes about {max(1, round(demand.seconds / 60))} minutes")
 
 
-def _describe(name: str, text: str) -> Source:
-    content = text.encode("utf-8")
-    plain = re.sub(r"[/\\\x00-\x1f\x7f]", "_", Path(name).name.encode("utf-8", "replace").decode())[-255:]
-    return Source(name=plain or "text", bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+def _mib(size: float) -> str:
+    return f"{size / 2**20:,.0f} MiB"
 
 
-def _read_corpus(corpus: str | list[str], memory: int | None) -> tuple[str, Texts]:
-    """A short name for the cache, and the texts."""
-    if corpus == SHAKESPEARE:
-        return SHAKESPEARE, [("shakespeare.txt", read_shakespeare())]
-    paths = [Path(path) for path in ([corpus] if isinstance(corpus, str) else corpus)]
+def _free_bytes(target: Path) -> int | None:
+    place = target.absolute()
     try:
-        if isinstance(corpus, str) and paths[0].is_dir():
-            paths = sorted(path for path in paths[0].iterdir() if path.suffix == ".txt" and path.is_file())
-    except OSError as error:
-        raise UsageError(f"data.corpus {corpus} cannot be read: {error.strerror}") from error
-    if not paths:
-        raise UsageError(f"data.corpus {corpus!r} holds no .txt files and no {META_FILE}: name text files")
-    texts = [(path.name, text) for path, text in zip(paths, read_texts(paths, memory), strict=True)]
-    stem = Path(corpus).name if isinstance(corpus, str) else paths[0].stem
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", stem)[:40].strip("-") or "text", texts
-
-
-def _holds_token_data(corpus: str) -> bool:
-    try:
-        return corpus != SHAKESPEARE and (Path(corpus) / META_FILE).exists()
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        usage = shutil.disk_usage(place)
     except OSError:
-        return False  # _read_corpus says why
+        return None
+    return usage.free if usage.total else None  # some file systems do not know their size
 
 
-def _content_key(texts: Texts, vocab_size: int, val_fraction: float) -> str:
-    sources = [_describe(name, text).model_dump() for name, text in texts]
+def _joined(text: Text) -> int:
+    """Characters of a text with the line end that it gets where it has none."""
+    return text.characters + (not text.ends_line)
+
+
+def _split_position(texts: Sequence[Text], val_fraction: float) -> int:
+    """The character of the joined text where validation starts: the start of the line that holds the one at
+    1 - val_fraction."""
+    position = int(sum(map(_joined, texts)) * (1 - val_fraction))
+    start = 0
+    for text in texts:
+        if position <= start + _joined(text):
+            break
+        start += _joined(text)
+    at, line = start, start
+    for piece in _part([text], 0, position - start):
+        newline = piece.rfind("\n", 0, position - at)
+        line = at + newline + 1 if newline >= 0 else line
+        at += len(piece)
+    return line or position
+
+
+def _part(texts: Sequence[Text], start: int, stop: int | None) -> Iterator[str]:
+    """Characters start .. stop of the joined text: every text ends its last line."""
+    at = 0
+    for text in texts:
+        after = at + _joined(text)
+        if after > start and (stop is None or at < stop):
+            for piece in itertools.chain(text.pieces(), () if text.ends_line else ("\n",)):
+                shown = piece[max(0, start - at) : None if stop is None else max(0, stop - at)]
+                at += len(piece)
+                if shown:
+                    yield shown
+        at = after
+
+
+def _encode(tokenizer: ByteTokenizer, pieces: Iterable[str]) -> tuple[npt.NDArray[np.generic], int]:
+    """The tokens, in the type that they are stored in, and how many UTF-8 bytes they stand for."""
+    dtype = np.dtype(token_dtype(tokenizer.vocab_size))
+    content, size = bytearray(), 0
+
+    def counted() -> Iterator[str]:
+        nonlocal size
+        for piece in pieces:
+            size += len(piece.encode())
+            yield piece
+
+    for ids in tokenizer.encode_pieces(counted()):
+        content += ids.astype(dtype).tobytes()
+    return np.frombuffer(content, dtype), size
+
+
+def _describe(text: Text) -> Source:
+    plain = re.sub(r"[/\\\x00-\x1f\x7f]", "_", Path(text.name).name.encode("utf-8", "replace").decode())[
+        -255:
+    ]
+    return Source(name=plain or "text", bytes=text.size, sha256=text.sha256)
+
+
+def _content_key(texts: Sequence[Text], vocab_size: int, val_fraction: float) -> str:
+    sources = [_describe(text).model_dump() for text in texts]
     key = [PREPARATION_VERSION, vocab_size, repr(float(val_fraction)), sources]
     return hashlib.sha256(json.dumps(key).encode("utf-8")).hexdigest()
 
@@ -185,7 +284,7 @@ def _open_cached(target: Path, vocab_size: int) -> TokenData | None:
 def _fill_cache(prepared: _Prepared, target: Path) -> TokenData:
     """Puts the data at target; whoever comes second opens what the first one wrote."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(target.parent / f".{target.name}.lock"):
+    with lock_if_possible(target.parent / f".{target.name}.lock", lambda: time.sleep(0.05)):
         cached = _open_cached(target, prepared.tokenizer.vocab_size)
         if cached is not None:
             return cached
@@ -213,26 +312,17 @@ def _commit(prepared: _Prepared, target: Path) -> bool:
             val_bytes=prepared.val_bytes,
             sources=prepared.sources,
         )
-        _fsync_folder(beside)
+        sync_directory(beside)
         try:
             beside.rename(target)
         except OSError:
             if target.is_dir() and any(target.iterdir()):
                 return False
             raise
-        _fsync_folder(target.parent)
+        sync_directory(target.parent)
         return True
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds the lock file; goes on without where the file system has no locks."""
-    with path.open("ab") as file:
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _sibling(path: Path) -> Path:
@@ -246,11 +336,3 @@ def _remove_dead_siblings(path: Path) -> None:
         process = name.fullmatch(each.name)
         if process is not None and not is_alive(int(process[1])) and each.lstat().st_uid == os.geteuid():
             shutil.rmtree(each, ignore_errors=True)
-
-
-def _fsync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

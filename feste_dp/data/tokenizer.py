@@ -8,7 +8,7 @@ spans a line end, so the stored tokenizer gives a whole text the ids of its line
 import json
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,9 @@ BEYOND_ALPHABET = re.compile(rb"[\xe0-\xff]")
 MIN_PAIR_COUNT = 2
 # A line with its end; a longer line (a text without line ends) is cut before a space where there is one.
 LINE = re.compile(r"[^\n]{0,4096}\n|[^\n]{1,4096}(?= |\Z)|[^\n]{1,4096}")
-LINES_PER_BATCH = 4096
+LONGEST_LINE = 4096
+# The library takes 100 to 300 bytes for a byte that it encodes, so it is given little at a time.
+BATCH_CHARACTERS = 2**16
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +48,14 @@ class ByteTokenizer:
 
     def encode(self, text: str) -> npt.NDArray[np.uint32]:
         """(tokens,) ids of the text, the same whatever the number of threads."""
-        parts = [
-            np.asarray(encoding.ids, np.uint32)
-            for batch in _batches(LINE.findall(text), LINES_PER_BATCH)
-            for encoding in self.inner.encode_batch_fast(batch, add_special_tokens=False)
-        ]
+        parts = list(self.encode_pieces([text]))
         return np.concatenate(parts) if parts else np.empty(0, np.uint32)
+
+    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[npt.NDArray[np.uint32]]:
+        """The ids of the text that the pieces make up, a part at a time."""
+        for batch in _batches(cut_into_lines(pieces), BATCH_CHARACTERS):
+            encodings = self.inner.encode_batch_fast(batch, add_special_tokens=False)
+            yield np.concatenate([np.asarray(encoding.ids, np.uint32) for encoding in encodings])
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of the ids; bytes that are no UTF-8 (half a character) become U+FFFD."""
@@ -65,35 +69,59 @@ class ByteTokenizer:
         return self.inner.to_str(pretty=True).encode("utf-8") + b"\n"
 
 
-def train_tokenizer(text: str, vocab_size: int) -> ByteTokenizer:
-    """A tokenizer of exactly vocab_size tokens, merged from the pairs of the text, most frequent first.
+def train_tokenizer(pieces: Iterable[str], vocab_size: int) -> ByteTokenizer:
+    """A tokenizer of exactly vocab_size tokens, merged from the pairs of the text that the pieces
+    make up, the most frequent first.
 
     UsageError when vocab_size is below the 256 bytes, or the text has too few repeated pairs to reach it.
     """
+    tokenizer = learn_merges(pieces, vocab_size)
+    reached = tokenizer.vocab_size
+    if reached < vocab_size:
+        raise UsageError(
+            f"the text yields {reached} tokens, not the {vocab_size} of model.vocab_size:"
+            f" set model.vocab_size to {reached} or less, or give more text"
+        )
+    return tokenizer
+
+
+def learn_merges(pieces: Iterable[str], vocab_size: int) -> ByteTokenizer:
+    """As train_tokenizer, with as many tokens as the text yields, vocab_size at most."""
     if vocab_size < BYTE_TOKENS:
         raise UsageError(
             f"model.vocab_size is {vocab_size}: set it to {BYTE_TOKENS} (one token per byte) or more"
         )
     tokenizer = _new_tokenizer(models.BPE())
     trainer = trainers.BpeTrainer(
-        # The trainer reserves memory for the size it is asked for; the text bounds what it can reach.
-        vocab_size=min(vocab_size, BYTE_TOKENS + 4 * len(text)),
+        # The trainer reserves memory for the size it is asked for; no file that we read back holds more.
+        vocab_size=min(vocab_size, MAX_TOKENIZER_ITEMS),
         min_frequency=MIN_PAIR_COUNT,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         special_tokens=[],
         show_progress=False,
     )
-    interruptibly(LINE.findall(text), lambda lines: tokenizer.train_from_iterator(lines, trainer))
-    reached = tokenizer.get_vocab_size()
-    if reached < vocab_size:
-        raise UsageError(
-            f"the text yields {reached} tokens, not the {vocab_size} of model.vocab_size:"
-            f" set model.vocab_size to {reached} or less, or give more text"
-        )
+    interruptibly(cut_into_lines(pieces), lambda lines: tokenizer.train_from_iterator(lines, trainer))
     return ByteTokenizer(tokenizer)
 
 
-def interruptibly(lines: Sequence[str], work: Callable[[Iterator[str]], object]) -> None:
+def cut_into_lines(pieces: Iterable[str]) -> Iterator[str]:
+    """The lines (LINE) of the text that the pieces make up, the same however it is cut into pieces."""
+    rest = ""
+    for piece in pieces:
+        rest += piece
+        end = rest.rfind("\n") + 1
+        yield from LINE.findall(rest[:end])
+        rest, start = rest[end:], 0
+        while len(rest) - start > LONGEST_LINE + 1:  # where it is cut depends on no more than what is there
+            found = LINE.match(rest, start)
+            assert found is not None
+            yield found[0]
+            start = found.end()
+        rest = rest[start:]
+    yield from LINE.findall(rest)
+
+
+def interruptibly(lines: Iterable[str], work: Callable[[Iterator[str]], object]) -> None:
     """work(lines) in a thread of its own, so that the handler of a signal runs, and may raise, meanwhile.
 
     Compiled code keeps the main thread for as long as it takes, 3 s for 40 MB of text. When a handler raises,
@@ -207,6 +235,13 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
-def _batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def _batches(lines: Iterable[str], characters: int) -> Iterator[list[str]]:
+    batch, size = [], 0
+    for line in lines:
+        batch.append(line)
+        size += len(line)
+        if size >= characters:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

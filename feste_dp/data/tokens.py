@@ -25,6 +25,7 @@ FORMAT_VERSION = 1
 META_FILE, TOKENS_FILE, TOKENIZER_FILE = "meta.json", "tokens.bin", "tokenizer.json"
 MAX_META_BYTES = 2**20
 MAX_META_ITEMS = 50_000  # a source has four, and 140 bytes
+MAX_SOURCES = 1000  # more are one entry
 CHUNK = 2**22  # elements or bytes looked at in one go
 
 Count = Annotated[int, Field(ge=0, le=2**48)]
@@ -81,6 +82,8 @@ class TokenData:
     train_bytes: int
     val_bytes: int
     """UTF-8 bytes of each part: bits per byte = loss / ln 2 * tokens / bytes"""
+    sources: tuple[Source, ...] = ()
+    """The text files that went in, in order"""
 
     @property
     def tokenizer_path(self) -> Path:
@@ -130,6 +133,7 @@ def _token_data(directory: Path, meta: TokenMeta, tokens: npt.NDArray[Any]) -> T
         tokenizer_sha256=meta.tokenizer_sha256,
         train_bytes=meta.train.bytes,
         val_bytes=meta.val.bytes,
+        sources=tuple(meta.sources),
     )
 
 
@@ -158,20 +162,32 @@ def held_token_data(held: HeldTokens) -> TokenData:
     return _token_data(Path(held.directory), meta, np.frombuffer(content, dtype))
 
 
+def token_dtype(vocab_size: int) -> Literal["uint16", "uint32"]:
+    """The type of a stored token."""
+    return "uint16" if vocab_size <= 2**16 else "uint32"
+
+
 def write_token_files(
     directory: Path,
     tokenizer: ByteTokenizer,
-    train: npt.NDArray[np.uint32],
-    val: npt.NDArray[np.uint32],
+    train: npt.NDArray[Any],
+    val: npt.NDArray[Any],
     train_bytes: int,
     val_bytes: int,
     sources: list[Source],
 ) -> None:
-    """Writes and fsyncs the three files into an existing, empty folder: the same bytes for the same input."""
-    dtype: Literal["uint16", "uint32"] = "uint16" if tokenizer.vocab_size <= 2**16 else "uint32"
-    for part in (train, val):
-        check_token_ids(part, tokenizer.vocab_size, "prepared tokens")
-    content = np.concatenate([train, val]).astype(np.dtype(dtype).newbyteorder("<")).tobytes()
+    """Writes and fsyncs the three files into an existing folder: the same bytes for the same input."""
+    dtype = token_dtype(tokenizer.vocab_size)
+    digest = hashlib.sha256()
+    with (directory / TOKENS_FILE).open("xb") as file:
+        for part in (train, val):
+            check_token_ids(part, tokenizer.vocab_size, "prepared tokens")
+            for start in range(0, len(part), CHUNK):
+                content = part[start : start + CHUNK].astype(np.dtype(dtype).newbyteorder("<")).tobytes()
+                digest.update(content)
+                file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     tokenizer_content = tokenizer.to_json()
     meta = TokenMeta(
         format_version=FORMAT_VERSION,
@@ -179,25 +195,25 @@ def write_token_files(
         vocab_size=tokenizer.vocab_size,
         train=Split(tokens=len(train), bytes=train_bytes),
         val=Split(tokens=len(val), bytes=val_bytes),
-        sources=sources,
-        tokens_sha256=hashlib.sha256(content).hexdigest(),
+        sources=sources if len(sources) <= MAX_SOURCES else [_all_in_one(sources)],
+        tokens_sha256=digest.hexdigest(),
         tokenizer_sha256=hashlib.sha256(tokenizer_content).hexdigest(),
     )
     meta_content = json.dumps(meta.model_dump(), indent=1).encode("ascii") + b"\n"
-    if len(meta_content) > MAX_META_BYTES or len(tokenizer_content) > MAX_TOKENIZER_BYTES:
-        raise UsageError(
-            f"{len(sources)} text files or {tokenizer.vocab_size} tokens are too many: "
-            "join some of the files, or set model.vocab_size lower"
-        )
-    for name, data in (
-        (TOKENS_FILE, content),
-        (TOKENIZER_FILE, tokenizer_content),
-        (META_FILE, meta_content),
-    ):
+    if len(tokenizer_content) > MAX_TOKENIZER_BYTES:
+        raise UsageError(f"a vocabulary of {tokenizer.vocab_size} is too large: set model.vocab_size lower")
+    for name, data in ((TOKENIZER_FILE, tokenizer_content), (META_FILE, meta_content)):
         with (directory / name).open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+
+
+def _all_in_one(sources: list[Source]) -> Source:
+    """One entry for more files than meta.json lists."""
+    digest = hashlib.sha256(json.dumps([source.model_dump() for source in sources]).encode())
+    size = sum(source.bytes for source in sources)
+    return Source(name=f"{len(sources)} files", bytes=size, sha256=digest.hexdigest())
 
 
 def check_token_ids(tokens: npt.NDArray[Any], vocab_size: int, name: str) -> None:

@@ -13,10 +13,9 @@ from feste_dp.config.changes import check_changes
 from feste_dp.config.dumping import dump_config, flat_values
 from feste_dp.config.loading import load_config, override_keys
 from feste_dp.config.schema import Config
-from feste_dp.data.preparation import SHAKESPEARE
 from feste_dp.data.tokenizer import load_tokenizer
 from feste_dp.data.tokens import TokenData
-from feste_dp.errors import RunError
+from feste_dp.errors import RunError, UsageError
 from feste_dp.files.writing import write_whole
 from feste_dp.interruption import Interrupted
 from feste_dp.model.parameters import initial_params, parameter_count
@@ -47,14 +46,16 @@ from feste_dp.train.run_trace import RunTrace, check_steps
 from feste_dp.train.saved_state import is_tokenizer_of, older_arithmetic, saved_config
 from feste_dp.train.start import (
     Surroundings,
-    check_fingerprints,
+    check_layout,
     check_machine,
     counted,
     prepare,
+    prepare_for,
     start_workers,
 )
 from feste_dp.train.step_time import LAUNCH_S, estimated_step, run_seconds
 from feste_dp.train.stragglers import Stragglers
+from feste_dp.train.token_data import shown_corpus, with_absolute_corpus, with_corpus
 from feste_dp.train.trainer import Outlets, Trainer
 from feste_dp.train.worker_request import take_request
 
@@ -72,7 +73,7 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
     else:
         check_can_create(Path(config.run.dir))
     check_steps(around.trace, config.train.steps)
-    config = _with_absolute_corpus(config)
+    config = with_absolute_corpus(config)
     workers = config.run.workers or default_workers(config.train.shards)
     warnings = check_machine(config, workers, around, saves_in=out or Path(config.run.dir))
     make_trackers(config.run.trackers)
@@ -130,7 +131,24 @@ def resume(
         make_trackers(config.run.trackers)
         for line in [*damages, *warnings]:
             log.warning(line)
-        data = prepare(config, around)
+        known = None if checkpoint is None else read_manifest(checkpoint)
+        asked = "data.corpus" in override_keys(overrides)
+        found = prepare_for(with_absolute_corpus(config), run.path, known, around, asked=asked)
+        data = found.data
+        if (
+            known is None
+            and (asked or found.moved)
+            and not is_tokenizer_of(run.tokenizer, data.tokenizer_sha256)
+        ):
+            raise UsageError(
+                f"the text at {found.corpus} gives another tokenizer than the run's: start a new run"
+            )
+        before = load_config(run.config, from_run=True).data.corpus
+        if asked and before != found.corpus:
+            changes.append(f"data.corpus: {shown_corpus(before)} -> {shown_corpus(found.corpus)}")
+        elif found.moved is not None:
+            changes.append(found.moved)
+        config, to_store = with_corpus(config, found.corpus), with_corpus(to_store, found.corpus)
         shown = teller(around.progress, log)
         with (
             RunTrace(around.trace, around.progress) as trace,
@@ -174,7 +192,7 @@ def _train(
     first_step = 0
     if resume_from is not None:
         saved = read_manifest(resume_from)
-        check_fingerprints(saved, config, data)  # before anything is changed
+        check_layout(saved, config)  # before anything is changed
         # the row of a step that is still to be measured is written again
         first_step = saved.step - (saved.train.unmeasured is not None)
     rows = truncate_after(run.metrics, first_step)
@@ -302,21 +320,6 @@ def _finish(
     log.info(line)
     history.event(trainer.step, STOP if stopped else FINISH, line)
     return 1 if trainer.degraded else stopped
-
-
-def _with_absolute_corpus(config: Config) -> Config:
-    """Paths that a resume from another directory still finds. One that is not UTF-8 has no place in a config:
-    then they stay as they were given, which can be read back."""
-    corpus = config.data.corpus
-    if corpus == SHAKESPEARE:
-        return config
-    paths = [str(Path(path).absolute()) for path in ([corpus] if isinstance(corpus, str) else corpus)]
-    try:
-        "".join(paths).encode()
-    except UnicodeEncodeError:
-        return config
-    resolved = paths[0] if isinstance(corpus, str) else paths
-    return config.model_copy(update={"data": config.data.model_copy(update={"corpus": resolved})})
 
 
 def _find_checkpoint(run: RunDirectory) -> tuple[Path | None, list[str]]:

@@ -30,9 +30,9 @@ from feste_dp.train.saved_state import older_arithmetic
 from feste_dp.train.sequence_probe import SequenceProbe
 from feste_dp.train.start import (
     Surroundings,
-    check_fingerprints,
+    check_layout,
     check_machine,
-    prepare,
+    prepare_for,
     start_workers,
 )
 from feste_dp.train.step import Stepper
@@ -91,7 +91,11 @@ def replay(path: Path, step: int, shard: int | None, workers: int | None, around
         raise UsageError(f"--workers: {workers} is more than train.shards {shards}; use at most {shards}")
     count = workers or default_workers(shards)
     check_machine(config, count, around)
-    data = prepare(config, around)
+    known = _any_manifest(run)
+    found = prepare_for(config, run.path, known, around, [load_config(run.config, from_run=True).data.corpus])
+    if found.moved is not None:
+        around.progress.warning(found.moved)
+    data = found.data
     with (
         Coordinator(config, count, data.directory, around.environ) as coordinator,
         contextlib.closing(Stepper(config, data, coordinator)) as stepper,
@@ -104,7 +108,7 @@ def replay(path: Path, step: int, shard: int | None, workers: int | None, around
             stepper.m.fill(0)
             stepper.v.fill(0)
         else:
-            check_fingerprints(manifest, config, data)
+            check_layout(manifest, config)
             if (line := older_arithmetic(manifest)) is not None:
                 around.progress.warning(line)
             start, stepper.skipped_steps = manifest.step, manifest.train.skipped_steps
@@ -171,6 +175,14 @@ def _config_of(run: RunDirectory, step: int, rows: Mapping[int, MetricsRow]) -> 
                 config = Config.model_validate(read_manifest(directory).config)
                 break
     return config.model_copy(update={"run": config.run.model_copy(update={"on_nonfinite": "skip"})})
+
+
+def _any_manifest(run: RunDirectory) -> Manifest | None:
+    """The manifest of a checkpoint, for the hashes of the run's tokens; None where there is none."""
+    for _, directory in reversed(step_directories(run.checkpoints)):
+        with contextlib.suppress(UsageError):
+            return read_manifest(directory)
+    return None
 
 
 def _load_before(run: RunDirectory, step: int, into: Snapshot, around: Surroundings) -> Manifest | None:

@@ -1,24 +1,25 @@
 """What every command does before its first step: look at the machine, prepare tokens and kernels, start the
 workers. Creates nothing but caches; knows nothing of run directories."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from feste_dp.checkpoint.format import Manifest, TensorRange
 from feste_dp.config.schema import Config
-from feste_dp.data.preparation import prepare_for_run
 from feste_dp.data.tokens import TokenData
+from feste_dp.data.whereabouts import Corpus
 from feste_dp.errors import UsageError
 from feste_dp.kernels.simd import HAS_BF16
 from feste_dp.model.parameters import layout
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.runtime.cpus import crowding, pin_plan
-from feste_dp.runtime.limits import available_memory, measure_limits
+from feste_dp.runtime.limits import measure_limits
 from feste_dp.runtime.warmup import compile_kernels
 from feste_dp.train.preflight import checkpoint_bytes, shortages
 from feste_dp.train.progress import Progress
 from feste_dp.train.signals import StopSignals
+from feste_dp.train.token_data import FoundTokens, find_tokens, prepare_tokens
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,28 @@ def check_cpus(config: Config, workers: int) -> None:
 def prepare(config: Config, around: Surroundings) -> TokenData:
     """Token data and compiled kernels: the slow parts of a first start, both cached."""
     around.progress.phase("reading the text")
-    data = prepare_for_run(
-        config.data.corpus,
-        config.model.vocab_size,
-        config.data.val_fraction,
-        config.model.block_size,
-        around.cache_root,
-        available_memory(),
-    )
+    data = prepare_tokens(config, around.cache_root, around.progress.message)
+    compile_for(around)
+    return data
+
+
+def prepare_for(
+    config: Config,
+    run: Path,
+    known: Manifest | None,
+    around: Surroundings,
+    others: Sequence[Corpus] = (),
+    asked: bool = False,
+) -> FoundTokens:
+    """As prepare, for the run in the folder `run`: see find_tokens."""
+    around.progress.phase("reading the text")
+    found = find_tokens(config, run, known, around.cache_root, others, asked)
+    compile_for(around)
+    return found
+
+
+def compile_for(around: Surroundings) -> None:
+    """Compile the kernels where that was not done before; tells the user when it takes long."""
     announced = False
 
     def on_wait(seconds: float) -> None:
@@ -102,18 +117,12 @@ def prepare(config: Config, around: Surroundings) -> TokenData:
             announced = True
 
     compile_kernels(around.environ, on_wait)
-    return data
 
 
-def check_fingerprints(manifest: Manifest, config: Config, data: TokenData) -> None:
-    """Raises UsageError unless a checkpoint has the model of the config and the tokens of the data."""
+def check_layout(manifest: Manifest, config: Config) -> None:
+    """Raises UsageError unless a checkpoint has the model of the config."""
     if manifest.layout != tuple(TensorRange(*tensor) for tensor in layout(config.model)):
         raise UsageError("the checkpoint's tensors are not those of the config's model: start a new run")
-    if manifest.tokenizer_sha256 != data.tokenizer_sha256 or manifest.data_sha256 != data.fingerprint:
-        raise UsageError(
-            f"the tokens in {data.directory} are not those the run was trained on: "
-            "restore the text files, or start a new run"
-        )
 
 
 def start_workers(coordinator: Coordinator, workers: int, around: Surroundings) -> None:

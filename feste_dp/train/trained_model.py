@@ -1,5 +1,6 @@
 """A trained model read back from a run, for writing text and for measuring it."""
 
+import contextlib
 import math
 import os
 from collections.abc import Iterator
@@ -10,9 +11,9 @@ from feste_dp.checkpoint.format import Manifest, Snapshot, step_directory_name, 
 from feste_dp.checkpoint.listing import ATTEMPTS, newest_whole, step_directories
 from feste_dp.checkpoint.loading import load_checkpoint, read_manifest
 from feste_dp.checkpoint.pointers import best_step
+from feste_dp.config.loading import load_config
 from feste_dp.config.schema import Config, either
 from feste_dp.data.order import Spacing
-from feste_dp.data.preparation import prepare_for_run
 from feste_dp.data.tokenizer import ByteTokenizer
 from feste_dp.data.tokens import TokenData, open_token_data
 from feste_dp.errors import RunError, UsageError
@@ -20,10 +21,10 @@ from feste_dp.model.parameters import view_params
 from feste_dp.model.sampling import Sampler
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.runtime.cpus import default_workers
-from feste_dp.runtime.limits import available_memory
 from feste_dp.train.metrics import perplexity
 from feste_dp.train.run_directory import open_run_directory
 from feste_dp.train.saved_state import check_memory_for, saved_config, saved_tokenizer
+from feste_dp.train.token_data import find_tokens
 
 
 @dataclass(frozen=True)
@@ -141,23 +142,23 @@ def evaluate_model(model: TrainedModel, data: TokenData, workers: int | None) ->
     return Evaluation(model.manifest.step, loss, perplexity(loss), bits_per_byte, sequences * block)
 
 
-def evaluation_data(model: TrainedModel, directory: Path | None, cache_root: Path) -> TokenData:
-    """The run's own token data, or that in `directory`. Raises UsageError when the tokenizer is another."""
-    config = model.config
-    if directory is not None:
-        data = open_token_data(directory, verify=True)
-    else:
-        data = prepare_for_run(
-            config.data.corpus,
-            config.model.vocab_size,
-            config.data.val_fraction,
-            config.model.block_size,
-            cache_root,
-            available_memory(),
-        )
+def evaluation_data(
+    model: TrainedModel, directory: Path | None, cache_root: Path
+) -> tuple[TokenData, str | None]:
+    """The run's own token data, or that in `directory`; and one line where the run's text lies elsewhere now.
+
+    Raises UsageError when the tokenizer is another.
+    """
+    if directory is None:
+        run, others = model.path.parent.parent, []
+        with contextlib.suppress(UsageError):  # where the text lies since a later resume
+            others = [load_config(run / "config.yaml", from_run=True).data.corpus]
+        found = find_tokens(model.config, run, model.manifest, cache_root, others)
+        return found.data, found.moved
+    data = open_token_data(directory, verify=True)
     if data.tokenizer_sha256 != model.manifest.tokenizer_sha256:
         raise UsageError(
             f"the tokens in {data.directory} were made by another tokenizer than the run's: "
             "evaluate on data prepared with the same tokenizer"
         )
-    return data
+    return data, None

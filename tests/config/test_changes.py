@@ -118,10 +118,3 @@ def test_log_lines_come_in_the_order_of_the_schema():
         "optim.lr: 0.001 -> 0.002",
         "eval.patience: 0 -> 3",
     ]
-
-
-def test_a_message_is_one_line_whatever_the_value():
-    new = config_from_text('data: {corpus: "a\\nb"}', "test")
-    with pytest.raises(UsageError) as caught:
-        check_changes(OLD, new, explicit=())
-    assert "\n" not in str(caught.value)

@@ -35,7 +35,7 @@ BELOW_TRAIN = "expected the keys steps, batch_size, shards, micro_batch, seed, p
 N_LAYER = "model.n_layer: expected a whole number from 1 to 1024, got"
 LR = "optim.lr: expected a number above 0 and at most 10, got"
 PIN = "run.pin: expected none, auto, or a list of CPU numbers from 0 to 8191, got"
-CORPUS = "data.corpus: expected shakespeare, a directory, or a list of text files, got"
+CORPUS = "data.corpus: expected shakespeare, a directory, or a list of at most 1000 text files, got"
 NAME = "run.name: expected at most 64 letters, digits, '.', '_' or '-', the first not '.' or '-', got"
 
 BAD_TEXTS = [

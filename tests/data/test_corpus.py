@@ -1,12 +1,14 @@
 import hashlib
 import lzma
+import os
+import resource
 import runpy
 from pathlib import Path
 
 import pytest
 
 from feste_dp.data import corpus
-from feste_dp.data.corpus import MEMORY_PER_BYTE, embedded_shakespeare, read_shakespeare, read_texts
+from feste_dp.data.corpus import embedded_shakespeare, read_corpus, read_shakespeare
 from feste_dp.errors import UsageError
 
 SCRIPT = Path(__file__).parents[2] / "data" / "make_shakespeare.py"
@@ -55,63 +57,73 @@ def test_a_missing_or_damaged_embedded_text_asks_for_a_new_installation(tmp_path
         read_shakespeare()
 
 
-def test_files_are_read_in_order_and_without_change(tmp_path):
-    texts = ["one\r\ntwo\rthree", "\ufeffäöü 漢字 \u2028 🎭\n"]
-    paths = [tmp_path / "b.txt", tmp_path / "a.txt"]
-    for path, text in zip(paths, texts, strict=True):
-        path.write_bytes(text.encode())
-    assert read_texts(paths) == texts
+def write(path, content="to be\n"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    return path
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "is empty"),
-        (b"abc\0def", r"is binary \(a NUL byte at offset 3\)"),
-        (b"abcd\xff", r"is not UTF-8 \(bad byte 0xff at offset 4\)"),
-        ("half a character: ä".encode()[:-1], r"is not UTF-8 \(bad byte 0xc3 at offset 18\)"),
-    ],
-)
-def test_a_bad_text_file_is_named_with_what_is_wrong(tmp_path, content, message):
-    path = tmp_path / "bad.txt"
-    path.write_bytes(content)
-    with pytest.raises(UsageError, match=message) as caught:
-        read_texts([str(path)])
-    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+def read(places):
+    return ["".join(text.pieces()) for text in read_corpus(places).texts]
 
 
-def test_a_missing_file_a_folder_and_an_unreadable_file_are_named(tmp_path):
-    loop = tmp_path / "loop.txt"
-    loop.symlink_to(loop)
-    for path, message in (
-        (tmp_path / "none.txt", "does not exist"),
-        (tmp_path, "is a directory"),
-        (Path("/dev/null"), "not a regular file"),
-        (loop, "cannot be read"),
-        ("nul\0name", "cannot be read"),
-    ):
-        with pytest.raises(UsageError, match=message):
-            read_texts([path])
+def test_files_are_read_in_the_order_given(tmp_path):
+    paths = [str(write(tmp_path / name, f"{name}\n")) for name in ("b.txt", "a.md", "c")]
+    assert read(paths) == ["b.txt\n", "a.md\n", "c\n"]
+    assert read_corpus(paths).note is None
 
 
-def test_text_too_large_to_prepare_is_refused_before_it_is_read(tmp_path, monkeypatch):
-    path = tmp_path / "large.txt"
-    with path.open("wb") as file:
-        file.truncate(2**40)  # takes no room on disk
-    monkeypatch.setattr(Path, "read_bytes", lambda self: pytest.fail(f"{self} was read"))
-    with pytest.raises(UsageError) as caught:
-        read_texts([path], memory=150 * 2**20)
-    assert str(caught.value) == (
-        f"text file {path} is too large: 1,048,576 MiB, of which 10 MiB can be prepared in the memory "
-        "that is available: give less text, or prepare it on a larger machine"
+def test_a_folder_is_read_with_all_below_it_in_the_order_of_bytes(tmp_path):
+    names = ["Z.txt", "a.txt", "a/b.TXT", "a/c/d.txt", "é.txt", "zz/a.txt"]
+    for name in reversed(names):
+        write(tmp_path / "texts" / name, name)
+    assert read(str(tmp_path / "texts")) == ["Z.txt", "a/b.TXT", "a/c/d.txt", "a.txt", "zz/a.txt", "é.txt"]
+    assert read([str(tmp_path / "texts")]) == read(str(tmp_path / "texts"))
+    assert read([str(tmp_path / "texts/Z.txt"), str(tmp_path / "texts/a")]) == [
+        "Z.txt",
+        "a/b.TXT",
+        "a/c/d.txt",
+    ]
+
+
+def test_what_a_folder_leaves_out_is_said_with_how_much_it_took(tmp_path):
+    folder = tmp_path / "texts"
+    write(folder / "a.txt", "ä" * 1000)
+    (folder / "b.txt").symlink_to(write(tmp_path / "elsewhere.txt", "linked"))
+    for name in (".hidden.txt", ".git/x.txt", "notes.md", "more.md", "old.txt.gz"):
+        write(folder / name)
+    write(folder / "empty.txt", "")
+    (folder / "loop").symlink_to(folder)
+    (folder / "broken.txt").symlink_to("nowhere")
+    os.mkfifo(folder / "pipe.txt")
+    found = read_corpus(str(folder))
+    assert [text.size for text in found.texts] == [2000, 6]
+    assert found.note is not None and found.note.startswith(
+        f"{folder}: 2 .txt files, 2,006 bytes; left out: "
     )
-    with pytest.raises(UsageError, match="the 2 text files are too large"):
-        read_texts([path, path], memory=2**40)
+    for part in ("2 hidden", "2 with another ending (.md)", "1 compressed (.gz)", "1 empty", "others"):
+        assert part in found.note, found.note
 
 
-def test_text_that_fits_exactly_is_read(tmp_path):
-    path = tmp_path / "small.txt"
-    path.write_text("x" * 100)
-    assert read_texts([path], memory=100 * MEMORY_PER_BYTE) == ["x" * 100]
-    with pytest.raises(UsageError, match="too large"):
-        read_texts([path], memory=100 * MEMORY_PER_BYTE - 1)
+def test_a_name_that_is_too_long_or_has_a_nul_is_one_line():
+    for name in ("x" * 300, "a\0b"):
+        for places in (name, [name]):
+            with pytest.raises(UsageError, match="cannot be read"):
+                read_corpus(places)
+
+
+def test_a_folder_without_text_says_what_is_in_it(tmp_path):
+    write(tmp_path / "texts" / "a.txt.gz")
+    with pytest.raises(UsageError, match=r"texts holds no \.txt files .* left out: 1 compressed \(\.gz\)"):
+        read_corpus(str(tmp_path / "texts"))
+
+
+def test_thousands_of_files_are_read_with_few_open_at_a_time(tmp_path):
+    for number in range(2000):
+        (tmp_path / f"{number:05d}.txt").write_text(f"{number}\n")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        assert read(str(tmp_path)) == [f"{number}\n" for number in range(2000)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

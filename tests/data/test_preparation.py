@@ -9,15 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feste_dp.cache import cache_root
-from feste_dp.data import preparation
+from feste_dp.data import corpus, preparation
 from feste_dp.data.corpus import read_shakespeare
 from feste_dp.data.preparation import prepare_for_run, prepare_token_data
+from feste_dp.data.text_file import text_in_memory
 from feste_dp.data.tokenizer import load_tokenizer
 from feste_dp.data.tokens import open_token_data
 from feste_dp.errors import UsageError
 
 TEXT = read_shakespeare()[3_000_000:3_030_000]
-TEXTS = [("play.txt", TEXT)]
+TEXTS = [text_in_memory("play.txt", TEXT)]
 
 
 @pytest.fixture
@@ -41,31 +42,36 @@ def test_prepared_parts_join_to_the_text_and_validation_starts_a_line(tmp_path):
     assert names_below(tmp_path) == ["out", "out/meta.json", "out/tokenizer.json", "out/tokens.bin"]
 
 
-@settings(max_examples=60, deadline=None)
-@given(text=st.text(st.sampled_from("ab \né"), min_size=2, max_size=80), fraction=st.floats(0.01, 0.99))
-def test_every_split_keeps_the_text_and_falls_on_a_line_where_there_is_one(text, fraction):
-    cut = preparation._split_position(text, fraction)
-    position = int(len(text) * (1 - fraction))
-    assert 0 <= cut <= position
-    assert cut == 0 or text[cut - 1] == "\n" or "\n" not in text[:position]
+@settings(max_examples=100, deadline=None)
+@given(
+    parts=st.lists(st.text(st.sampled_from("ab \né"), min_size=1, max_size=40), min_size=1, max_size=4),
+    fraction=st.floats(0.01, 0.99),
+)
+def test_every_split_keeps_the_text_and_falls_on_a_line_where_there_is_one(parts, fraction):
+    texts = [text_in_memory(str(number), part) for number, part in enumerate(parts)]
+    joined = "".join(part if part.endswith("\n") else part + "\n" for part in parts)
+    cut = preparation._split_position(texts, fraction)
+    position = int(len(joined) * (1 - fraction))
+    assert cut == (joined.rfind("\n", 0, position) + 1 or position)
+    assert "".join(preparation._part(texts, 0, cut)) == joined[:cut]
+    assert "".join(preparation._part(texts, cut, None)) == joined[cut:]
 
 
 def test_the_tokenizer_never_sees_the_validation_text(tmp_path):
     train = "the cat sat on the mat\n" * 50
-    data = prepare_token_data([("a", train + "zqzqzqzq\n" * 20)], 260, 0.13, tmp_path / "out")
+    data = prepare_token_data([text_in_memory("a", train + "zqzqzqzq\n" * 20)], 260, 0.13, tmp_path / "out")
     assert not any("zq" in token for token in load_tokenizer(data.tokenizer_path).inner.get_vocab())
 
 
 def test_texts_are_joined_in_order_with_line_ends_between(tmp_path):
-    data = prepare_token_data(
-        [("a", TEXT[:20_000] + "end"), ("b", TEXT[20_000:])], 300, 0.1, tmp_path / "out"
-    )
+    texts = [text_in_memory("a", TEXT[:20_000] + "end"), text_in_memory("b", TEXT[20_000:])]
+    data = prepare_token_data(texts, 300, 0.1, tmp_path / "out")
     tokenizer = load_tokenizer(data.tokenizer_path)
     assert tokenizer.decode(data.train).startswith(TEXT[:20_000] + "end\n" + TEXT[20_000:20_100])
 
 
 def test_the_meta_file_names_sources_without_their_folders(tmp_path):
-    prepare_token_data([("/home/me/a\nb.txt", TEXT)], 300, 0.1, tmp_path / "out")
+    prepare_token_data([text_in_memory("/home/me/a\nb.txt", TEXT)], 300, 0.1, tmp_path / "out")
     sources = json.loads((tmp_path / "out" / "meta.json").read_text())["sources"]
     assert [source["name"] for source in sources] == ["a_b.txt"]
     assert sources[0]["bytes"] == len(TEXT)
@@ -91,7 +97,7 @@ def test_an_empty_output_folder_is_filled(tmp_path):
     assert prepare_token_data(TEXTS, 300, 0.1, tmp_path / "out").vocab_size == 300
 
 
-@pytest.mark.parametrize("moment", ["write_token_files", "_fsync_folder"])
+@pytest.mark.parametrize("moment", ["write_token_files", "sync_directory"])
 def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch, moment):
     def full(*args, **fields):
         raise OSError(28, "No space left on device")
@@ -137,7 +143,7 @@ def test_the_cache_tells_text_vocabulary_and_split_apart(tmp_path, text_file):
 
 
 def test_the_embedded_plays_are_a_corpus_by_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(preparation, "read_shakespeare", lambda: TEXT)
+    monkeypatch.setattr(corpus, "read_shakespeare", lambda: TEXT)
     data = prepare_for_run("shakespeare", 300, 0.1, 64, tmp_path)
     assert data.directory.name.startswith("shakespeare-v300-")
 
@@ -151,6 +157,24 @@ def test_a_folder_of_text_files_is_read_in_the_order_of_names(tmp_path):
     data = prepare_for_run(str(folder), 300, 0.1, 64, tmp_path / "cache")
     assert load_tokenizer(data.tokenizer_path).decode(data.train[:100]) in TEXT[:1000]
     assert data.directory.name.startswith("texts-v300-")
+
+
+def test_a_folder_is_one_corpus_for_prepare_and_for_a_run(tmp_path):
+    for name in ("b/c.txt", "a.txt", "b.txt"):
+        (tmp_path / "texts" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "texts" / name).write_text(f"{name}\n" + TEXT[:9000])
+    said = []
+    run = prepare_for_run(str(tmp_path / "texts"), 300, 0.1, 8, tmp_path / "cache", tell=said.append)
+    texts = corpus.read_corpus([str(tmp_path / "texts")]).texts
+    made = prepare_token_data(texts, 300, 0.1, tmp_path / "out")
+    assert run.fingerprint == made.fingerprint and run.tokenizer_sha256 == made.tokenizer_sha256
+    assert said == [f"{tmp_path}/texts: 3 .txt files, 27,020 bytes"]
+
+
+def test_more_files_than_meta_json_lists_are_one_entry(tmp_path):
+    texts = [text_in_memory(f"{number}.txt", f"to be {number}\n") for number in range(1500)]
+    data = prepare_token_data(texts, 256, 0.1, tmp_path / "out")
+    assert [source.name for source in data.sources] == ["1500 files"]
 
 
 def test_a_single_file_by_its_name_is_a_corpus(tmp_path, text_file):
@@ -235,7 +259,7 @@ def test_processes_that_prepare_at_once_all_succeed_and_share_one_folder(tmp_pat
 
 
 def test_the_loser_of_a_race_without_locks_uses_the_winners_folder(tmp_path, monkeypatch):
-    prepared = preparation._prepare(TEXTS, 300, 0.1)
+    prepared = preparation._prepare(TEXTS, 300, 0.1, tmp_path / "target")
     write = preparation.write_token_files
 
     def lose_the_race(folder, **fields):

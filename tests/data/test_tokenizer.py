@@ -22,11 +22,11 @@ SAMPLE = read_shakespeare()[1_000_000:1_120_000]
 
 @pytest.fixture(scope="module")
 def tokenizer() -> ByteTokenizer:
-    return train_tokenizer(SAMPLE, 512)
+    return train_tokenizer([SAMPLE], 512)
 
 
 # One tokenizer for hypothesis, which does not mix with fixtures of a narrower scope.
-TRAINED = train_tokenizer(SAMPLE, 400)
+TRAINED = train_tokenizer([SAMPLE], 400)
 
 
 @settings(max_examples=300, deadline=None)
@@ -59,18 +59,18 @@ def test_lines_get_the_ids_of_the_whole_text(tokenizer):
 def test_the_vocabulary_has_all_bytes_and_exactly_the_size_asked_for(tokenizer):
     assert tokenizer.vocab_size == 512
     assert sorted(tokenizer.inner.get_vocab().values()) == list(range(512))
-    assert train_tokenizer("no pair", 256).vocab_size == 256
+    assert train_tokenizer(["no pair"], 256).vocab_size == 256
 
 
 def test_a_vocabulary_below_the_bytes_is_refused():
     with pytest.raises(UsageError, match=r"model.vocab_size is 255: set it to 256"):
-        train_tokenizer(SAMPLE, 255)
+        train_tokenizer([SAMPLE], 255)
 
 
 @pytest.mark.parametrize("vocab_size", [300, 2**31, 2**62])
 def test_a_vocabulary_larger_than_the_text_allows_says_what_was_reached(vocab_size):
     with pytest.raises(UsageError, match=r"yields 258 tokens, .* set model.vocab_size to 258 or less"):
-        train_tokenizer("abc abc\n", vocab_size)
+        train_tokenizer(["abc abc\n"], vocab_size)
 
 
 def test_the_merges_depend_on_neither_hash_seed_nor_threads():
@@ -79,7 +79,7 @@ def test_the_merges_depend_on_neither_hash_seed_nor_threads():
         "from feste_dp.data.corpus import read_shakespeare\n"
         "from feste_dp.data.tokenizer import train_tokenizer\n"
         "text = read_shakespeare()[1_000_000:1_120_000]\n"
-        "tokenizer = train_tokenizer(text, 512)\n"
+        "tokenizer = train_tokenizer([text], 512)\n"
         "print(hashlib.sha256(tokenizer.to_json() + tokenizer.encode(text).tobytes()).hexdigest())\n"
     )
     digests = {
@@ -97,7 +97,7 @@ def test_the_merges_depend_on_neither_hash_seed_nor_threads():
         ).stdout.strip()
         for seed, parallel, n in (("0", "false", "1"), ("12345", "true", "3"))
     }
-    here = train_tokenizer(SAMPLE, 512)
+    here = train_tokenizer([SAMPLE], 512)
     assert digests == {hashlib.sha256(here.to_json() + here.encode(SAMPLE).tobytes()).hexdigest()}
 
 

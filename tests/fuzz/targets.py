@@ -174,7 +174,7 @@ def _seal(body: bytes) -> bytes:
 def _token_targets(folder: Path) -> list[Target]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    tokenizer = train_tokenizer(TEXT * 3, 262)
+    tokenizer = train_tokenizer([TEXT * 3], 262)
     ids = tokenizer.encode(TEXT)
     sources = [Source(name="a.txt", bytes=9, sha256="0" * 64)]
     write_token_files(folder, tokenizer, ids, ids, len(TEXT), len(TEXT), sources)

@@ -20,7 +20,7 @@ MACHINE = {
     "cpu": "A CPU <3 GHz>", "cpus": 4, "usable_cpus": 2, "memory_bytes": 8 << 30,
     "versions": {"python": "3.11.7", "numba": "0.61"},
 }  # fmt: skip
-TOKENIZER = train_tokenizer("to be or not to be, that is the question\n" * 20, 270).to_json()
+TOKENIZER = train_tokenizer(["to be or not to be, that is the question\n" * 20], 270).to_json()
 
 
 def row(step: int, **changes: object) -> MetricsRow:

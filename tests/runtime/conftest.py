@@ -23,7 +23,7 @@ def token_data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokens")
     random = np.random.default_rng(7)
     train, val = (random.integers(0, VOCABULARY, n).astype(np.uint32) for n in (5000, 800))
-    tokenizer = train_tokenizer("every byte is a token\n", VOCABULARY)
+    tokenizer = train_tokenizer(["every byte is a token\n"], VOCABULARY)
     sources = [Source(name="random", bytes=5800, sha256="0" * 64)]
     write_token_files(folder, tokenizer, train, val, 5000, 800, sources)
     return open_token_data(folder, verify=True)

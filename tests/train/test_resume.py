@@ -1,4 +1,5 @@
 import hashlib
+import io
 import os
 import shutil
 import signal
@@ -13,6 +14,11 @@ from feste_dp.data.preparation import prepare_for_run
 from feste_dp.errors import UsageError
 from feste_dp.runtime import limits
 from feste_dp.train.metrics import comparable_rows, read_metrics
+from feste_dp.train.progress import Progress
+from feste_dp.train.replay import replay
+from feste_dp.train.signals import StopSignals
+from feste_dp.train.start import Surroundings
+from feste_dp.train.trained_model import evaluation_data, load_trained_model
 
 KILLED_AFTER = 13
 
@@ -48,6 +54,10 @@ def stopped(runs):
 def copy(stopped, tmp_path):
     """A copy of the stopped run, to be resumed."""
     return shutil.copytree(stopped.run, tmp_path / "run", symlinks=True)
+
+
+def quiet(runs):
+    return Surroundings(os.environ, runs.cache, Progress(io.StringIO(), io.StringIO()), StopSignals())
 
 
 def drop_newest_checkpoint(run):
@@ -227,6 +237,24 @@ def test_other_tokens_than_those_of_the_run_are_refused_and_nothing_changes(runs
     finally:
         runs.corpus.write_text(original)
     assert content_of(copy) == before
+
+
+def test_a_run_goes_on_with_its_text_moved_and_says_so_once(runs, straight, copy, tmp_path):
+    moved = tmp_path / "elsewhere" / runs.corpus.name
+    moved.parent.mkdir()
+    runs.corpus.rename(moved)
+    try:
+        resumed = runs.resume(copy, overrides=[f"data.corpus=[{moved}]", "train.steps=15"])
+        line = f"changed: data.corpus: {runs.corpus} -> {moved}"
+        assert resumed.status == 0 and line in resumed.messages and line in log_of(copy)
+        assert load_config(copy / "config.yaml").data.corpus == [str(moved)]
+        again = runs.resume(copy, overrides=["train.steps=16"])
+        assert again.status == 0 and not any("corpus" in line for line in again.messages)
+        model = load_trained_model(copy, "latest")
+        assert evaluation_data(model, None, tmp_path / "cache")[0].fingerprint == model.manifest.data_sha256
+        assert replay(copy, 12, None, 1, quiet(runs)).matches
+    finally:
+        moved.rename(runs.corpus)
 
 
 def test_token_files_changed_by_hand_are_made_again_and_the_result_is_the_same(runs, straight, copy):

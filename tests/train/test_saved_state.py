@@ -78,7 +78,7 @@ def test_a_checkpoint_larger_than_the_memory_is_refused_before_memory_is_taken(c
 def test_another_tokenizer_than_the_checkpoints_is_refused_by_name(copy):
     content = (copy / "tokenizer.json").read_bytes()
     for changed in (
-        train_tokenizer("another text, another one, and another\n" * 9, 270).to_json(),
+        train_tokenizer(["another text, another one, and another\n" * 9], 270).to_json(),
         content.replace(b'"e"', b'"f"'),
         content[:-100],
         b"",
@@ -88,7 +88,7 @@ def test_another_tokenizer_than_the_checkpoints_is_refused_by_name(copy):
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model_is_refused_though_its_hash_is_right(copy):
-    other = train_tokenizer((copy / "config.yaml").read_text() * 3, 320)
+    other = train_tokenizer([(copy / "config.yaml").read_text() * 3], 320)
     (copy / "tokenizer.json").write_bytes(other.to_json())
     sha256 = hashlib.sha256(other.to_json()).hexdigest()
     reseal(copy / "checkpoints/step-00000040", lambda c: c.update(tokenizer_sha256=sha256))

@@ -56,7 +56,7 @@ def test_a_model_of_no_use_neither_writes_nor_is_measured(model, runs):
 
 
 def test_the_loss_over_all_held_out_text_does_not_depend_on_the_worker_count(model, runs, straight):
-    own = evaluation_data(model, None, runs.cache)
+    own, _ = evaluation_data(model, None, runs.cache)
     first, second = (evaluate_model(model, own, workers) for workers in (1, 3))
     assert first == second
     validated = [row.val_loss for row in read_metrics(straight.run / "metrics.csv") if row.val_loss]

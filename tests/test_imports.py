@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "limits": set(),
     "interruption": set(),
     "output": set(),
+    "wording": set(),
     "__init__": set(),
     "__main__": {"cli"},
 }
@@ -52,6 +53,7 @@ FREE_FOR_ALL = {
     "json_text",
     "limits",
     "output",
+    "wording",
     "__version__",
     "",
 }

@@ -3,6 +3,7 @@
 from feste_dp.bench.memory import COUNTED
 from feste_dp.bench.step_report import Bandwidth, StepReport
 from feste_dp.train.step import PHASES
+from feste_dp.wording import counted
 
 _MEANING = {
     "compute": "mean of the workers' own forward and backward",
@@ -18,8 +19,9 @@ def step_table(report: StepReport) -> str:
     rate, step = report.tokens_per_second, report.step_ms
     lines = [
         f"machine        {report.cpu}, {report.cores} of its cores",
-        f"step           {report.tokens_per_step:,} tokens in {report.shards} shards on {report.workers} "
-        f"workers, {report.precision}, dropout {report.dropout:g}; {report.steps} steps after "
+        f"step           {report.tokens_per_step:,} tokens in {counted(report.shards, 'shard')} on "
+        f"{counted(report.workers, 'worker')}, {report.precision}, dropout {report.dropout:g}; "
+        f"{counted(report.steps, 'step')} after "
         f"{report.warmup_steps} to warm up",
         f"tokens/s       {rate.median:,.0f}   quartiles {rate.lower_quartile:,.0f} to "
         f"{rate.upper_quartile:,.0f}, all {rate.lowest:,.0f} to {rate.highest:,.0f}",

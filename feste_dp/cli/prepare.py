@@ -1,6 +1,5 @@
 """feste-dp prepare."""
 
-import shlex
 from pathlib import Path
 
 import click
@@ -13,6 +12,7 @@ from feste_dp.errors import UsageError
 from feste_dp.runtime.limits import available_memory
 from feste_dp.train.progress import printable
 from feste_dp.train.signals import StopSignals
+from feste_dp.wording import quoted
 
 
 @click.command()
@@ -64,6 +64,6 @@ def prepare(texts: tuple[Path, ...], vocab_size: int, out: Path, val_fraction: f
         f"{printable(str(out))}: {len(data.train):,} training tokens, {len(data.val):,} for validation, "
         f"vocabulary {data.vocab_size}, {data.train_bytes / max(1, len(data.train)):.2f} bytes a token"
     )
-    override = shlex.quote(f"data.corpus={out}")
-    click.echo(f"use it with:  --set {printable(override)} --set model.vocab_size={data.vocab_size}")
+    settings = (f"data.corpus={out}", f"model.vocab_size={data.vocab_size}")
+    click.echo(f"use it with:  {' '.join(f'--set {quoted(each)}' for each in settings)}")
     return 0

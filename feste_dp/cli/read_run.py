@@ -9,6 +9,7 @@ import click
 
 from feste_dp.cache import cache_root
 from feste_dp.cli.arguments import CHECKPOINT, RUN, WORKERS, Number, PathType, WholeNumber
+from feste_dp.config.worker_counts import too_many_workers_for_run
 from feste_dp.errors import UsageError
 from feste_dp.json_text import json_text
 from feste_dp.runtime.warmup import compile_kernels
@@ -105,9 +106,8 @@ def evaluate(
     """
     with StopSignals():
         model = load_trained_model(run, which)
-        shards = model.config.train.shards
-        if workers is not None and workers > shards:
-            raise UsageError(f"--workers: {workers} is more than train.shards {shards}; use at most {shards}")
+        if workers is not None and workers > model.config.train.shards:
+            raise UsageError(f"--workers: {too_many_workers_for_run(workers, model.config.train)}")
         data, moved = evaluation_data(model, data_directory, cache_root(os.environ))
         if moved is not None:
             click.echo(printable(moved), err=True)

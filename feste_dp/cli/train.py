@@ -1,7 +1,6 @@
 """feste-dp launch and feste-dp resume."""
 
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -10,8 +9,9 @@ from pydantic import ValidationError
 
 from feste_dp.cache import cache_root
 from feste_dp.cli.arguments import OVERRIDES, PIN, RUN, WORKERS, PathType, StepRange, said_as_typed
+from feste_dp.config.expectations import expected_value
 from feste_dp.config.loading import load_config
-from feste_dp.config.schema import RunConfig, expected_value
+from feste_dp.config.schema import RunConfig
 from feste_dp.train import launch as runs
 from feste_dp.train.progress import Progress, make_progress
 from feste_dp.train.signals import StopSignals
@@ -128,11 +128,4 @@ def _progress(quiet: bool) -> Progress:
 
 
 def _surroundings(progress: Progress, signals: StopSignals, trace: tuple[int, int] | None) -> Surroundings:
-    return Surroundings(os.environ, cache_root(os.environ), progress, signals, program_name(), trace=trace)
-
-
-def program_name() -> str:
-    """What to type for this program: its name where the shell finds it, else the way it was called now."""
-    if shutil.which("feste-dp") or Path(sys.argv[0]).name != "feste-dp":
-        return "feste-dp"
-    return sys.argv[0]
+    return Surroundings(os.environ, cache_root(os.environ), progress, signals, trace)

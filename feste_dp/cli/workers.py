@@ -5,10 +5,10 @@ from pathlib import Path
 import click
 
 from feste_dp.cli.arguments import RUN, WORKERS
-from feste_dp.cli.train import program_name
 from feste_dp.train.progress import printable
 from feste_dp.train.signals import StopSignals
 from feste_dp.train.worker_request import request_workers
+from feste_dp.wording import counted
 
 
 @click.command()
@@ -24,6 +24,8 @@ def workers(run: Path, number: int) -> int:
       feste-dp workers data/runs/tiny-20260131T120000Z 4
     """
     with StopSignals():
-        request_workers(run, number, program_name())
-    click.echo(f"{printable(str(run))} goes on with {number} worker{'s' if number > 1 else ''}")
+        warning = request_workers(run, number)
+    if warning is not None:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(f"{printable(str(run))} goes on with {counted(number, 'worker')}")
     return 0

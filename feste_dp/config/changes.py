@@ -13,6 +13,7 @@ from collections.abc import Collection
 
 from feste_dp.config.schema import Config, known_keys
 from feste_dp.errors import UsageError
+from feste_dp.wording import quoted
 
 FROZEN = frozenset(
     {
@@ -76,6 +77,8 @@ FREE = frozenset(
         "run.pin",
         "run.step_timeout_s",
         "run.trackers",
+        "run.wandb_project",
+        "run.wandb_tags",
     }
 )
 
@@ -94,7 +97,7 @@ def check_changes(old: Config, new: Config, *, explicit: Collection[str]) -> lis
         )
     unasked = [key for key in changes if key in EXPLICIT and key not in explicit]
     if unasked:
-        asking = " ".join(f"--set {key}={_shown(_value(new, key))}" for key in unasked)
+        asking = " ".join(f"--set {quoted(f'{key}={_shown(_value(new, key))}')}" for key in unasked)
         raise UsageError(
             f"the config differs from the run's: {'; '.join(changes[key] for key in unasked)}; "
             f"add {asking} if that is meant"

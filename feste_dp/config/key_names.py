@@ -2,7 +2,8 @@
 
 import difflib
 
-from feste_dp.config.schema import either, known_keys, sections
+from feste_dp.config.expectations import either
+from feste_dp.config.schema import known_keys, sections
 
 # Names that other trainers use, by the key each stands for here.
 ALIASES = {
@@ -34,6 +35,9 @@ ALIASES = {
     "run.workers": "num_workers n_workers",
     "run.dir": "out_dir output_dir",
     "run.step_timeout_s": "timeout step_timeout",
+    "run.trackers": "tracker logger loggers report_to",
+    "run.wandb_project": "project project_name",
+    "run.wandb_tags": "tags",
 }
 SECTION_ALIASES = {"optimizer": "optim", "training": "train", "validation": "eval", "dataset": "data"}
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from pydantic import ValidationError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
+from feste_dp.config.expectations import expected_value
 from feste_dp.config.key_names import describe_unknown
-from feste_dp.config.schema import Config, CrossFieldProblem, expected_value, sections
+from feste_dp.config.schema import Config, CrossFieldProblem, sections
 from feste_dp.config.yaml_tree import (
     Place,
     UnreadableError,

@@ -2,23 +2,38 @@
 
 A section is a frozen pydantic model. Types are strict ("3" is not 3, true is not 1; a whole number may stand
 for a float). Rules that hold between keys are in one function, `cross_field_problems`; values that follow
-from others are properties. What a user reads about a bad value is written by `expected_value`.
+from others are properties.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal, NamedTuple, Self, get_args, get_origin
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
+
+from feste_dp.config.expectations import either
+from feste_dp.config.worker_counts import too_many_workers
 
 MAX_SHARDS = 256
 MAX_CPU = 8191
+WARMUP_SHARE, MOST_WARMUP_STEPS = 20, 2000
 
 PathText = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")]
 PathTexts = Annotated[list[PathText], Field(min_length=1, max_length=1000)]
 Precision = Literal["fp32", "bf16"]
-TrackerNames = Annotated[list[Literal["jsonl", "tensorboard", "wandb"]], Field(max_length=3)]
+
+
+def _listed(value: object) -> object:
+    """One text where a list of them is meant."""
+    return [value] if isinstance(value, str) else value
+
+
+TrackerName = Literal["jsonl", "tensorboard", "wandb"]
+TrackerNames = Annotated[list[TrackerName], Field(max_length=3), BeforeValidator(_listed)]
+# what Weights & Biases itself takes
+ProjectName = Annotated[str, Field(max_length=128, pattern=r"^[^/\\#?%:\x00-\x1f]*$")]
+Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f]+$")]
+Tags = Annotated[list[Tag], Field(max_length=64), BeforeValidator(_listed)]
 CpuNumbers = Annotated[list[Annotated[int, Field(ge=0, le=MAX_CPU)]], Field(min_length=1)]
 
 
@@ -101,7 +116,7 @@ class OptimConfig(Section):
     min_lr: float = Field(default=0.0, ge=0, le=10)
     """Learning rate at the last step; at most lr."""
     warmup_steps: int = Field(default=0, ge=0, le=10**9)
-    """Steps of linear warm-up from 0 to lr; a run of fewer steps ends inside it."""
+    """Steps of linear warm-up from 0 to lr; by default a twentieth of train.steps, at most 2000."""
     schedule: Literal["cosine", "linear", "constant"] = Field(default="cosine")
     """Shape of the decay from lr to min_lr after the warm-up; constant stays at lr."""
     beta1: float = Field(default=0.9, ge=0, lt=1)
@@ -132,8 +147,10 @@ class SampleConfig(Section):
 
     every: int = Field(default=200, ge=0, le=10**9)
     """Steps between samples; 0 = never."""
-    prompt: str = Field(default="HAMLET.\n", min_length=1, max_length=4096)
-    """Text that a sample continues."""
+    prompt: str = Field(
+        default="", max_length=4096, json_schema_extra={"expected": "text of at most 4096 characters"}
+    )
+    """Text that a sample continues; empty = the first words of the training text (of the plays: HAMLET.)."""
     tokens: int = Field(default=100, ge=1, le=65536)
     """Tokens drawn for a sample."""
     temperature: float = Field(default=0.8, ge=0, le=100)
@@ -175,9 +192,20 @@ class RunConfig(Section):
     on_nonfinite: Literal["stop", "skip"] = Field(default="stop")
     """What a NaN or infinity in a gradient does: stop the run, or skip the update of that step."""
     trackers: TrackerNames = Field(
-        default_factory=list, json_schema_extra={"expected": "a list of jsonl, tensorboard and wandb"}
+        default_factory=list,
+        json_schema_extra={"expected": "jsonl, tensorboard or wandb, or a list of them"},
     )
     """Where else the figures go, beside metrics.csv: any of jsonl, tensorboard (TensorBoard), wandb (W&B)."""
+    wandb_project: ProjectName = Field(
+        default="",
+        json_schema_extra={"expected": "at most 128 characters, none of them one of / \\ # ? % :"},
+    )
+    """Project of W&B that the run belongs to; empty = what WANDB_PROJECT says, else feste-dp."""
+    wandb_tags: Tags = Field(
+        default_factory=list,
+        json_schema_extra={"expected": "a tag of 1 to 64 characters, or a list of at most 64"},
+    )
+    """Tags of the run in W&B; empty = what WANDB_TAGS says."""
 
 
 class Config(Section):
@@ -201,6 +229,19 @@ class Config(Section):
     def total_tokens(self) -> int:
         """Tokens in the whole run."""
         return self.tokens_per_step * self.train.steps
+
+    @model_validator(mode="before")
+    @classmethod
+    def _warm_up(cls, given: Any) -> Any:
+        """A default that depends on another section; the config of a run has it as a number."""
+        if not isinstance(given, dict) or not isinstance(optim := given.get("optim", {}), dict):
+            return given
+        train = given.get("train", {})
+        steps = train.get("steps", TrainConfig().steps) if isinstance(train, dict) else train.steps
+        if "warmup_steps" in optim or type(steps) is not int:
+            return given
+        derived = min(max(0, steps) // WARMUP_SHARE, MOST_WARMUP_STEPS)
+        return given | {"optim": optim | {"warmup_steps": derived}}
 
     @model_validator(mode="after")
     def _check_across_fields(self) -> Self:
@@ -250,10 +291,7 @@ def cross_field_problems(config: Config) -> Iterator[CrossFieldProblem]:
             f"use {either(_divisors(train.sequences_per_shard))}",
         )
     if run.workers > train.shards:
-        yield CrossFieldProblem(
-            ("run.workers", "train.shards"),
-            f"{run.workers} is more than train.shards {train.shards}; use at most {train.shards}",
-        )
+        yield CrossFieldProblem(("run.workers", "train.shards"), too_many_workers(run.workers, train))
     if optim.min_lr > optim.lr:
         yield CrossFieldProblem(
             ("optim.min_lr", "optim.lr"),
@@ -269,32 +307,6 @@ def sections() -> dict[str, type[Section]]:
 def known_keys() -> tuple[str, ...]:
     """Every key as `section.key`, in the order of the schema."""
     return tuple(f"{name}.{key}" for name, model in sections().items() for key in model.model_fields)
-
-
-def expected_value(field: FieldInfo) -> str:
-    """What the field takes, in words: `a whole number from 1 to 1024`."""
-    if isinstance(field.json_schema_extra, dict) and "expected" in field.json_schema_extra:
-        return str(field.json_schema_extra["expected"])
-    if get_origin(field.annotation) is Literal:
-        return either(get_args(field.annotation))
-    if field.annotation is bool:
-        return "true or false"
-    if field.annotation is str:
-        return "text of 1 to 4096 characters"
-    phrases = {"ge": "from {}", "gt": "above {}", "le": "to {}", "lt": "to below {}"}
-    limits = {name: getattr(rule, name) for rule in field.metadata for name in phrases if hasattr(rule, name)}
-    if "gt" in limits:
-        phrases |= {"le": "and at most {}", "lt": "and below {}"}
-    words = [phrase.format(limits[name]) for name, phrase in phrases.items() if name in limits]
-    return " ".join(["a whole number" if field.annotation is int else "a number", *words])
-
-
-def either(choices: Sequence[object]) -> str:
-    """The choices in words: `1, 2 or 4`; many are abridged."""
-    words = [str(choice) for choice in choices]
-    if len(words) > 12:
-        words = [*words[:10], "...", words[-1]]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 def _divisors(number: int) -> list[int]:

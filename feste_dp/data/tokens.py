@@ -20,6 +20,7 @@ from feste_dp.data.tokenizer import MAX_TOKENIZER_BYTES, ByteTokenizer, load_tok
 from feste_dp.errors import UsageError
 from feste_dp.files.reading import open_plain
 from feste_dp.limits import JSON_MARKS, too_many_marks
+from feste_dp.wording import command
 
 FORMAT_VERSION = 1
 META_FILE, TOKENS_FILE, TOKENIZER_FILE = "meta.json", "tokens.bin", "tokenizer.json"
@@ -250,7 +251,7 @@ def _file_size(path: Path) -> int:
     try:
         if not path.is_file():
             raise UsageError(
-                f"token data is incomplete: {path} does not exist (make it with feste-dp prepare)"
+                f"token data is incomplete: {path} does not exist (make it with {command('prepare')})"
             )
         return path.stat().st_size
     except (OSError, ValueError) as error:
@@ -271,4 +272,4 @@ def _verify(directory: Path, meta: TokenMeta, tokens: npt.NDArray[Any]) -> None:
 
 
 def _damaged(path: Path, reason: str) -> UsageError:
-    return UsageError(f"{path} is damaged: {reason} (make it again with feste-dp prepare)")
+    return UsageError(f"{path} is damaged: {reason} (make it again with {command('prepare')})")

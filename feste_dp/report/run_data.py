@@ -100,7 +100,7 @@ class RunReader:
             rows=rows,
             events=[event for event in events if event.kind != TIMES],
             times=times_that_count(events),
-            status=status_of(locked, events, last_step, config.train.steps),
+            status=status_of(locked, events, last_step, config.train.steps, self.path),
             checkpoints=list_checkpoints(self._run.checkpoints),
             tokenizer=self._tokenizer,
         )

@@ -10,6 +10,7 @@ from feste_dp.report.run_data import RunData, config_difference
 from feste_dp.track.events import BEGINNINGS, Event
 from feste_dp.train.metrics import Pace, perplexity
 from feste_dp.train.progress import format_duration
+from feste_dp.wording import counted
 
 ROUTINE = ("save", "best")
 _BADGES = {
@@ -67,7 +68,7 @@ def figures(run: RunData) -> dict[str, str]:
         shown["tokens"] = f"{run.last_step * run.config.tokens_per_step:,}"
         shown["elapsed"] = format_duration(last.elapsed_seconds)
         left = pace.eta_seconds(total - run.last_step)
-        if run.status.state == "running" and left is not None:
+        if run.status.state == "training" and left is not None:
             shown["to go"] = format_duration(left)
     for key in ("workers", "parameters"):
         if isinstance(number := run.facts.get(key), int):
@@ -88,15 +89,13 @@ def events_section(runs: Sequence[RunData]) -> Markup:
         if routine:
             saves = sum(event.kind == "save" for event in routine)
             bests = len(routine) - saves
-            summary = (
-                f"{_counted(saves, 'checkpoint')} saved, {_counted(bests, 'time')} a best validation loss"
-            )
+            summary = f"{counted(saves, 'checkpoint')} saved, {counted(bests, 'time')} a best validation loss"
             parts.append(disclosure(f"routine-{run.name}", summary, _events_table(routine)))
         if run.checkpoints:
             parts.append(
                 disclosure(
                     f"kept-{run.name}",
-                    f"{_counted(len(run.checkpoints), 'checkpoint')} on the disk now",
+                    f"{counted(len(run.checkpoints), 'checkpoint')} on the disk now",
                     table(
                         ["step", "size in MiB", ""],
                         [
@@ -176,7 +175,7 @@ def config_section(runs: Sequence[RunData]) -> Markup:
     if len(runs) > 1:
         keys = config_difference(runs)
         if keys:
-            parts.append(tag("h3", None, f"Where they differ: {_counted(len(keys), 'key')}"))
+            parts.append(tag("h3", None, f"Where they differ: {counted(len(keys), 'key')}"))
             parts.append(_config_table(runs, keys))
         else:
             parts.append(tag("p", {"class": "lead"}, "The configs are the same."))
@@ -275,7 +274,3 @@ def _written(value: object) -> str:
         if isinstance(value, str)
         else str(value)
     )
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

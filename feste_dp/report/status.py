@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from feste_dp.track.events import BEGINNINGS, ENDS, FAIL, FINISH, Event
+from feste_dp.wording import command
 
-State = Literal["running", "finished", "stopped", "failed", "lost"]
+State = Literal["training", "finished", "stopped", "failed", "interrupted"]
 
 
 @dataclass(frozen=True)
@@ -18,13 +20,13 @@ class Status:
 
     @property
     def is_over(self) -> bool:
-        return self.state != "running"
+        return self.state != "training"
 
 
-def status_of(locked: bool, events: Sequence[Event], last_step: int, steps: int) -> Status:
+def status_of(locked: bool, events: Sequence[Event], last_step: int, steps: int, run: Path) -> Status:
     """`locked` must have been looked up before the events were read: a run ends after its last event."""
     if locked:
-        return Status("running", f"step {last_step:,} of {steps:,}")
+        return Status("training", f"step {last_step:,} of {steps:,}")
     turns = [event for event in events if event.kind in BEGINNINGS | ENDS]
     if not turns:
         if last_step >= steps:
@@ -38,8 +40,8 @@ def status_of(locked: bool, events: Sequence[Event], last_step: int, steps: int)
     if last.kind in BEGINNINGS:
         sign = events[-1].time.strftime("%Y-%m-%d %H:%M:%S")
         return Status(
-            "lost",
+            "interrupted",
             f"its process ended after step {last_step:,} without a word; last sign of life {sign} UTC; "
-            "feste-dp resume goes on from its last checkpoint",
+            f"to go on from its last checkpoint: {command('resume', run)}",
         )
     return Status("stopped", last.text)

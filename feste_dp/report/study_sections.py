@@ -11,6 +11,7 @@ from feste_dp.report.chart import Chart, Series, render
 from feste_dp.report.markup import Child, Markup, disclosure, section, table, tag
 from feste_dp.scale.study import FILE_NAME, read_study
 from feste_dp.train.step import PHASES
+from feste_dp.wording import command, counted
 
 Json = Mapping[str, Any]
 
@@ -26,7 +27,7 @@ def read_study_part(path: Path, key: str = "scaling") -> Markup:
     """The section on the study in this file or directory. Raises UsageError where it is none."""
     study = read_study(path)
     if not study.counts:
-        raise UsageError(f"{path}: a scaling study of no worker count: make it anew with feste-dp scale")
+        raise UsageError(f"{path}: a scaling study of no worker count: make it anew with {command('scale')}")
     return _study_section(asdict(study), key)
 
 
@@ -185,9 +186,9 @@ def _fits(fits: Sequence[Json], key: str) -> Markup:
 def _lost(limit: Json, key: str) -> Markup:
     rows = [
         [each["cause"], exact(each["milliseconds"], 3), f"{100 * each['share_of_step']:.1f} %"]
-        for each in limit["lost"]
+        for each in limit["interrupted"]
     ]
-    summary = f"Time lost beyond perfect scaling at {limit['at_workers']} workers"
+    summary = f"Time lost beyond perfect scaling at {counted(limit['at_workers'], 'worker')}"
     return disclosure(
         f"{key}-lost",
         summary,

@@ -22,9 +22,15 @@ from feste_dp.train.progress import PlainProgress, printable
 from feste_dp.train.step import PHASES
 
 LOOK_EVERY_S = 1.0
-EXIT_STATUS = {"finished": 0, "running": 0, "stopped": 130, "failed": 1, "lost": 1}
+EXIT_STATUS = {"finished": 0, "training": 0, "stopped": 130, "failed": 1, "interrupted": 1}
 _BLOCKS = "▁▂▃▄▅▆▇█"
-_STATE_STYLES = {"running": "cyan", "finished": "green", "stopped": "yellow", "failed": "red", "lost": "red"}
+_STATE_STYLES = {
+    "training": "cyan",
+    "finished": "green",
+    "stopped": "yellow",
+    "failed": "red",
+    "interrupted": "red",
+}
 _PHASE_STYLES = dict(zip(PHASES, ("blue", "red", "green", "yellow", "magenta"), strict=True))
 _SHOWN_EVENTS, _SHOWN_WORKERS, _SAMPLE_LINES = 6, 16, 8
 _LEAST_SPARKLINE = 8
@@ -54,6 +60,8 @@ def _watch_live(reader: RunReader, console: Console, sleep: Callable[[float], No
             run = reader.read()
             live.update(view(run, console.width), refresh=True)
         live.update(view(run, console.width), refresh=True)
+    # once more below the picture, which cuts and folds: a command in it is there to be copied
+    console.print(Text(printable(f"{run.status.state}: {run.status.text}")), soft_wrap=True)
     return EXIT_STATUS[run.status.state]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from feste_dp.errors import UsageError
 from feste_dp.runtime.cgroup import cpu_quota
+from feste_dp.wording import counted
 
 
 def usable_cpus() -> int:
@@ -41,11 +42,11 @@ def crowding(workers: int) -> str | None:
     if workers <= cores:
         return None
     if workers > cpus:
-        where = f"{cpus} usable CPU{'s' if cpus > 1 else ''}"
+        where = f"{counted(cpus, 'usable CPU')}"
         if cpus == quota:
             where += " (the quota of the control group)"
     else:
-        where = f"{cores} physical core{'s' if cores > 1 else ''}"
+        where = f"{counted(cores, 'physical core')}"
     return f"{workers} workers share {where}: --workers {cores} takes less memory and is hardly slower"
 
 

@@ -127,12 +127,15 @@ def step_of(message: m.Message) -> int:
     return int(getattr(message, "step", -1))
 
 
-def merge_traces(request: TraceRequest, about: dict[str, str]) -> str:
-    """One JSON text of all pieces, times from the first event on."""
+def merge_traces(request: TraceRequest, about: dict[str, str]) -> str | None:
+    """One JSON text of all pieces, times from the first event on; None where nothing happened."""
     events: list[dict[str, Any]] = []
     for piece in sorted(Path(request.directory).glob(_PIECE)):
         events += json.loads(piece.read_text())
-    start = min((event["ts"] for event in events if event["ph"] != "M"), default=0.0)
+    happened = [event["ts"] for event in events if event["ph"] != "M"]
+    if not happened:
+        return None
+    start = min(happened)
     for event in events:
         if event["ph"] != "M":
             event["ts"] = round(event["ts"] - start, 3)

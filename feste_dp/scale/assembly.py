@@ -19,6 +19,7 @@ from feste_dp.scale.machine import BUSY
 from feste_dp.scale.measuring import BaselineRuns, CountRuns, Measurements, Plan
 from feste_dp.scale.study import FORMAT, Bandwidth, Baseline, BaselineName, Count, Machine, SameBits, Study
 from feste_dp.train.estimate import flops_formula, flops_per_token
+from feste_dp.wording import counted
 
 
 def make_study(plan: Plan, name: str, machine: Machine, found: Measurements, now: datetime) -> Study:
@@ -66,8 +67,8 @@ def machine_warnings(machine: Machine, counts: Sequence[int], busy_during: float
     above = [count for count in counts if count > machine.physical_cores]
     if above:
         warnings.append(
-            f"{', '.join(map(str, above))} workers share {machine.physical_cores} physical cores: such "
-            "counts show what sharing costs, and the fits leave them out"
+            f"{', '.join(map(str, above))} workers share {counted(machine.physical_cores, 'physical core')}: "
+            "such counts show what sharing costs, and the fits leave them out"
         )
     return warnings
 

@@ -10,14 +10,16 @@ from feste_dp.bench.step_bench import measure_yardsticks
 from feste_dp.bench.step_report import Yardsticks
 from feste_dp.bench.steps import measure_steps, with_room_for
 from feste_dp.config.schema import Config
+from feste_dp.config.worker_counts import too_many_workers
 from feste_dp.errors import RunError, UsageError
 from feste_dp.runtime.cpus import crowding, usable_cpus
 from feste_dp.scale.baselines import BaselineRun, run_one_process, run_torch, why_no_torch
 from feste_dp.scale.machine import Bystanders
 from feste_dp.scale.study import Kind
 from feste_dp.train.progress import Progress
-from feste_dp.train.start import Surroundings, check_machine, counted, prepare
+from feste_dp.train.start import Surroundings, check_machine, prepare
 from feste_dp.train.step import StepTimes
+from feste_dp.wording import counted
 
 # Steps of the check that weak scaling needs: each count has a batch of its own.
 _CHECKED_STEPS = 2
@@ -83,12 +85,9 @@ class Measurements:
 
 def check_plan(plan: Plan, quiet: Surroundings) -> None:
     """Refuses what cannot be measured, before anything is. Raises UsageError."""
-    shards = plan.config.train.shards
-    if max(plan.counts) > shards:
-        raise UsageError(
-            f"--workers: {max(plan.counts)} is more than train.shards {shards}: leave it out, or set "
-            f"train.shards to {1 << (max(plan.counts) - 1).bit_length()}"
-        )
+    train = plan.config.train
+    if max(plan.counts) > train.shards:
+        raise UsageError(f"--workers: {too_many_workers(max(plan.counts), train)}")
     for workers in plan.counts:
         check_machine(plan.config_of(workers), workers, quiet)
 

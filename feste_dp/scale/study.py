@@ -15,6 +15,7 @@ from feste_dp.errors import UsageError, on_one_line
 from feste_dp.files.reading import read_plain
 from feste_dp.json_text import json_text
 from feste_dp.train.step import PHASES
+from feste_dp.wording import command
 
 FORMAT = 1
 FILE_NAME = "scaling.json"
@@ -233,16 +234,16 @@ def study_from_json(text: str, name: str = FILE_NAME) -> Study:
     if found != FORMAT:
         raise UsageError(
             f"{name}: not a scaling study of format {FORMAT} (format: {ascii(str(found)[:40])[1:-1]}): "
-            "make it anew with feste-dp scale"
+            f"make it anew with {command('scale')}"
         )
     try:
         study = _ADAPTER.validate_python(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ascii(".".join(map(str, first["loc"])))[1:-1][:200]
-        raise UsageError(f"{name}: {where}: {first['msg']}: make it anew with feste-dp scale") from None
+        raise UsageError(f"{name}: {where}: {first['msg']}: make it anew with {command('scale')}") from None
     if problem := _problem(study):
-        raise UsageError(f"{name}: {problem}: make it anew with feste-dp scale")
+        raise UsageError(f"{name}: {problem}: make it anew with {command('scale')}")
     return study
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from feste_dp.scale.study import Baseline, Cache, Count, Fit, Interval, Machine, Study
 from feste_dp.train.step import PHASES
+from feste_dp.wording import counted
 
 _WIDTH, _LABEL = 110, 15
 _SHOWN = (4, 8, 16, 32, 64, 128)
@@ -69,7 +70,7 @@ def machine_line(machine: Machine) -> str:
     )
     return (
         f"{machine.cpu}, {machine.physical_cores} cores usable{threads}, "
-        f"{_counted(machine.sockets, 'socket')}, {_counted(machine.numa_nodes, 'NUMA node')}, "
+        f"{counted(machine.sockets, 'socket')}, {counted(machine.numa_nodes, 'NUMA node')}, "
         f"{_size(machine.memory_bytes)}{quota}{limit}"
     )
 
@@ -90,7 +91,7 @@ def _head(study: Study) -> Iterator[str]:
     first = study.counts[0]
     yield (
         f"{study.kind} scaling of {study.config_name}: {batch}, {first.tokens_per_step:,} tokens a step with "
-        f"{_counted(first.workers, 'worker')}; {study.parameters:,} parameters"
+        f"{counted(first.workers, 'worker')}; {study.parameters:,} parameters"
     )
     yield f"machine        {machine_line(machine)}"
     yield f"caches         {', '.join(map(_cache, machine.caches)) or 'unknown'}"
@@ -100,8 +101,8 @@ def _head(study: Study) -> Iterator[str]:
         f"the CPUs; pin {machine.pin}: {pinned}"
     )
     yield (
-        f"measured       {_counted(study.repeats, 'round')} over all counts in turn, {study.steps} steps "
-        f"each after {study.warmup_steps} to warm up"
+        f"measured       {counted(study.repeats, 'round')} over all counts in turn, "
+        f"{counted(study.steps, 'step')} each after {study.warmup_steps} to warm up"
     )
 
 
@@ -202,7 +203,3 @@ def _size(count: int) -> str:
 
 def _mib(count: int) -> str:
     return f"{count / 2**20:,.0f} MiB"
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

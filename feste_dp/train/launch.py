@@ -13,6 +13,7 @@ from feste_dp.config.changes import check_changes
 from feste_dp.config.dumping import dump_config, flat_values
 from feste_dp.config.loading import load_config, override_keys
 from feste_dp.config.schema import Config
+from feste_dp.config.worker_counts import too_many_workers_for_run
 from feste_dp.data.tokenizer import load_tokenizer
 from feste_dp.data.tokens import TokenData
 from feste_dp.errors import RunError, UsageError
@@ -32,6 +33,7 @@ from feste_dp.train.nonfinite import NonFiniteError
 from feste_dp.train.notices import teller
 from feste_dp.train.observing import Observing
 from feste_dp.train.progress import format_duration
+from feste_dp.train.prompt import with_prompt
 from feste_dp.train.run_creation import (
     check_can_create,
     check_can_create_at,
@@ -48,7 +50,6 @@ from feste_dp.train.start import (
     Surroundings,
     check_layout,
     check_machine,
-    counted,
     prepare,
     prepare_for,
     start_workers,
@@ -58,6 +59,7 @@ from feste_dp.train.stragglers import Stragglers
 from feste_dp.train.token_data import shown_corpus, with_absolute_corpus, with_corpus
 from feste_dp.train.trainer import Outlets, Trainer
 from feste_dp.train.worker_request import take_request
+from feste_dp.wording import command, counted
 
 Beginning = tuple[str, str, dict[str, object]]
 """The kind, text and fields of the event that the history begins with."""
@@ -79,6 +81,7 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
     make_trackers(config.run.trackers)
     check_can_lock(out or Path(config.run.dir))
     data = prepare(config, around)
+    config = with_prompt(config, data)
     shown = teller(around.progress)
     with (
         RunTrace(around.trace, around.progress) as trace,
@@ -99,7 +102,8 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
             def begin(trainer: Trainer) -> Beginning:
                 for line in warnings:
                     log.warning(line)
-                return START, f"new run, {workers} workers, seed {config.train.seed}", {"warnings": warnings}
+                line = f"new run, {counted(workers, 'worker')}, seed {config.train.seed}"
+                return START, line, {"warnings": warnings}
 
             return _train(run, config, data, coordinator, workers, log, around, begin)
 
@@ -117,16 +121,19 @@ def resume(
         to_store = load_config(run.config, overrides, from_run=True)
         for_now = [] if workers is None else [f"run.workers={workers}"]
         for_now += [] if pin is None else [f"run.pin={pin}"]
+        if workers is not None and workers > to_store.train.shards:
+            raise UsageError(f"--workers: {too_many_workers_for_run(workers, to_store.train)}")
         config = load_config(run.config, [*overrides, *for_now], from_run=True)
         checkpoint, damages = _find_checkpoint(run)
         saved = _saved_config(run, checkpoint)
+        done = read_manifest(checkpoint).step if checkpoint else 0
         changes = check_changes(saved, config, explicit=override_keys(overrides))
         if checkpoint is not None and (line := older_arithmetic(read_manifest(checkpoint))) is not None:
             changes.append(line)
         for line in damages:
             around.progress.warning(line)
         count = config.run.workers or default_workers(config.train.shards)
-        check_steps(around.trace, config.train.steps)
+        check_steps(around.trace, config.train.steps, done)
         warnings = check_machine(config, count, around, saves_in=run.checkpoints, resumes=True)
         make_trackers(config.run.trackers)
         for line in [*damages, *warnings]:
@@ -149,6 +156,7 @@ def resume(
         elif found.moved is not None:
             changes.append(found.moved)
         config, to_store = with_corpus(config, found.corpus), with_corpus(to_store, found.corpus)
+        config, to_store = with_prompt(config, data), with_prompt(to_store, data)
         shown = teller(around.progress, log)
         with (
             RunTrace(around.trace, around.progress) as trace,
@@ -165,7 +173,7 @@ def resume(
                 where = checkpoint.name if checkpoint else "the start"
                 return (
                     RESUME,
-                    f"resumed from {where}, {count} workers",
+                    f"resumed from {where}, {counted(count, 'worker')}",
                     {"changes": changes, "damages": damages},
                 )
 
@@ -249,7 +257,7 @@ def _train(
         except Interrupted:
             log.warning("stopped at once, by a second signal")
             writer.abandon()
-            around.progress.finish(f"to go on from what is saved:    {around.program} resume {held.path}")
+            around.progress.finish(f"to go on from what is saved:    {command('resume', held.path)}")
             raise
         return _finish(held, trainer, config, log, history, around)
 
@@ -263,11 +271,9 @@ def _told(error: Exception, held: HeldRun, trainer: Trainer, log: RunLog, around
     for note in getattr(error, "__notes__", []):
         log.warning(note)
     if isinstance(error, NonFiniteError):
-        reason += f"; to see why: {around.program} replay {held.path} --step {error.step}"
+        reason += f"; to see why: {command('replay', held.path, '--step', str(error.step))}"
     saved = f"after step {trainer.saved_step}" if trainer.saved_step else "from the start, nothing is saved"
-    way_on = f"to go on {saved}: {around.program} resume {held.path}"
-    if held.is_gone:
-        way_on = "nothing is saved"
+    way_on = f"to go on {saved}: {command('resume', held.path)}"
     if isinstance(error, RunError | OSError | MemoryError):
         return RunError(f"{reason}; {way_on}")
     around.progress.warning(way_on)
@@ -310,9 +316,10 @@ def _finish(
     else:
         lines.append(f"finished after step {trainer.step}, {where}")
     if stopped and not held.is_gone:
-        lines.append(f"to go on:    {around.program} resume {held.path}")
+        lines.append(f"to go on:    {command('resume', held.path)}")
     elif not held.is_gone:
-        lines.append(f"to write:    {around.program} generate {held.path} --prompt 'HAMLET.'")
+        prompt = config.sample.prompt.rstrip() or config.sample.prompt
+        lines.append(f"to write:    {command('generate', held.path, '--prompt', prompt)}")
     if trainer.degraded and not held.is_gone:
         lines.append(f"something could not be saved: see the warnings in {held.path / held.inside.log.name}")
     around.progress.finish("\n".join(lines))
@@ -340,11 +347,11 @@ def _already_finished(run: RunDirectory, trainer: Trainer, config: Config, aroun
     if trainer.step >= config.train.steps:
         return (
             f"nothing to do: {run.path} has done all its {trainer.step} steps; "
-            f"for more: {around.program} resume {run.path} --set train.steps={2 * trainer.step}"
+            f"for more: {command('resume', run.path, '--set', f'train.steps={2 * trainer.step}')}"
         )
     return (
         f"nothing to do: {run.path} stopped early at step {trainer.step}; "
-        f"to go on all the same: {around.program} resume {run.path} --set eval.patience=0"
+        f"to go on all the same: {command('resume', run.path, '--set', 'eval.patience=0')}"
     )
 
 
@@ -359,15 +366,18 @@ def _announcement(
 ) -> list[str]:
     model, train = config.model, config.train
     head = "tied" if model.tie_embeddings else "untied"
+    to_go = ""
+    if first_step:
+        to_go = f", {train.steps - first_step:,} of them to go"
     lines = [
         f"model        {parameter_count(model):,} parameters ({counted(model.n_layer, 'layer')}, "
         f"{counted(model.n_head, 'head')}, "
         f"{model.n_embd} channels, {head} head)",
         f"data         {len(data.train):,} training tokens, {len(data.val):,} for validation, "
         f"vocabulary {model.vocab_size}",
-        f"step         {config.tokens_per_step:,} tokens ({train.batch_size} sequences of "
-        f"{model.block_size}) in {train.shards} shards on {counted(workers, 'worker')}",
-        f"run          {train.steps:,} steps, {config.total_tokens:,} tokens{about}",
+        f"step         {config.tokens_per_step:,} tokens ({counted(train.batch_size, 'sequence')} of "
+        f"{model.block_size}) in {counted(train.shards, 'shard')} on {counted(workers, 'worker')}",
+        f"run          {counted(train.steps, 'step')}, {config.total_tokens:,} tokens{to_go}{about}",
         f"directory    {run.path}",
     ]
     if first_step:

@@ -23,6 +23,7 @@ from feste_dp.train.preflight import (
 )
 from feste_dp.train.start import check_cpus
 from feste_dp.train.step_time import PLAN_S, StepTime, estimated_step, run_seconds
+from feste_dp.wording import counted
 
 _GROUPS = {
     "wte": "token embedding",
@@ -108,7 +109,8 @@ def make_plan(
         notes.append(crowded)
     if config.train.shards % workers:
         notes.append(
-            f"{config.train.shards} shards do not divide by {workers} workers: some wait for the others"
+            f"{counted(config.train.shards, 'shard')} cannot be dealt out evenly to "
+            f"{counted(workers, 'worker')}: some wait for the others"
         )
     need = needs(config, workers)
     return RunPlan(

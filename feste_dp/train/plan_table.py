@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from feste_dp.runtime.cgroup import UNLIMITED
 from feste_dp.train.plan import RunPlan
 from feste_dp.train.progress import format_duration
+from feste_dp.wording import counted
 
 
 def plan_table(plan: RunPlan, name: str) -> str:
@@ -17,20 +18,22 @@ def _model(plan: RunPlan, name: str) -> Iterator[str]:
     for group in plan.groups:
         yield f"  {group.name:<38}{group.parameters:>13,}  {group.parameters / plan.parameters:6.1%}"
     yield f"arithmetic   {plan.flops_formula} FLOPs a token"
-    yield f"step         {plan.tokens_per_step:,} tokens in {plan.shards} shards on {_workers(plan.workers)}"
+    shards, workers = counted(plan.shards, "shard"), counted(plan.workers, "worker")
+    yield f"step         {plan.tokens_per_step:,} tokens in {shards} on {workers}"
     passes = (
         ""
         if plan.passes_over_text is None
         else f", {plan.passes_over_text:.3g} passes over the training text"
     )
-    yield f"run          {plan.steps:,} steps, {plan.tokens:,} tokens{passes}, {plan.run_flops:.3g} FLOPs"
+    steps = counted(plan.steps, "step")
+    yield f"run          {steps}, {plan.tokens:,} tokens{passes}, {plan.run_flops:.3g} FLOPs"
 
 
 def _memory(plan: RunPlan) -> Iterator[str]:
     yield f"memory       {_mib(plan.memory.total)} in all; {_available(plan.memory_available)}"
     for kind in plan.memory.kinds():
         each = (
-            f"  {_workers(plan.workers)} x {_mib(kind.bytes // plan.workers)}"
+            f"  {counted(plan.workers, 'worker')} x {_mib(kind.bytes // plan.workers)}"
             if "workers" in kind.name or kind.name == "worker processes"
             else ""
         )
@@ -39,7 +42,7 @@ def _memory(plan: RunPlan) -> Iterator[str]:
 
 def _disk(plan: RunPlan) -> Iterator[str]:
     yield (
-        f"disk         {_mib(plan.disk_bytes)}: at most {plan.checkpoints} checkpoints of "
+        f"disk         {_mib(plan.disk_bytes)}: at most {counted(plan.checkpoints, 'checkpoint')} of "
         f"{_mib(plan.checkpoint_bytes)}; {_available(plan.disk_available)}"
     )
 
@@ -68,10 +71,6 @@ def _verdict(plan: RunPlan) -> Iterator[str]:
 
 def _available(count: int) -> str:
     return "no limit is known" if count >= UNLIMITED else f"{_mib(count)} are available"
-
-
-def _workers(count: int) -> str:
-    return f"{count} worker{'' if count == 1 else 's'}"
 
 
 def _mib(count: int) -> str:

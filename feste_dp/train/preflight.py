@@ -12,6 +12,7 @@ from feste_dp.model.parameters import parameter_count
 from feste_dp.model.workspace import sampling_bytes, workspace_bytes
 from feste_dp.runtime.arena import arena_sizes
 from feste_dp.runtime.limits import Limits
+from feste_dp.wording import counted
 
 MIB = 1 << 20
 CHECKPOINT_BYTES_PER_PARAMETER = 12  # weights, m and v
@@ -218,8 +219,8 @@ def _shortages(config: Config, workers: int, limits: Limits, saves: bool) -> Ite
             "descriptors",
             need.descriptors,
             limits.descriptors,
-            f"open files: {_workers(workers)} need {need.descriptors}, the limit is {limits.descriptors}: "
-            f"raise it with `ulimit -n {need.descriptors}`{_or_fewer_workers(fewer)}",
+            f"open files: {counted(workers, 'worker')} need {need.descriptors}, the limit is "
+            f"{limits.descriptors}: raise it with `ulimit -n {need.descriptors}`{_or_fewer_workers(fewer)}",
         )
     if need.processes > limits.processes:
         fewer = (limits.processes - _PROCESSES) // _PROCESSES_PER_WORKER
@@ -227,7 +228,7 @@ def _shortages(config: Config, workers: int, limits: Limits, saves: bool) -> Ite
             "processes",
             need.processes,
             limits.processes,
-            f"processes: {_workers(workers)} need {need.processes} processes and threads, "
+            f"processes: {counted(workers, 'worker')} need {need.processes} processes and threads, "
             f"{limits.processes} more may be started: raise `ulimit -u` or the control group's pids.max"
             f"{_or_fewer_workers(fewer)}",
         )
@@ -269,10 +270,6 @@ def _fewer_checkpoints(config: Config, limits: Limits) -> str:
 
 def _or_fewer_workers(count: int) -> str:
     return f", or set run.workers to {count}" if count >= 1 else ""
-
-
-def _workers(count: int) -> str:
-    return f"{count} worker{'s' if count > 1 else ''}"
 
 
 def _mib(count: int) -> str:

@@ -191,14 +191,18 @@ class LiveProgress(Progress):
         self.console.print(Padding(Text(printable(text).expandtabs(4)), (0, 0, 0, 2), expand=False))
 
     def message(self, text: str) -> None:
-        self.console.print(Text(printable(text)))
+        self._line(Text(printable(text)))
 
     def warning(self, text: str) -> None:
-        self.console.print(Text(f"warning: {printable(text)}", style="yellow"))
+        self._line(Text(f"warning: {printable(text)}", style="yellow"))
 
     def finish(self, summary: str) -> None:
         self._stop_live()
-        self.console.print(Text(printable(summary)))
+        self._line(Text(printable(summary)))
+
+    def _line(self, text: Text) -> None:
+        """As one line whatever the width: the terminal folds it, and a command in it can still be copied."""
+        self.console.print(text, soft_wrap=True)
 
     def close(self) -> None:
         self._stop_live()

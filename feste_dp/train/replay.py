@@ -17,6 +17,7 @@ from feste_dp.checkpoint.listing import step_directories
 from feste_dp.checkpoint.loading import load_checkpoint, read_manifest
 from feste_dp.config.loading import load_config
 from feste_dp.config.schema import Config
+from feste_dp.config.worker_counts import too_many_workers_for_run
 from feste_dp.data.tokenizer import load_tokenizer
 from feste_dp.errors import RunError, UsageError
 from feste_dp.model.parameters import initial_params
@@ -88,7 +89,7 @@ def replay(path: Path, step: int, shard: int | None, workers: int | None, around
     if shard is not None and shard >= shards:
         raise UsageError(f"--shard: {shard} is not a shard of the run; it has 0 to {shards - 1}")
     if workers is not None and workers > shards:
-        raise UsageError(f"--workers: {workers} is more than train.shards {shards}; use at most {shards}")
+        raise UsageError(f"--workers: {too_many_workers_for_run(workers, config.train)}")
     count = workers or default_workers(shards)
     check_machine(config, count, around)
     known = _any_manifest(run)

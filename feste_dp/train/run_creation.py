@@ -19,6 +19,7 @@ from feste_dp.files.locks import NoLocksError, check_locks, is_held
 from feste_dp.files.writing import is_leftover, sync_directory, write_whole
 from feste_dp.train.run_directory import NAME_END, STAMP, RunDirectory, is_half_made, is_run, reason
 from feste_dp.train.run_lock import RunLock
+from feste_dp.wording import command
 
 _ABANDONED_S = 60.0
 """After this long nobody is between making a directory and its lock."""
@@ -62,7 +63,7 @@ def check_can_create_at(path: Path) -> None:
     except OSError as error:
         raise UsageError(f"cannot read {path}: {reason(error)}") from error
     if not is_free:
-        hint = f"; to continue its run: feste-dp resume {path}" if is_run(path) else ""
+        hint = f"; to continue its run: {command('resume', path)}" if is_run(path) else ""
         raise UsageError(f"{path} is not empty: give --out a new or empty directory{hint}")
     if is_held(RunDirectory(path).lock):
         raise UsageError(f"{path} is being made a run by another process: give --out another directory")

@@ -44,6 +44,11 @@ class RunTrace:
         assert self.request is not None
         about = {"run": path.parent.name, "steps": f"{self.request.first} to {self.request.last}"}
         text = merge_traces(self.request, about)
+        if text is None:
+            self._progress.warning(
+                f"no trace: none of the steps {self.request.first} to {self.request.last} was done"
+            )
+            return
         try:
             write_whole(path, text.encode())
         except OSError as error:
@@ -52,11 +57,13 @@ class RunTrace:
         self._progress.message(f"trace        {path}, for ui.perfetto.dev or chrome://tracing")
 
 
-def check_steps(steps: tuple[int, int] | None, last_step: int) -> None:
-    """Raises UsageError where the run has no such steps or they are too many."""
+def check_steps(steps: tuple[int, int] | None, last_step: int, done: int = 0) -> None:
+    """Raises UsageError where the run has no such steps, has done the first of them, or they are too many."""
     if steps is None:
         return
     first, last = steps
+    if first <= done < last_step:
+        raise UsageError(f"--trace: the run goes on with step {done + 1}: trace steps from that on")
     if last > last_step:
         raise UsageError(f"--trace: the run ends with step {last_step}: trace steps up to that")
     if last - first >= MAX_STEPS:

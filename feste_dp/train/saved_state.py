@@ -17,6 +17,7 @@ from feste_dp.files.reading import read_plain
 from feste_dp.kernels import ARITHMETIC
 from feste_dp.model.parameters import layout
 from feste_dp.runtime.limits import available_memory
+from feste_dp.wording import command
 
 
 def saved_config(manifest: Manifest, checkpoint: Path) -> Config:
@@ -59,7 +60,7 @@ def saved_tokenizer(path: Path, manifest: Manifest, config: Config) -> ByteToken
     if not is_tokenizer_of(path, manifest.tokenizer_sha256):
         raise UsageError(
             f"{path} is damaged or another one: its SHA-256 is not the one in the checkpoint "
-            "(feste-dp resume puts it back)"
+            f"({command('resume', path.parent)} puts it back)"
         )
     tokenizer = load_tokenizer(path)
     if tokenizer.vocab_size != config.model.vocab_size:

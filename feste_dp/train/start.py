@@ -20,6 +20,7 @@ from feste_dp.train.preflight import checkpoint_bytes, shortages
 from feste_dp.train.progress import Progress
 from feste_dp.train.signals import StopSignals
 from feste_dp.train.token_data import FoundTokens, find_tokens, prepare_tokens
+from feste_dp.wording import counted
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,6 @@ class Surroundings:
     cache_root: Path
     progress: Progress
     signals: StopSignals
-    program: str = "feste-dp"
-    """How the user calls it, for the commands that a run suggests."""
     trace: tuple[int, int] | None = None
     """First and last step to trace."""
 
@@ -128,7 +127,3 @@ def check_layout(manifest: Manifest, config: Config) -> None:
 def start_workers(coordinator: Coordinator, workers: int, around: Surroundings) -> None:
     around.progress.phase(f"starting {counted(workers, 'worker')}")
     coordinator.start()
-
-
-def counted(number: int, what: str) -> str:
-    return f"{number} {what}{'s' if number > 1 else ''}"

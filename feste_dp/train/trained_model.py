@@ -11,8 +11,9 @@ from feste_dp.checkpoint.format import Manifest, Snapshot, step_directory_name, 
 from feste_dp.checkpoint.listing import ATTEMPTS, newest_whole, step_directories
 from feste_dp.checkpoint.loading import load_checkpoint, read_manifest
 from feste_dp.checkpoint.pointers import best_step
+from feste_dp.config.expectations import either
 from feste_dp.config.loading import load_config
-from feste_dp.config.schema import Config, either
+from feste_dp.config.schema import Config
 from feste_dp.data.order import Spacing
 from feste_dp.data.tokenizer import ByteTokenizer
 from feste_dp.data.tokens import TokenData, open_token_data

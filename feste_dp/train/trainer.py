@@ -28,6 +28,7 @@ from feste_dp.errors import RunError, UsageError
 from feste_dp.model.parameters import layout, view_params
 from feste_dp.model.sampling import NonFiniteLogitsError, Sampler
 from feste_dp.runtime.coordinator import Coordinator
+from feste_dp.runtime.cpus import crowding
 from feste_dp.train.early_stop import EarlyStop
 from feste_dp.train.held_run import HeldRun
 from feste_dp.train.history import History
@@ -40,6 +41,7 @@ from feste_dp.train.signals import Abandoned, StopSignals
 from feste_dp.train.spikes import WINDOW
 from feste_dp.train.step import Stepper, StepResult
 from feste_dp.train.stragglers import Stragglers
+from feste_dp.wording import counted
 
 
 @dataclass(frozen=True)
@@ -220,9 +222,15 @@ class Trainer:
         try:
             self._coordinator.resize(wanted)
         except (UsageError, RunError) as error:
-            self._observers.warn(f"still {before} workers: {error}")
-        else:
-            self._observers.tell(f"{wanted} workers from step {self._step + 1} on, {before} before")
+            self._observers.warn(f"still {counted(before, 'worker')}: {error}")
+            return
+        line = f"{counted(wanted, 'worker')} from step {self._step + 1} on, {before} before"
+        crowded = crowding(wanted)
+        self._observers.tell(line)
+        if crowded is not None:
+            self._observers.warn(crowded)
+            line = f"{line}; {crowded}"
+        self._observers.event(self._step, "worker_count", line, workers=wanted)
 
     def _finish_step(self, numbers: Unmeasured, started: float) -> None:
         """What comes after an update: validation and sample where due, the metrics row, a save where due.

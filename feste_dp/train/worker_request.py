@@ -7,27 +7,31 @@ from collections.abc import Callable
 from pathlib import Path
 
 from feste_dp.config.loading import load_config
+from feste_dp.config.worker_counts import too_many_workers_for_run
 from feste_dp.errors import RunError, UsageError
 from feste_dp.files.reading import read_plain
 from feste_dp.files.writing import write_whole
+from feste_dp.runtime.cpus import crowding
 from feste_dp.train.run_directory import RunDirectory, open_run_directory
 from feste_dp.train.run_lock import is_locked
+from feste_dp.wording import command
 
 _REQUEST = "workers.request"
 _LOOK_S = 0.05
 _MAX_BYTES = 16
 
 
-def request_workers(
-    path: Path, workers: int, program: str, wait: Callable[[float], None] = time.sleep
-) -> None:
-    """Returns once the run has taken it. Raises UsageError where it cannot, RunError where it ended first."""
+def request_workers(path: Path, workers: int, wait: Callable[[float], None] = time.sleep) -> str | None:
+    """Returns once the run has taken it; what is worth a warning.
+
+    Raises UsageError where the run cannot take it, RunError where it ended first.
+    """
     run = open_run_directory(path)
-    shards = load_config(run.config, from_run=True).train.shards
-    if workers > shards:
-        raise UsageError(f"{workers} is more than the run's train.shards {shards}; use at most {shards}")
+    train = load_config(run.config, from_run=True).train
+    if workers > train.shards:
+        raise UsageError(too_many_workers_for_run(workers, train))
     if not is_locked(run):
-        raise UsageError(f"{path} is not training now: {program} resume {path} --workers {workers}")
+        raise UsageError(f"{path} is not training now: {command('resume', path, '--workers', str(workers))}")
     request = _place(run)
     try:
         write_whole(request, b"%d\n" % workers)
@@ -38,6 +42,7 @@ def request_workers(
             request.unlink(missing_ok=True)
             raise RunError(f"{path} ended before it took the request")
         wait(_LOOK_S)
+    return crowding(workers)
 
 
 def take_request(run: RunDirectory) -> int | None:

@@ -27,7 +27,7 @@ def test_the_page_advances_while_a_run_trains_and_survives_its_end(
     browser.wait_for("return !!document.querySelector('a[href=\"/runs/live\"]')")
     browser.open(f"{dashboard}runs/live")
     browser.wait_for("return document.querySelectorAll('#chart-loss svg path').length > 0")
-    assert browser.run(STATE) == "running"
+    assert browser.run(STATE) == "training"
     first = browser.run(STEP)
     drawn = browser.run("return document.querySelector('#chart-loss path').getAttribute('d')")
     # what the reader has done to the page outlasts its updates
@@ -59,7 +59,7 @@ def test_a_run_that_is_killed_is_shown_as_lost(browser: Browser, dashboard: str,
     browser.wait_for(f"return (() => {{ {STEP} }})() > 0")
     process.kill()
     process.wait()
-    browser.wait_for("return document.querySelector('.chip').textContent === 'lost'")
+    browser.wait_for("return document.querySelector('.chip').textContent === 'interrupted'")
     assert "feste-dp resume" in browser.run("return document.querySelector('.state').textContent")
     assert browser.complaints() == []
 

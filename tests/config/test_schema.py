@@ -3,6 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
+from feste_dp.config.expectations import expected_value
 from feste_dp.config.schema import (
     Config,
     ModelConfig,
@@ -10,7 +11,6 @@ from feste_dp.config.schema import (
     Section,
     TrainConfig,
     either,
-    expected_value,
     known_keys,
     sections,
 )

@@ -129,7 +129,7 @@ def study() -> dict[str, object]:
                   "note": "beyond 2 workers the curve is extrapolated"}],
         "limit": {"cause": "control", "sentence": "At 4 workers the limit is control.", "rule": "by phase",
                   "at_workers": 4,
-                  "lost": [{"cause": "control", "milliseconds": 1.0, "share_of_step": 0.2}]},
+                  "interrupted": [{"cause": "control", "milliseconds": 1.0, "share_of_step": 0.2}]},
         "same_bits": {"agree": True, "sentence": "all runs gave the same losses, bit for bit"},
         "warnings": ["4 workers share 2 physical cores"],
     }  # fmt: skip

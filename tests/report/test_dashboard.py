@@ -46,7 +46,7 @@ def test_the_first_page_shows_every_run_with_its_state(make_run: MakeRun, tmp_pa
     training = make_run("training", events=history(40, end=""))
     with RunLock(RunDirectory(training), NOON):
         body = Dashboard(tmp_path).answer("/").body
-    for name, state in (("done", "finished"), ("gone", "lost"), ("training", "running")):
+    for name, state in (("done", "finished"), ("gone", "interrupted"), ("training", "training")):
         assert f'<a href="/runs/{name}">{name}</a>' in body
         assert f'<span class="chip {state}">{state}</span>' in body
     assert "3 in all, 1 training now" in body
@@ -68,7 +68,7 @@ def test_a_page_is_sent_again_only_when_something_changed(make_run: MakeRun, tmp
     assert second.status == 200 and "41 of 40" in second.body
     with RunLock(RunDirectory(path), NOON):
         third = dashboard.answer("/runs/one", known_version=second.version)
-    assert third.status == 200 and 'chip running"' in third.body
+    assert third.status == 200 and 'chip training"' in third.body
 
 
 def test_chosen_runs_are_compared_and_unknown_ones_left_out(make_run: MakeRun, tmp_path: Path) -> None:

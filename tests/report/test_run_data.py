@@ -24,7 +24,7 @@ def test_a_run_is_read_with_all_that_it_left(make_run: MakeRun) -> None:
 def test_a_run_is_read_again_as_it_grows(make_run: MakeRun) -> None:
     path = make_run(events=history(40, end=""))
     reader = RunReader(path)
-    assert reader.read().status.state == "lost"
+    assert reader.read().status.state == "interrupted"
     with (path / "events.jsonl").open("a") as file:
         file.write('{"time":"2026-01-31T13:00:00Z","step":40,"kind":"finish","text":"done"}\n{"time":"2026')
     run = reader.read()

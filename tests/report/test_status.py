@@ -13,6 +13,8 @@ from feste_dp.train.run_directory import RunDirectory
 from feste_dp.train.run_lock import RunLock, is_locked
 from tests.report.conftest import NOON, event
 
+RUN = Path("data/my run")
+
 
 def test_a_run_is_locked_while_its_process_holds_it_and_no_longer(tmp_path: Path) -> None:
     assert not is_locked(RunDirectory(tmp_path))
@@ -55,13 +57,13 @@ def test_looking_all_the_time_lets_runs_start(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("locked", "kinds", "state"),
     [
-        (True, ["start"], "running"),
-        (True, ["start", "stop"], "running"),
+        (True, ["start"], "training"),
+        (True, ["start", "stop"], "training"),
         (False, ["start", "finish"], "finished"),
         (False, ["start", "stop"], "stopped"),
         (False, ["start", "save", "fail"], "failed"),
-        (False, ["start", "save"], "lost"),
-        (False, ["start", "stop", "resume"], "lost"),
+        (False, ["start", "save"], "interrupted"),
+        (False, ["start", "stop", "resume"], "interrupted"),
         (False, ["start", "finish", "resume", "finish"], "finished"),
     ],
 )
@@ -69,19 +71,20 @@ def test_the_state_follows_from_the_lock_and_the_last_turn(
     locked: bool, kinds: list[str], state: str
 ) -> None:
     events = [event(step, kind, "said") for step, kind in enumerate(kinds)]
-    assert status_of(locked, events, 5, 40).state == state
+    assert status_of(locked, events, 5, 40, RUN).state == state
 
 
 def test_a_lost_run_says_since_when_and_what_to_do() -> None:
-    text = status_of(False, [event(0, "start"), event(7, "times")], 7, 40).text
-    assert "after step 7" in text and "2026-01-31 12:00:07 UTC" in text and "feste-dp resume" in text
+    text = status_of(False, [event(0, "start"), event(7, "times")], 7, 40, RUN).text
+    assert "after step 7" in text and "2026-01-31 12:00:07 UTC" in text
+    assert text.endswith(": feste-dp resume 'data/my run'")
 
 
 def test_a_failed_run_says_why() -> None:
-    text = status_of(False, [event(0, "start"), event(7, "fail", "worker 1 died")], 7, 40).text
+    text = status_of(False, [event(0, "start"), event(7, "fail", "worker 1 died")], 7, 40, RUN).text
     assert text == "failed after step 7: worker 1 died"
 
 
 def test_a_run_without_history_is_judged_by_its_steps() -> None:
-    assert status_of(False, [], 40, 40).state == "finished"
-    assert status_of(False, [], 7, 40).state == "stopped"
+    assert status_of(False, [], 40, 40, RUN).state == "finished"
+    assert status_of(False, [], 7, 40, RUN).state == "stopped"

@@ -3,7 +3,7 @@
 #
 #     launch/background.sh CONFIG [options of feste-dp launch]
 #
-# To stop it and save: kill PID. To go on: feste-dp resume RUN.
+# To stop it and save: kill PID. To go on: the `resume` command at the end of the log file.
 set -euo pipefail
 if [ $# -lt 1 ]; then
     echo "usage: $0 CONFIG [options of feste-dp launch]" >&2

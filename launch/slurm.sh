@@ -26,15 +26,13 @@ if [ $# -lt 1 ]; then
 fi
 config=$1
 shift
-# Slurm runs a copy of this file, so the recipe beside it is looked for where sbatch was called.
-recipes=${RECIPES:-${SLURM_SUBMIT_DIR:-.}/launch}
 run=${RUN:-data/runs/slurm-${SLURM_JOB_ID:?is set by Slurm: use sbatch}}
 echo "$(date -u +%FT%TZ) start ${SLURM_RESTART_COUNT:-0} of job $SLURM_JOB_ID on $(nproc) CPUs, run $run"
 
 requeue=
 trap 'kill -TERM "$training" 2>/dev/null' TERM INT
 trap 'requeue=yes; kill -TERM "$training" 2>/dev/null' USR2
-"$recipes/train-or-resume.sh" "$config" "$run" "$@" &
+feste-dp launch --resume auto --config "$config" --out "$run" "$@" &
 training=$!
 # a signal ends a wait, not the training
 wait "$training"

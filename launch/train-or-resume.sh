@@ -3,7 +3,6 @@
 #
 #     launch/train-or-resume.sh CONFIG RUN [options of feste-dp launch]
 #
-# The options count for the first start only, except --workers N, which also counts when it goes on.
 # Ends as feste-dp does: 0 done, 1 failed, 2 bad input, 130 or 143 stopped by a signal after saving.
 set -euo pipefail
 if [ $# -lt 2 ]; then
@@ -12,14 +11,4 @@ if [ $# -lt 2 ]; then
 fi
 config=$1 run=$2
 shift 2
-if [ ! -e "$run/config.yaml" ]; then
-    exec feste-dp launch --config "$config" --out "$run" "$@"
-fi
-workers=()
-while [ $# -gt 0 ]; do
-    if [ "$1" = --workers ] && [ $# -gt 1 ]; then
-        workers=(--workers "$2")
-    fi
-    shift
-done
-exec feste-dp resume "$run" "${workers[@]}"
+exec feste-dp launch --resume auto --config "$config" --out "$run" "$@"

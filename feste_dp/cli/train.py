@@ -10,10 +10,12 @@ from pydantic import ValidationError
 from feste_dp.cache import cache_root
 from feste_dp.cli.arguments import OVERRIDES, PIN, RUN, WORKERS, PathType, StepRange, said_as_typed
 from feste_dp.config.expectations import expected_value
-from feste_dp.config.loading import load_config
+from feste_dp.config.loading import config_from_text, read_config
 from feste_dp.config.schema import RunConfig
+from feste_dp.errors import UsageError
 from feste_dp.train import launch as runs
 from feste_dp.train.progress import Progress, make_progress
+from feste_dp.train.run_directory import is_run
 from feste_dp.train.signals import StopSignals
 from feste_dp.train.start import Surroundings
 
@@ -58,6 +60,14 @@ _QUIET = click.option("--quiet", is_flag=True, help="Print only warnings and the
 @OVERRIDES
 @click.option("--name", callback=_check_name, help="First part of the name of the run directory.")
 @click.option("--out", type=PathType(), help="Run directory, new or empty, instead of a named one.")
+@click.option(
+    "--resume",
+    "resume_mode",
+    type=click.Choice(["never", "auto"]),
+    default="never",
+    show_default=True,
+    help="auto: go on with the run that is in --out, start it where there is none.",
+)
 @_TRACE
 @_QUIET
 def launch(
@@ -67,6 +77,7 @@ def launch(
     overrides: tuple[str, ...],
     name: str | None,
     out: Path | None,
+    resume_mode: str,
     trace: tuple[int, int] | None,
     quiet: bool,
 ) -> int:
@@ -77,6 +88,12 @@ def launch(
       feste-dp launch --config configs/tiny.yaml --workers 2
       feste-dp launch --config configs/small.yaml --set train.steps=500 --name short
       feste-dp launch --config configs/tiny.yaml --trace 100:102
+      feste-dp launch --config configs/medium.yaml --out data/runs/medium --resume auto
+
+    With --resume auto the same command starts a run and restarts it: what is in --out goes on as with
+    `feste-dp resume`, with --workers of now; a finished run ends with status 0 and nothing done. The keys
+    that --config and --set give count as changes to the run's config: those that a resume keeps must be
+    the same, those that change the result are taken from --set alone, the others are simply taken.
 
     Ctrl-C finishes the step, saves and stops; pressed again, it stops at once. SIGTERM, and SIGHUP when
     the terminal is closed (not under nohup), give up the step, validation or sample under way, save the
@@ -90,9 +107,14 @@ def launch(
         given.append(f"run.pin={pin}")
     if name is not None:
         given.append(f'run.name="{name}"')
+    if resume_mode == "auto" and out is None:
+        raise UsageError("--resume auto: give --out, the directory of the run that is to go on")
     with said_as_typed(workers, pin), _progress(quiet) as progress, StopSignals() as signals:
-        config = load_config(config_path, given)
-        return runs.launch(config, out, _surroundings(progress, signals, trace))
+        around = _surroundings(progress, signals, trace)
+        text = read_config(config_path)
+        if resume_mode == "auto" and out is not None and is_run(out):
+            return runs.resume(out, workers, overrides, around, pin, text)
+        return runs.launch(config_from_text(*text, given), out, around)
 
 
 @click.command()

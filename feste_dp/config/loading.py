@@ -8,6 +8,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import ValidationError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
@@ -52,9 +53,33 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, from_run: bo
     return config_from_text(_read_text(path, from_run), str(path), overrides)
 
 
-def config_from_text(text: str, source: str, overrides: Sequence[str] = ()) -> Config:
-    """The config in YAML text; `source` names the text in errors. Raises UsageError of one line."""
-    draft = _Draft()
+class ConfigText(NamedTuple):
+    """A config file as it was read: once, for it may be a pipe."""
+
+    text: str
+    source: str
+    """What names it in errors."""
+
+
+def read_config(path: Path) -> ConfigText:
+    """Raises UsageError of one line."""
+    return ConfigText(_read_text(path, from_run=False), str(path))
+
+
+def config_on_top(base: Config, given: ConfigText, overrides: Sequence[str] = ()) -> Config:
+    """What `base` becomes by the keys that the text and the overrides give. Raises UsageError of one line."""
+    return config_from_text(*given, overrides, base.model_dump())
+
+
+def config_from_text(
+    text: str,
+    source: str,
+    overrides: Sequence[str] = (),
+    base: dict[str, dict[str, object]] | None = None,
+) -> Config:
+    """The config in YAML text; `source` names the text in errors, `base` has the values of keys that are
+    not given. Raises UsageError of one line."""
+    draft = _Draft(base or {})
     _add_text(draft, text, source)
     for rank, override in enumerate(overrides, start=1):
         _add_override(draft, override, rank)

@@ -186,7 +186,7 @@ def _fits(fits: Sequence[Json], key: str) -> Markup:
 def _lost(limit: Json, key: str) -> Markup:
     rows = [
         [each["cause"], exact(each["milliseconds"], 3), f"{100 * each['share_of_step']:.1f} %"]
-        for each in limit["interrupted"]
+        for each in limit["lost"]
     ]
     summary = f"Time lost beyond perfect scaling at {counted(limit['at_workers'], 'worker')}"
     return disclosure(

@@ -19,7 +19,8 @@ _ID_BYTES = 100
 
 class WeightsAndBiases(Tracker):
     """Scalars over their step, samples as a table of text, the config as the run's config. A resumed run goes
-    on under the same id. WANDB_MODE, WANDB_PROJECT and the like mean what they mean everywhere."""
+    on under the same id. WANDB_MODE, WANDB_ENTITY and the like mean what they mean everywhere; project and
+    tags are those of the config, where it has some, else of WANDB_PROJECT and WANDB_TAGS."""
 
     name = "wandb"
 
@@ -31,7 +32,9 @@ class WeightsAndBiases(Tracker):
         self._wandb = wandb
         self._samples: list[list[object]] = []
         self._run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", PROJECT),
+            project=run.config["run.wandb_project"] or os.environ.get("WANDB_PROJECT") or PROJECT,
+            # None: wandb itself reads WANDB_TAGS
+            tags=run.config["run.wandb_tags"] or None,
             name=run.name,
             id=_id_of(directory),
             resume="allow",

@@ -11,7 +11,7 @@ from feste_dp.checkpoint.listing import newest_whole, step_directories
 from feste_dp.checkpoint.loading import load_checkpoint, read_manifest
 from feste_dp.config.changes import check_changes
 from feste_dp.config.dumping import dump_config, flat_values
-from feste_dp.config.loading import load_config, override_keys
+from feste_dp.config.loading import ConfigText, config_on_top, load_config, override_keys
 from feste_dp.config.schema import Config
 from feste_dp.config.worker_counts import too_many_workers_for_run
 from feste_dp.data.tokenizer import load_tokenizer
@@ -109,21 +109,27 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
 
 
 def resume(
-    path: Path, workers: int | None, overrides: Sequence[str], around: Surroundings, pin: str | None = None
+    path: Path,
+    workers: int | None,
+    overrides: Sequence[str],
+    around: Surroundings,
+    pin: str | None = None,
+    edited: ConfigText | None = None,
 ) -> int:
     """Continue a run after its newest whole checkpoint; returns the exit status as launch does.
 
-    Keys of the config change as config/changes.py allows. Raises UsageError with nothing changed, RunError.
+    Keys of the config change as config/changes.py allows; those that `edited` gives count as if the run's
+    own config had been edited. Raises UsageError with nothing changed, RunError.
     """
     run = open_run_directory(path)
     with RunLock(run, datetime.now(UTC)):
         log = RunLog(run.log)
-        to_store = load_config(run.config, overrides, from_run=True)
+        to_store = _changed_config(run, edited, overrides)
         for_now = [] if workers is None else [f"run.workers={workers}"]
         for_now += [] if pin is None else [f"run.pin={pin}"]
         if workers is not None and workers > to_store.train.shards:
             raise UsageError(f"--workers: {too_many_workers_for_run(workers, to_store.train)}")
-        config = load_config(run.config, [*overrides, *for_now], from_run=True)
+        config = _changed_config(run, edited, [*overrides, *for_now])
         checkpoint, damages = _find_checkpoint(run)
         saved = _saved_config(run, checkpoint)
         done = read_manifest(checkpoint).step if checkpoint else 0
@@ -327,6 +333,12 @@ def _finish(
     log.info(line)
     history.event(trainer.step, STOP if stopped else FINISH, line)
     return 1 if trainer.degraded else stopped
+
+
+def _changed_config(run: RunDirectory, edited: ConfigText | None, overrides: Sequence[str]) -> Config:
+    if edited is None:
+        return load_config(run.config, overrides, from_run=True)
+    return with_absolute_corpus(config_on_top(load_config(run.config, from_run=True), edited, overrides))
 
 
 def _find_checkpoint(run: RunDirectory) -> tuple[Path | None, list[str]]:

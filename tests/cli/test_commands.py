@@ -4,12 +4,10 @@ import csv
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from feste_dp.cli import train
 from tests.cli.conftest import COMMAND, Feste, Place
 from tests.cli.terminal import Terminal
 
@@ -168,11 +166,3 @@ def test_two_launches_at_once_do_not_meet(place: Place, tmp_path: Path) -> None:
         for run in runs
     ]
     assert figures[0] == figures[1]
-
-
-def test_a_command_outside_the_path_is_suggested_as_it_was_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", [".venv/bin/feste-dp", "launch"])
-    monkeypatch.setenv("PATH", "/nonexistent")
-    assert train.program_name() == ".venv/bin/feste-dp"
-    monkeypatch.setattr(sys, "argv", ["/somewhere/pytest"])
-    assert train.program_name() == "feste-dp"

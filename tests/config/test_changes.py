@@ -50,12 +50,14 @@ OTHER = {
     "run.pin": "[0, 1]",
     "run.step_timeout_s": "5",
     "run.on_nonfinite": "skip",
-    "run.trackers": "[jsonl]",
+    "run.trackers": "jsonl",
+    "run.wandb_project": "plays",
+    "run.wandb_tags": "[first, second]",
 }
 
 
 def changed(*keys: str) -> Config:
-    return config_from_text("train:", "test", [f"{key}={OTHER[key]}" for key in keys])
+    return config_from_text("optim: {warmup_steps: 50}", "test", [f"{key}={OTHER[key]}" for key in keys])
 
 
 OLD = Config()

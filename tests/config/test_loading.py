@@ -116,8 +116,8 @@ BAD_TEXTS = [
     ("run: {pin: [0, -1]}", f"1:12: {PIN} the list [0, -1]"),
     ("run: {pin: fast}", f"1:12: {PIN} the text 'fast'"),
     (
-        'sample: {prompt: ""}',
-        "1:18: sample.prompt: expected text of 1 to 4096 characters, got the text ''",
+        "sample: {prompt: 7}",
+        "1:18: sample.prompt: expected text of at most 4096 characters, got 7; write it in quotes",
     ),
     # numbers that are none
     ("train: {steps: !!int abc}", "1:16: train.steps: abc is not a number that can be read"),
@@ -145,7 +145,19 @@ BAD_TEXTS = [
         "1:38: train.micro_batch: 3 does not divide train.batch_size / train.shards = 32 / 8 = 4; "
         "use 1, 2 or 4",
     ),
-    ("run: {workers: 9}", "1:16: run.workers: 9 is more than train.shards 8; use at most 8"),
+    (
+        "run: {workers: 9}",
+        "1:16: run.workers: 9 is more than train.shards 8; use at most 8, or --set train.shards=16",
+    ),
+    (
+        "run: {workers: 9, trackers: mlflow}",
+        "1:29: run.trackers: expected jsonl, tensorboard or wandb, or a list of them, got the text 'mlflow'",
+    ),
+    (
+        "run: {wandb_project: a/b}",
+        "1:22: run.wandb_project: expected at most 128 characters, none of them one of / \\ # ? % :, "
+        "got the text 'a/b'",
+    ),
     (
         "optim: {min_lr: 1}",
         "1:17: optim.min_lr: 1.0 is above optim.lr 0.001; lower one, raise the other",

@@ -1,5 +1,7 @@
 """Defaults, ranges, strict types and the rules between keys."""
 
+import re
+
 import pytest
 from pydantic import ValidationError
 
@@ -62,9 +64,19 @@ def test_the_sections_and_keys_are_those_of_the_design():
         "eval": ["every", "batches", "patience"],
         "sample": ["every", "prompt", "tokens", "temperature"],
         "checkpoint": ["every", "keep"],
-        "run": ["name", "dir", "workers", "pin", "step_timeout_s", "on_nonfinite", "trackers"],
+        "run": [
+            "name",
+            "dir",
+            "workers",
+            "pin",
+            "step_timeout_s",
+            "on_nonfinite",
+            "trackers",
+            "wandb_project",
+            "wandb_tags",
+        ],
     }
-    assert known_keys()[0] == "model.vocab_size" and known_keys()[-1] == "run.trackers"
+    assert known_keys()[0] == "model.vocab_size" and known_keys()[-1] == "run.wandb_tags"
 
 
 def test_derived_values_follow_from_the_keys():
@@ -150,7 +162,7 @@ def test_powers_of_two_are_shard_counts(shards: int):
         ),
         (
             {"run": {"workers": 3}, "train": {"shards": 2}},
-            "run.workers: 3 is more than train.shards 2; use at most 2",
+            "run.workers: 3 is more than train.shards 2; use at most 2, or --set train.shards=4",
         ),
         (
             {"optim": {"lr": 1e-4, "min_lr": 1e-3}},
@@ -181,3 +193,41 @@ def test_many_choices_are_abridged():
     assert either(["a"]) == "a"
     assert either([1, 2]) == "1 or 2"
     assert either(range(1, 21)) == "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, ... or 20"
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(1, 0), (19, 0), (100, 5), (1000, 50), (10**6, 2000)])
+def test_a_config_that_says_nothing_of_warm_up_gets_a_twentieth_of_its_steps(
+    steps: int, expected: int
+) -> None:
+    assert Config.model_validate({"train": {"steps": steps}}).optim.warmup_steps == expected
+    given = {"train": {"steps": steps}, "optim": {"warmup_steps": 7}}
+    assert Config.model_validate(given).optim.warmup_steps == 7
+
+
+def test_one_tracker_or_tag_needs_no_list() -> None:
+    run = Config.model_validate({"run": {"trackers": "tensorboard", "wandb_tags": "first try"}}).run
+    assert (run.trackers, run.wandb_tags) == (["tensorboard"], ["first try"])
+
+
+@pytest.mark.parametrize(
+    ("workers", "train", "settings"),
+    [
+        (8, {"batch_size": 4, "shards": 4}, "--set train.shards=8 --set train.batch_size=8"),
+        (5, {"batch_size": 16, "shards": 4, "micro_batch": 2}, "--set train.shards=8"),
+        (
+            3,
+            {"batch_size": 6, "shards": 2, "micro_batch": 3},
+            "--set train.shards=4 --set train.batch_size=12",
+        ),
+        (256, {"batch_size": 1, "shards": 1}, "--set train.shards=256 --set train.batch_size=256"),
+    ],
+)
+def test_the_settings_that_a_refused_worker_count_names_would_do(
+    workers: int, train: dict[str, int], settings: str
+) -> None:
+    with pytest.raises(ValidationError, match=f"or {re.escape(settings)} "):
+        Config.model_validate({"run": {"workers": workers}, "train": train})
+    changes = {key: int(value) for key, value in re.findall(r"train\.(\w+)=(\d+)", settings)}
+    assert (
+        Config.model_validate({"run": {"workers": workers}, "train": train | changes}).run.workers == workers
+    )

@@ -83,7 +83,7 @@ def test_the_service_passes_systemd_s_own_check() -> None:
 def test_the_service_does_not_repeat_bad_input_and_takes_a_stop_for_success() -> None:
     unit = (LAUNCH / "feste-dp@.service").read_text()
     assert "\nRestartPreventExitStatus=2\n" in unit and "\nSuccessExitStatus=143\n" in unit
-    assert "train-or-resume.sh configs/%i.yaml runs/%i" in unit
+    assert "feste-dp launch --resume auto --config configs/%i.yaml --out runs/%i" in unit
 
 
 def test_the_container_gets_every_file_that_the_package_is_built_from() -> None:
@@ -114,18 +114,12 @@ def test_background_starts_the_run_and_keeps_its_output(environ: dict[str, str],
     assert calls(environ) == ["feste-dp launch --config configs/tiny.yaml --workers 2"]
 
 
-def test_train_or_resume_launches_first_and_resumes_then(environ: dict[str, str], tmp_path: Path) -> None:
-    arguments = ["tiny.yaml", "run", "--set", "train.steps=5", "--workers", "3"]
-    assert run("train-or-resume.sh", *arguments, environ=environ, cwd=tmp_path).returncode == 0
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.yaml").touch()
-    again = run("train-or-resume.sh", *arguments, environ=environ | {"STATUS": "143"}, cwd=tmp_path)
-    assert again.returncode == 143
-    run("train-or-resume.sh", "tiny.yaml", "run", environ=environ, cwd=tmp_path)
+def test_train_or_resume_leaves_the_choice_to_launch(environ: dict[str, str], tmp_path: Path) -> None:
+    arguments = ["tiny.yaml", "a run", "--set", "train.steps=5", "--workers=3"]
+    stopped = environ | {"STATUS": "143"}
+    assert run("train-or-resume.sh", *arguments, environ=stopped, cwd=tmp_path).returncode == 143
     assert calls(environ) == [
-        "feste-dp launch --config tiny.yaml --out run --set train.steps=5 --workers 3",
-        "feste-dp resume run --workers 3",
-        "feste-dp resume run",
+        "feste-dp launch --resume auto --config tiny.yaml --out a run --set train.steps=5 --workers=3"
     ]
 
 

@@ -30,7 +30,6 @@ def job(place: Place, tmp_path: Path) -> dict[str, str]:
     return dict(os.environ) | {
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
         "SLURM_JOB_ID": "77",
-        "RECIPES": str(LAUNCH),
     }
 
 

@@ -65,7 +65,7 @@ def write_run(
     """A run directory; rows and events are what its files hold, settings change its config."""
     written = [row(step) for step in range(1, 41)] if rows is None else rows
     told = history(written[-1].step if written else 0) if events is None else events
-    config = Config.model_validate({"train": {"steps": 40}} | settings)
+    config = Config.model_validate({"train": {"steps": 40}, "sample": {"prompt": "HAMLET.\n"}} | settings)
     run = create_run_directory_at(path, config=dump_config(config), tokenizer=TOKENIZER)
     with MetricsWriter(run.metrics) as writer:
         for each in written:
@@ -129,7 +129,7 @@ def study() -> dict[str, object]:
                   "note": "beyond 2 workers the curve is extrapolated"}],
         "limit": {"cause": "control", "sentence": "At 4 workers the limit is control.", "rule": "by phase",
                   "at_workers": 4,
-                  "interrupted": [{"cause": "control", "milliseconds": 1.0, "share_of_step": 0.2}]},
+                  "lost": [{"cause": "control", "milliseconds": 1.0, "share_of_step": 0.2}]},
         "same_bits": {"agree": True, "sentence": "all runs gave the same losses, bit for bit"},
         "warnings": ["4 workers share 2 physical cores"],
     }  # fmt: skip

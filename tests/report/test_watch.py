@@ -28,7 +28,7 @@ def never(seconds: float) -> None:
         ("finish", 0, "finished: finish after step 40"),
         ("stop", 130, "stopped: stop after step 40"),
         ("fail", 1, "failed: failed after step 40: fail after step 40"),
-        ("", 1, "lost: its process ended after step 40 without a word"),
+        ("", 1, "interrupted: its process ended after step 40 without a word"),
     ],
 )
 @pytest.mark.parametrize("is_terminal", [False, True])

@@ -2,8 +2,10 @@
 
 import json
 import math
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +16,7 @@ from feste_dp.track import choosing
 from feste_dp.track.choosing import make_trackers
 from feste_dp.track.events import Event
 from feste_dp.track.tracker import RunFacts, Tracker
+from feste_dp.track.weights_and_biases import WeightsAndBiases
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 SAMPLE = "HAMLET.\n<b>To be</b>\n"
@@ -134,6 +137,47 @@ def test_wandb_keeps_an_offline_run_that_it_can_read_back(
     assert known in file.name
     follow(make_trackers(["wandb"])[0], facts(tmp_path / "run", 2), range(3, 4))
     assert all(known in path.name for path in (tmp_path / "run/wandb").glob("offline-run-*/run-*.wandb"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "project_variable", "project", "tags"),
+    [
+        ({}, None, "feste-dp", None),
+        ({}, "plays", "plays", None),
+        ({"wandb_project": "own", "wandb_tags": ["a", "b"]}, "plays", "own", ["a", "b"]),
+    ],
+)
+def test_wandb_gets_project_and_tags(
+    settings: dict[str, object],
+    project_variable: str | None,
+    project: str,
+    tags: list[str] | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a stand-in for the library: no account and no network."""
+    asked: list[dict[str, object]] = []
+    run = SimpleNamespace(
+        define_metric=lambda *_, **__: None, log=lambda _: None, summary={}, finish=lambda: None
+    )
+
+    def init(**options: object) -> SimpleNamespace:
+        asked.append(options)
+        return run
+
+    library = SimpleNamespace(
+        api=SimpleNamespace(api_key=None), Settings=dict, Table=lambda **_: None, init=init
+    )
+    monkeypatch.setitem(sys.modules, "wandb", library)
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
+    if project_variable is not None:
+        monkeypatch.setenv("WANDB_PROJECT", project_variable)
+    (tmp_path / "run").mkdir()
+    config = Config.model_validate({"run": settings})
+    known = RunFacts(tmp_path / "run", flat_values(config), dump_config(config), 0)
+    follow(WeightsAndBiases(), known, range(1, 3))
+    ((options),) = asked
+    assert (options["project"], options["tags"], options["name"]) == (project, tags, "run")
 
 
 @pytest.mark.parametrize(("name", "library"), [("tensorboard", "tensorboardX"), ("wandb", "wandb")])

@@ -87,5 +87,5 @@ def test_what_is_slow_but_possible_is_a_note():
     made = make_plan(config(run__workers=3), PLENTY, lambda: TOKENS)
     shared, uneven = made.notes
     assert shared == "too many"
-    assert "8 shards do not divide by 3 workers" in uneven
+    assert "8 shards cannot be dealt out evenly to 3 workers" in uneven
     assert made.cores == 2 and made.problems == []

@@ -15,6 +15,7 @@ from feste_dp.cli.plan import plan
 from feste_dp.cli.prepare import prepare
 from feste_dp.cli.read_run import evaluate, generate
 from feste_dp.cli.replay import replay_command
+from feste_dp.cli.runs import runs
 from feste_dp.cli.scale import scale
 from feste_dp.cli.train import launch, resume
 from feste_dp.cli.workers import workers
@@ -62,7 +63,7 @@ def cli() -> None:
 
 COMMANDS = (
     *(launch, resume, workers, generate, evaluate, prepare, checkpoint, replay_command),
-    *(plan, bench, scale, report, dashboard, watch),
+    *(plan, bench, scale, runs, report, dashboard, watch),
 )
 for command in COMMANDS:
     cli.add_command(command)

@@ -26,7 +26,7 @@ def test_a_resume_is_an_event_after_those_of_the_run_before(runs, straight):
     assert resumed.status == 0
     assert turns(stopped.run) == [("start", 0), ("stop", 13), ("resume", 13), ("finish", 40)]
     (resume,) = [line for line in history(stopped.run) if line["kind"] == "resume"]
-    assert resume["workers"] == 1 and resume["text"] == "resumed from step-00000013, 1 workers"
+    assert resume["workers"] == 1 and resume["text"] == "resumed from step-00000013, 1 worker"
     assert comparable_rows(stopped.run / "metrics.csv") == comparable_rows(straight.run / "metrics.csv")
 
 

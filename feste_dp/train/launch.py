@@ -280,6 +280,8 @@ def _told(error: Exception, held: HeldRun, trainer: Trainer, log: RunLog, around
         reason += f"; to see why: {command('replay', held.path, '--step', str(error.step))}"
     saved = f"after step {trainer.saved_step}" if trainer.saved_step else "from the start, nothing is saved"
     way_on = f"to go on {saved}: {command('resume', held.path)}"
+    if held.is_gone:
+        way_on = "nothing is saved"
     if isinstance(error, RunError | OSError | MemoryError):
         return RunError(f"{reason}; {way_on}")
     around.progress.warning(way_on)

@@ -50,7 +50,11 @@ def test_the_same_command_starts_goes_on_and_is_done(
     [
         ("seed: 2", [], "a resumed run keeps these keys: train.seed: 1 -> 2"),
         ("steps: 20", [], "train.steps: 12 -> 20; add --set train.steps=20 if that is meant"),
-        ("seed: 1", ["--workers", "9"], "--workers: 9 is more than train.shards 4, which a run keeps; use at most 4"),
+        (
+            "seed: 1",
+            ["--workers", "9"],
+            "--workers: 9 is more than train.shards 4, which a run keeps; use at most 4",
+        ),
         ("seed: 1", ["--set", "train.nope=1"], "train.nope: unknown key"),
     ],
 )

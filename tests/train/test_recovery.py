@@ -63,7 +63,7 @@ def test_another_number_of_workers_in_mid_run_changes_nothing(runs, straight):
     assert_same_run(outcome, straight)
     log = log_of(run)
     assert "4 workers from step 11 on, 2 before" in log
-    assert "1 workers from step 21 on, 4 before" in log
+    assert "1 worker from step 21 on, 4 before" in log
     assert "3 workers from step 31 on, 1 before" in log
     assert not (run / "workers.request").exists()
 

@@ -1,7 +1,7 @@
 """What a sample continues where the config leaves it open: a beginning that the text itself has."""
 
 from feste_dp.config.schema import Config
-from feste_dp.data.preparation import SHAKESPEARE
+from feste_dp.data.corpus import SHAKESPEARE
 from feste_dp.data.tokenizer import load_tokenizer
 from feste_dp.data.tokens import TokenData
 

@@ -1,12 +1,13 @@
 """The charts of one run or of several over each other, from what was read of them. Pure."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from feste_dp.report.chart import Chart, Mark, Point, Series, Style
 from feste_dp.report.run_data import RunData
-from feste_dp.report.thinning import MOST_ROWS, running_median, smoothing_window, thin
+from feste_dp.report.thinning import MOST_ROWS, running_medians, smoothing_window, thin
 from feste_dp.train.metrics import MetricsRow, perplexity
 from feste_dp.train.step import PHASES
 
@@ -187,21 +188,22 @@ def _run_series(
                 (
                     f"{curve.smooth} of {window}",
                     index,
-                    _row_points(run, rows, _smooth(column, window)),
+                    _median_points(run, rows, column, window),
                     "line",
                 )
             )
     return made, len(rows)
 
 
-def _smooth(column: Sequence[float | None], window: int) -> list[float | None]:
-    """The running median of what is finite, at its places."""
+def _median_points(
+    run: RunData, rows: Sequence[int], column: Sequence[float | None], window: int
+) -> list[Point]:
+    """The running median of what is finite, at those of the rows that are."""
     held = [row for row, value in enumerate(column) if value is not None]
-    smooth: list[float | None] = [None] * len(column)
-    medians = running_median([value for value in column if value is not None], window)
-    for row, median in zip(held, medians, strict=True):
-        smooth[row] = median
-    return smooth
+    values = [value for value in column if value is not None]
+    drawn = [row for row in rows if column[row] is not None]
+    medians = running_medians(values, window, [bisect_left(held, row) for row in drawn])
+    return [(float(run.rows[row].step), median) for row, median in zip(drawn, medians, strict=True)]
 
 
 def _row_points(run: RunData, rows: Sequence[int], column: Sequence[float | None]) -> list[Point]:
@@ -264,7 +266,7 @@ def _counted(drawn: int, of: int, what: str) -> str:
 def loss_sparkline(run: RunData, most: int = 80) -> list[Point]:
     """The course of the training loss in few points."""
     column = [_finite(row.train_loss) for row in run.rows]
-    return _row_points(run, thin([column], most=most), _smooth(column, smoothing_window(len(column))))
+    return _median_points(run, thin([column], most=most), column, smoothing_window(len(column)))
 
 
 def perplexity_text(loss: float) -> str:

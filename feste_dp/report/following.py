@@ -16,7 +16,8 @@ Parse = Callable[[bytes], tuple[list[Row], int]]
 
 
 class Following(Generic[Row]):
-    """The rows of a file so far. A file that was exchanged or cut is read from its start."""
+    """The rows of a file so far, in one list that grows. A file that was exchanged or cut is read from its
+    start, into a new one."""
 
     def __init__(self, path: Path, parse: Parse[Row]) -> None:
         self._path, self._parse = path, parse
@@ -45,4 +46,4 @@ class Following(Generic[Row]):
                 if len(left) > _LONGEST:
                     raise ValueError(f"a row of more than {_LONGEST >> 20} MiB")
         self._offset = offset
-        self.rows = [*self.rows, *new] if new else self.rows
+        self.rows += new

@@ -11,9 +11,10 @@ from feste_dp.config.loading import load_config
 from feste_dp.config.schema import Config
 from feste_dp.data.tokenizer import BYTE_TOKENS, load_tokenizer
 from feste_dp.errors import UsageError, on_one_line
+from feste_dp.report.chronicle import Chronicle
 from feste_dp.report.following import Following
 from feste_dp.report.status import Status, status_of
-from feste_dp.track.events import BEGINNINGS, TIMES, Event, decode_event
+from feste_dp.track.events import BEGINNINGS, Event
 from feste_dp.train.metrics import MetricsRow, read_rows
 from feste_dp.train.run_directory import open_run_directory
 from feste_dp.train.run_lock import is_locked
@@ -77,30 +78,30 @@ class RunReader:
         self._run = open_run_directory(path)
         self.path = path
         self._metrics = Following(self._run.metrics, read_rows)
-        self._events = Following(self._run.events, _read_events)
+        self._history = Chronicle(self._run.events)
         self._tokenizer: TokenizerFacts | None = None
 
     def read(self, name: str = "") -> RunData:
         locked = is_locked(self._run)  # first: see status_of
         config = load_config(self._run.config, from_run=True)
         try:
-            self._events.update()
+            self._history.update()
             self._metrics.update()
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else on_one_line(error)
             raise UsageError(f"{self.path}: metrics.csv or events.jsonl cannot be read: {reason}") from error
         if self._tokenizer is None:
             self._tokenizer = _tokenizer_facts(self._run.tokenizer)
-        rows, events = self._metrics.rows, self._events.rows
+        rows, history = self._metrics.rows, self._history
         last_step = rows[-1].step if rows else 0
         return RunData(
             path=self.path,
             name=name or self.path.absolute().name,
             config=config,
             rows=rows,
-            events=[event for event in events if event.kind != TIMES],
-            times=times_that_count(events),
-            status=status_of(locked, events, last_step, config.train.steps, self.path),
+            events=history.events,
+            times=history.times,
+            status=status_of(locked, history.turns, last_step, config.train.steps, self.path),
             checkpoints=list_checkpoints(self._run.checkpoints),
             tokenizer=self._tokenizer,
         )
@@ -120,24 +121,6 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     return [str(path) for path in paths]
-
-
-def times_that_count(events: Sequence[Event]) -> list[Event]:
-    """The events of kind times, without those of steps that a resume did again."""
-    kept: list[Event] = []
-    for event in events:
-        if event.kind == TIMES:
-            kept.append(event)
-        elif event.kind in BEGINNINGS:
-            while kept and kept[-1].step > event.step:
-                kept.pop()
-    return kept
-
-
-def _read_events(content: bytes) -> tuple[list[Event], int]:
-    end = content.rfind(b"\n") + 1
-    decoded = [decode_event(line) for line in content[:end].splitlines()]
-    return [event for event in decoded if event is not None], end
 
 
 def _tokenizer_facts(path: Path) -> TokenizerFacts:

@@ -1,7 +1,6 @@
 """Which rows of a long run are drawn, and curves that show its course through noise. Pure."""
 
 import statistics
-from bisect import insort
 from collections.abc import Collection, Sequence
 
 MOST_ROWS = 600
@@ -37,15 +36,10 @@ def smoothing_window(rows: int) -> int:
     return min(100, rows // 50) | 1
 
 
-def running_median(values: Sequence[float], window: int) -> list[float]:
-    """The median of the window around each value; at the ends of what there is of it."""
+def running_medians(values: Sequence[float], window: int, places: Sequence[int]) -> list[float]:
+    """The median of the window around each of these places; at the ends of what there is of it.
+
+    Of a long run few places are drawn: its other values are not looked at.
+    """
     reach = window // 2
-    inside: list[float] = sorted(values[: reach + 1])
-    medians = []
-    for row in range(len(values)):
-        medians.append(statistics.median(inside))
-        if row + reach + 1 < len(values):
-            insort(inside, values[row + reach + 1])
-        if row - reach >= 0:
-            inside.remove(values[row - reach])
-    return medians
+    return [statistics.median(values[max(0, place - reach) : place + reach + 1]) for place in places]

@@ -53,7 +53,8 @@ def arena_sizes(parameters: int, shards: int) -> ArenaSizes:
 
 class Arena:
     """Views of the shared memory: params (P,), slots (S, P), grad (P,) float32, norms (chunks,) float64;
-    orders and reports (S, BOX_BYTES), two letterboxes for each worker that there can be."""
+    orders and reports (S, BOX_BYTES), two letterboxes for each worker that there can be, and report_words
+    (S,), the words in front of the latter."""
 
     def __init__(self, fd: int, parameters: int, shards: int) -> None:
         sizes = arena_sizes(parameters, shards)
@@ -74,6 +75,7 @@ class Arena:
             return np.frombuffer(memory, np.uint8, shards * BOX_BYTES, offset).reshape(shards, BOX_BYTES)
 
         self.orders, self.reports = boxes(sizes.orders), boxes(sizes.reports)
+        self.report_words: NDArray[np.int64] = self.reports.view(np.int64)[:, 0]
 
 
 class PrivateArena(Arena):

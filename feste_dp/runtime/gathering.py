@@ -98,26 +98,39 @@ class Gathering:
     def gather(self, ledger: Ledger, task: Task) -> None:
         """Wait until every item is done. Raises RunError where the run cannot go on."""
         self._deal(ledger, task)
+        look_at: float | None = None
         while not ledger.complete:
             self._fill_vacancies()
-            event = self._crew.wait(self._next_look(ledger, task))
+            # a report only puts off the moment at which its worker has been silent for long: many need one
+            # look at all workers, not one each
+            if look_at is None or math.isfinite(self._vacancies.next_try):
+                look_at = self._next_look(ledger, task)
+            event = self._crew.wait(look_at)
+            if not isinstance(event, Said) or self._called_slow:
+                look_at = None
             if isinstance(event, Said) and isinstance(event.message, task.report):
                 step, report = read_report(event.message)
-                if step == task.step and ledger.done(event.worker, *report):
-                    self._patience.done(task.phase, report.seconds)
+                if (
+                    step == task.step
+                    and ledger.done(event.worker, *report)
+                    and self._patience.done(task.phase, report.seconds)
+                ):
+                    look_at = None
             self._take_in(event, ledger, task)
-            self._deal(ledger, task)
+            if self._deal(ledger, task):
+                look_at = None
 
-    def _deal(self, ledger: Ledger, task: Task) -> None:
-        """Give what nobody holds to whoever has nothing to do."""
+    def _deal(self, ledger: Ledger, task: Task) -> bool:
+        """Give what nobody holds to whoever has nothing to do; whether anybody was given anything."""
         idle = (
             [worker for worker in self._crew.ready() if not ledger.holds(worker)] if ledger.has_free else []
         )
         if not idle:
-            return
+            return False
         for worker, run in ledger.deal(idle, self._wanted).items():
             self._crew.members[worker].heard_at = time.monotonic()
             self._crew.send(worker, task.order(*run))
+        return True
 
     def _take_in(
         self,

@@ -102,8 +102,11 @@ class Patience:
     def __init__(self) -> None:
         self._longest: dict[str, float] = {}
 
-    def done(self, kind: str, seconds: float) -> None:
+    def done(self, kind: str, seconds: float) -> bool:
+        """A piece is done; whether there is less patience from here on, as after the first."""
+        is_first = kind not in self._longest
         self._longest[kind] = max(seconds, self._longest.get(kind, 0.0))
+        return is_first
 
     def seconds(self, kind: str) -> float:
         longest = self._longest.get(kind)

@@ -4,7 +4,7 @@ Workers may hold different numbers of shards, so seconds a shard are compared, e
 of the others. A worker alone is compared with nobody.
 """
 
-import statistics
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -70,10 +70,10 @@ class Stragglers:
             if shards > 0
         }
         verdicts = []
+        in_order = sorted(per_shard.values())
         for worker, seconds in per_shard.items():
-            others = [other for name, other in per_shard.items() if name != worker]
-            if others:
-                ratio = seconds / max(statistics.median(others), 1e-9)
+            if len(in_order) > 1:
+                ratio = seconds / max(_median_without(in_order, seconds), 1e-9)
                 verdicts += self._judge(worker, seconds, ratio, worker_seconds[worker])
         return verdicts
 
@@ -115,3 +115,10 @@ class Stragglers:
         line = f"compute, ms a step over {len(self._recent)} steps, by worker: {', '.join(means)}"
         self._recent.clear()
         return line
+
+
+def _median_without(in_order: Sequence[float], value: float) -> float:
+    """The median of the sorted numbers but for one that is `value`, without a list of the others for each."""
+    out = bisect_left(in_order, value)
+    low, high = ((len(in_order) - 2) // 2, (len(in_order) - 1) // 2)  # the middle of one fewer
+    return (in_order[low + (low >= out)] + in_order[high + (high >= out)]) / 2

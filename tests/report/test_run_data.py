@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from feste_dp.errors import UsageError
-from feste_dp.report.run_data import RunReader, config_difference, distinct_names, read_runs, times_that_count
+from feste_dp.report import chronicle as chronicle_module
+from feste_dp.report.chronicle import Chronicle
+from feste_dp.report.run_data import RunReader, config_difference, distinct_names, read_runs
 from tests.report.conftest import event, history, row, times
 
 MakeRun = Callable[..., Path]
@@ -55,7 +57,25 @@ def test_damaged_metrics_are_one_line_that_names_them(make_run: MakeRun) -> None
 
 def test_times_of_steps_done_again_count_once() -> None:
     events = [times(10), times(20), times(30), event(15, "resume"), times(25), event(25, "finish")]
-    assert [each.step for each in times_that_count(events)] == [10, 25]
+    chronicle = Chronicle(Path("none"))
+    for each in events:
+        chronicle.add(each)
+    assert [each.step for each in chronicle.times] == [10, 25]
+    assert [each.kind for each in chronicle.events] == ["resume", "finish"]
+
+
+def test_another_look_at_a_run_takes_in_what_is_new_and_nothing_else(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_run(rows=[row(step) for step in range(1, 2001)])
+    reader = RunReader(path)
+    before = reader.read()
+    taken, decoded = [], []
+    monkeypatch.setattr(chronicle_module.Chronicle, "add", lambda self, event: taken.append(event))
+    monkeypatch.setattr(chronicle_module, "decode_event", lambda line: decoded.append(line))
+    after = reader.read()
+    assert (taken, decoded) == ([], [])
+    assert after.rows is before.rows and after.events is before.events and len(after.rows) == 2000
 
 
 def test_the_same_run_given_twice_is_read_once(make_run: MakeRun) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feste_dp.report.thinning import MOST_ROWS, running_median, smoothing_window, thin
+from feste_dp.report.thinning import MOST_ROWS, running_medians, smoothing_window, thin
 
 values = st.floats(-1e6, 1e6)
 
@@ -54,7 +54,22 @@ def test_a_running_median_is_the_median_of_its_window(column: list[float], half:
     expected = [
         statistics.median(column[max(0, at - half) : at + half + 1]) for at in range(len(column))
     ]  # fmt: skip
-    assert running_median(column, 2 * half + 1) == expected
+    assert running_medians(column, 2 * half + 1, range(len(column))) == expected
+    assert running_medians(column, 2 * half + 1, range(0, len(column), 7)) == expected[::7]
+
+
+def test_medians_of_a_long_run_cost_what_is_drawn_of_it() -> None:
+    class Watched(list[float]):
+        looked_at = 0
+
+        def __getitem__(self, key):  # type: ignore[no-untyped-def, override]
+            found = super().__getitem__(key)
+            self.looked_at += len(found)
+            return found
+
+    long = Watched([1.0] * 100_000)
+    assert len(running_medians(long, 101, range(0, 100_000, 1000))) == 100
+    assert long.looked_at <= 100 * 101
 
 
 @pytest.mark.parametrize(("rows", "window"), [(0, 1), (49, 1), (100, 3), (1000, 21), (10**6, 101)])

@@ -1,10 +1,12 @@
 import math
+import random
+import statistics
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feste_dp.train.stragglers import RECOVERED_FACTOR, SLOW_FACTOR, Stragglers
+from feste_dp.train.stragglers import RECOVERED_FACTOR, SLOW_FACTOR, Stragglers, _median_without
 
 EVEN = [2, 2, 2, 2]
 
@@ -119,3 +121,13 @@ def test_no_times_are_a_fault(steps):
     for seconds in steps:
         stragglers.add(seconds, [1, 0, 2])
         stragglers.report()
+
+
+def test_the_median_of_the_others_needs_no_list_of_them_for_each_worker():
+    source = random.Random(1)
+    for _ in range(300):
+        values = [source.choice([1.0, 2.0, source.random()]) for _ in range(source.randint(2, 9))]
+        left_out = source.choice(values)
+        others = values.copy()
+        others.remove(left_out)
+        assert _median_without(sorted(values), left_out) == statistics.median(others)

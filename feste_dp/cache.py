@@ -1,64 +1,131 @@
-"""Where caches live: compiled code and prepared corpora, per user, safe to delete."""
+"""Where caches live: compiled code and prepared corpora, per user, safe to delete.
 
-import contextlib
+Looking for the place creates nothing. Where the folder that the environment names cannot be had, or is not
+ours, there is one private folder of this user among the temporary ones.
+"""
+
+import functools
 import os
+import pwd
+import secrets
 import stat
-import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from feste_dp.errors import UsageError
 from feste_dp.home import expand_home
 
+_NAME = "feste-dp"
+_TEMPORARY = ("/tmp", "/var/tmp")
+_ROOT = 0
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder for a cache of this user; `warning` says why it is not the one that the environment names."""
+
+    path: Path
+    warning: str | None = None
+
 
 def cache_root(environ: Mapping[str, str]) -> Path:
-    """$FESTE_DP_CACHE, else $XDG_CACHE_HOME/feste-dp, else ~/.cache/feste-dp.
-
-    Where that cannot be written: a private folder in the temporary directory, the only thing this creates.
-    """
-    if environ.get("FESTE_DP_CACHE"):
-        root = _absolute(environ["FESTE_DP_CACHE"])
-    elif environ.get("XDG_CACHE_HOME"):
-        root = _absolute(environ["XDG_CACHE_HOME"]) / "feste-dp"
-    else:
-        home = environ.get("HOME", "")
-        root = Path(home if home.startswith("/") else "/nonexistent") / ".cache" / "feste-dp"
-    return root if _is_writable(root) else _private_temporary_folder(environ.get("TMPDIR"))
+    """The folder of all caches; it may have to be made."""
+    return locate(environ).path
 
 
-def private_directory(path: Path) -> Path:
-    """`path`, made with mode 0700; a new private folder of the temporary directory where that cannot be, or
-    is not ours alone."""
-    with contextlib.suppress(OSError):
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if path.stat().st_uid == os.getuid():
-            path.chmod(0o700)
-            with tempfile.TemporaryFile(dir=path):
-                return path
-    return Path(tempfile.mkdtemp(prefix="feste-dp-"))
+def locate(environ: Mapping[str, str], *parts: str) -> Place:
+    """A folder below the caches that this user can have, or has, for himself: where the environment says,
+    else below the private temporary one."""
+    root = wanted_root(environ)
+    why = "there is no home folder for caches" if root is None else _why_not_ours(root, parts)
+    if root is not None and why is None:
+        return Place(root.joinpath(*parts))
+    instead = _temporary_root(environ.get("TMPDIR", ""))
+    return Place(
+        instead.joinpath(*parts), f"{why}: {instead} is used instead; FESTE_DP_CACHE names another place"
+    )
 
 
-def _absolute(path: str) -> Path:
-    """The path with its `~` expanded; one that cannot be leads to where nothing can be written."""
+def wanted_root(environ: Mapping[str, str]) -> Path | None:
+    """$FESTE_DP_CACHE, else $XDG_CACHE_HOME/feste-dp, else ~/.cache/feste-dp; None where there is no home."""
     try:
-        return Path(expand_home(path)).absolute()
-    except UsageError:
-        return Path("/nonexistent")
+        if environ.get("FESTE_DP_CACHE"):
+            return Path(expand_home(environ["FESTE_DP_CACHE"])).absolute()
+        if environ.get("XDG_CACHE_HOME"):
+            return Path(expand_home(environ["XDG_CACHE_HOME"])).absolute() / _NAME
+    except UsageError:  # the home of nobody who is known
+        return None
+    home = _home(environ)
+    return home / ".cache" / _NAME if home is not None and home.is_dir() else None
 
 
-def _is_writable(path: Path) -> bool:
-    """Whether a folder is there and writable, or could be made."""
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return path.is_dir() and os.access(path, os.W_OK | os.X_OK)
-
-
-def _private_temporary_folder(parent: str | None) -> Path:
-    """One folder per user that nobody else can write to; a fresh one when the name is not ours."""
-    folder = Path(parent or tempfile.gettempdir()) / f"feste-dp-{os.getuid()}"
-    with contextlib.suppress(OSError):
+def make_private(path: Path) -> None:
+    """Make the folder, and those above it, for this user alone. OSError where that cannot be."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    for folder in reversed(missing):
         folder.mkdir(mode=0o700, exist_ok=True)
-        status = folder.lstat()
-        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077:
-            return folder
-    return Path(tempfile.mkdtemp(prefix="feste-dp-", dir=parent))
+    status = path.stat()
+    if status.st_uid != os.geteuid():
+        raise PermissionError(1, "it belongs to another user", str(path))
+    if status.st_mode & 0o077:
+        path.chmod(0o700)
+
+
+def is_trusted(path: Path) -> bool:
+    """Whether nobody can have changed it who could not change this program as well: it belongs to this user,
+    to root or to the owner of the program, and others cannot write to it."""
+    status = path.stat()
+    owners = (os.geteuid(), _ROOT, Path(__file__).stat().st_uid)
+    return status.st_uid in owners and not status.st_mode & 0o022
+
+
+def _home(environ: Mapping[str, str]) -> Path | None:
+    if environ.get("HOME", "").startswith("/"):
+        return Path(environ["HOME"])
+    try:
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:  # a container's user without a name
+        return None
+
+
+def _why_not_ours(root: Path, parts: tuple[str, ...]) -> str | None:
+    """Why this user cannot have the folder root/parts for himself, in words; None where he can."""
+    path = root.joinpath(*parts)
+    chain = [path, *path.parents]
+    inside = chain[: len(parts) + 1]  # the root of the caches and what is below
+    existing = next(folder for folder in chain if os.path.lexists(folder))
+    try:
+        for folder in {existing: None} | {folder: None for folder in inside if folder.exists()}:
+            owners = (os.geteuid(),) if folder == path and parts else (os.geteuid(), _ROOT)
+            if folder.stat().st_uid not in owners:
+                return f"{folder} belongs to another user"
+        if not existing.is_dir():
+            return f"{existing} is not a folder"
+    except OSError as error:
+        return f"{existing} cannot be used ({error.strerror})"
+    return None if os.access(existing, os.W_OK | os.X_OK) else f"{existing} cannot be written to"
+
+
+@functools.cache
+def _temporary_root(tmpdir: str) -> Path:
+    """The private temporary folder of this user: its usual name, or, where that is taken, the one of another
+    name that he has, or may make."""
+    name = f"{_NAME}-{os.geteuid()}"
+    parents = [Path(parent) for parent in (tmpdir, *_TEMPORARY) if parent.startswith("/")]
+    usable = [parent for parent in parents if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)]
+    parent = (usable or parents)[0]
+    usual = parent / name
+    if not os.path.lexists(usual) or _is_private(usual):
+        return usual
+    others = (folder for folder in sorted(parent.glob(f"{name}-*")) if _is_private(folder))
+    return next(others, parent / f"{name}-{secrets.token_hex(4)}")
+
+
+def _is_private(path: Path) -> bool:
+    status = path.lstat()
+    return (
+        stat.S_ISDIR(status.st_mode)
+        and status.st_uid == os.geteuid()
+        and not stat.S_IMODE(status.st_mode) & 0o077
+    )

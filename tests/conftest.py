@@ -2,16 +2,15 @@
 
 import signal
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import settings
 
-from feste_dp.kernels.compilation import CACHE_DIRECTORY
+from feste_dp.kernels.code_cache import KernelCache
 
 # Tests compile kernels for float64 and more; the cache of real runs, which the processes that tests start
-# use, must hold what the warm-up wrote and nothing else. Set before any kernel is imported.
-numba.config.CACHE_DIR = str(CACHE_DIRECTORY.with_name(f"{CACHE_DIRECTORY.name}-tests"))
+# use, must hold what the warm-up wrote and nothing else.
+KernelCache.kind = "-tests"
 
 # How long an example takes says nothing on a busy machine.
 settings.register_profile("feste-dp", deadline=None)

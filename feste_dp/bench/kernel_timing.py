@@ -17,10 +17,9 @@ from feste_dp.bench.yardsticks import (
     memory_bytes_per_second,
     peak_flops_per_second,
 )
-from feste_dp.cache import private_directory
 from feste_dp.config.schema import Config
 from feste_dp.errors import RunError
-from feste_dp.kernels.compilation import CACHE_DIRECTORY, CACHE_VARIABLE
+from feste_dp.kernels.code_cache import CACHE_VARIABLE, code_place
 from feste_dp.runtime.child_process import child_command
 from feste_dp.runtime.cpus import cpu_name, usable_cpus
 from feste_dp.runtime.worker_process import worker_environment
@@ -60,7 +59,7 @@ class KernelReport:
 
 def time_kernels_in_a_process(config: Config, environ: Mapping[str, str]) -> KernelReport:
     """What time_kernels finds, in a process with one thread and a cache of its own. Raises RunError."""
-    cache = private_directory(CACHE_DIRECTORY.with_name(f"{CACHE_DIRECTORY.name}-kernels"))
+    cache = code_place("-kernels").path
     process = subprocess.Popen(
         child_command("feste_dp.bench.kernel_timing"),
         env=worker_environment(environ) | {CACHE_VARIABLE: str(cache)},

@@ -6,6 +6,7 @@ import sys
 from feste_dp.cli.environment import settle_environment
 from feste_dp.import_path import leave_current_folder
 from feste_dp.interruption import end_on_the_spot, end_with
+from feste_dp.runtime.numba_config import CONFIG_FILE, pass_over_numba_config
 
 FAILED = 1
 
@@ -16,7 +17,8 @@ def main() -> None:
     end_on_the_spot()
     leave_current_folder()
     _open_missing_streams()
-    for name in settle_environment(os.environ):
+    ignored = settle_environment(os.environ) + [CONFIG_FILE] * pass_over_numba_config()
+    for name in ignored:
         sys.stderr.write(f"warning: {name} is ignored: all runs must have the same compiled code\n")
     from feste_dp.cli.commands import run  # here: half a second goes by in it
 

@@ -12,7 +12,7 @@ from feste_dp.cli.arguments import CHECKPOINT, RUN, WORKERS, Number, PathType, W
 from feste_dp.config.worker_counts import too_many_workers_for_run
 from feste_dp.errors import UsageError
 from feste_dp.json_text import json_text
-from feste_dp.runtime.warmup import compile_kernels
+from feste_dp.runtime.warmup import COMPILING, cache_warnings, compile_kernels
 from feste_dp.train.progress import printable
 from feste_dp.train.signals import StopSignals
 from feste_dp.train.trained_model import evaluate_model, evaluation_data, load_trained_model, write_text
@@ -130,7 +130,9 @@ def _compile() -> None:
     def on_wait(seconds: float) -> None:
         nonlocal announced
         if not announced:
-            click.echo("compiling the kernels (only the first time, about half a minute)", err=True)
+            click.echo(COMPILING, err=True)
             announced = True
 
+    for line in cache_warnings(os.environ):
+        click.echo(f"warning: {line}", err=True)
     compile_kernels(os.environ, on_wait)

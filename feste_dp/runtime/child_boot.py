@@ -23,15 +23,18 @@ _PR_SET_PDEATHSIG = 1
 def main() -> None:
     for signum in LEFT_TO_THE_PARENT:
         signal.signal(signum, signal.SIG_IGN)
-    end_with_parent(int(sys.argv.pop(1)))
     path = bytes.fromhex(os.environ.pop(PATH_VARIABLE)).split(b"\0")
     # the parent's copy of the package, whatever else its path has under this name
     sys.path[:] = [os.path.abspath(f"{__file__}/../../..")]  # noqa: PTH100
     import feste_dp  # noqa: F401
 
     sys.path[:] = map(os.fsdecode, path)
+    end_with_parent(int(sys.argv.pop(1)))
     from importlib import import_module
 
+    from feste_dp.runtime.numba_config import pass_over_numba_config
+
+    pass_over_numba_config()
     del sys.argv[0]
     sys.exit(import_module(sys.argv[0]).main())
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 
 from feste_dp.import_path import import_path
-from feste_dp.kernels.compilation import CACHE_DIRECTORY, CACHE_VARIABLE
+from feste_dp.kernels.code_cache import CACHE_VARIABLE, code_place
 from feste_dp.runtime import child_boot
 
 # The interpreter's flags by their letters; others there are as variables, which are inherited.
@@ -34,7 +34,7 @@ def child_command(module: str, *arguments: str) -> list[str]:
 def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """`environ`, and what a child must have of this process: its import path and its compiled code."""
     path = b"\0".join(map(os.fsencode, import_path()))  # in hexadecimal: a folder's name may hold anything
-    return dict(environ) | {child_boot.PATH_VARIABLE: path.hex(), CACHE_VARIABLE: str(CACHE_DIRECTORY)}
+    return dict(environ) | {child_boot.PATH_VARIABLE: path.hex(), CACHE_VARIABLE: str(code_place().path)}
 
 
 def _interpreter_flags() -> list[str]:

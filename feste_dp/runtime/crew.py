@@ -25,6 +25,7 @@ from feste_dp.runtime.door import Door, open_door
 from feste_dp.runtime.frames import FrameReader
 from feste_dp.runtime.letterbox import Letterbox
 from feste_dp.runtime.oom import KillCount, explain_end
+from feste_dp.runtime.own_code import own_code
 from feste_dp.runtime.protocol import Phase, next_phase
 from feste_dp.runtime.worker import WorkerSpec
 from feste_dp.runtime.worker_process import WorkerProcess, start_worker
@@ -57,6 +58,8 @@ class Lost:
     end: str
     """How it ended: "was killed by SIGKILL"."""
     was_ready: bool
+    is_other_code: bool = False
+    """It was another program than the coordinator, and so would any other be that is started now."""
     reason: str = ""
     """What the worker said of it, in one line, where it could; and its traceback."""
     trace: str = ""
@@ -80,6 +83,7 @@ class Member:
     failure: m.Failed | None = None
     killed_for: str | None = None
     """Why the coordinator itself ended it."""
+    is_other_code: bool = False
 
 
 class Crew:
@@ -273,6 +277,7 @@ class Crew:
             member.killed_for
             or explain_end(status, self._kill_count.risen_to(KillCount.now()), len(self.members) + 1),
             member.joined,
+            member.is_other_code,
             said.reason,
             said.trace,
         )
@@ -319,6 +324,9 @@ class Crew:
         member.heard_at = time.monotonic()
         if isinstance(message, m.Failed):
             member.failure = message  # it ends next
+        elif isinstance(message, m.Ready) and message.code != own_code().digest:
+            member.phase, member.is_other_code = Phase.FAILED, True
+            self.kill(worker, f"runs {message.place}, which is not the program of {own_code().place}")
         elif isinstance(message, m.Ready):
             member.joined = True
             self._early.append(Joined(worker))

@@ -70,7 +70,10 @@ class Gathering:
         """Start the workers and wait until all are ready. Raises RunError where none can be started."""
         self._crew.hire(range(self._wanted))
         while self._crew.starting():
-            self._take_in(self._crew.wait(self._start_deadline()))
+            event = self._crew.wait(self._start_deadline())
+            if isinstance(event, Lost) and event.is_other_code:
+                raise _run_error(_described(event, "start-up"), event)
+            self._take_in(event)
         if not self._crew.members:
             raise RunError("no worker could be started")
 
@@ -167,7 +170,7 @@ class Gathering:
         verdict = self._supervision.lost(lost.worker, where, suspect, was_ready=lost.was_ready)
         if verdict.end is not None:
             raise _run_error(f"{verdict.end}, the last of them: {text}", lost)
-        if verdict.replace and lost.worker < self._wanted:
+        if verdict.replace and lost.worker < self._wanted and not lost.is_other_code:
             self._tell("lost", lost.worker, f"{text}; another is started", lost.trace)
             try:
                 return self._hire([lost.worker])

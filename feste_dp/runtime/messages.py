@@ -7,7 +7,7 @@ ProtocolError, whoever sent it, and costs less than a MiB of memory, whatever it
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, NoReturn, TypeAlias
 
 import msgpack
@@ -31,9 +31,12 @@ Floats: TypeAlias = tuple[float, ...]
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Worker: started, arena mapped, data open."""
+    """Worker: started, arena mapped, data open. `code` is a digest of the program that it is, `place` says in
+    words where that lies."""
 
     pid: int
+    code: str
+    place: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,8 @@ def encode(message: Message) -> bytes:
     number, names, _ = _FORMS[type(message)]
     if isinstance(message, Failed):
         message = Failed(_shortened(message.reason), _shortened(message.trace))
+    elif isinstance(message, Ready):
+        message = replace(message, place=_shortened(message.place))
     packed: bytes = msgpack.packb([number, *[getattr(message, name) for name in names]])
     return packed
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from feste_dp.config.schema import ModelConfig, OptimConfig
 from feste_dp.data.order import Spacing
 from feste_dp.data.tokens import TokenData
-from feste_dp.kernels.compilation import CACHE_DIRECTORY
+from feste_dp.kernels.code_cache import code_place
 from feste_dp.kernels.data_order import fill_offsets
 from feste_dp.kernels.handover import go_away, hand_over, is_full, is_listening, listen, look
 from feste_dp.kernels.peak import make_register_loop, make_triad_operands, triad
@@ -52,7 +52,7 @@ def check_that_compiled_code_is_loaded() -> None:
     _rehearse_worker(arena)
     os.close(arena.fd)
     if any(sum(kernel.stats.cache_misses.values()) for kernel in _WORKER_KERNELS):
-        raise RuntimeError(f"compiled code is missing from {CACHE_DIRECTORY}: delete it and start again")
+        raise RuntimeError(f"compiled code is missing from {code_place().path}: delete it and start again")
 
 
 def rehearse_all() -> None:

@@ -1,27 +1,43 @@
 """Compiles every kernel of a training run once, in a process of its own, before the workers start.
 
-The machine code goes to the cache on disk (kernels/compilation.py); workers only load it. A mark in the
-cache holds the hash of every file, so that later runs skip this and a damaged cache is made anew.
+The machine code goes to the cache on disk (kernels/code_cache.py); workers only load it. A mark in the cache
+holds the hash of every file, so that later runs skip this; what a kill, a full disk or a fault left is kept
+as far as it is whole, and the rest is made anew.
 """
 
 import contextlib
-import fcntl
-import hashlib
 import os
 import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from feste_dp.cache import locate, make_private
 from feste_dp.errors import RunError
-from feste_dp.kernels.compilation import CACHE_DIRECTORY, COMPILED_FOLDER
+from feste_dp.files.growing import append_whole, open_growing
+from feste_dp.files.locks import lock_if_possible
+from feste_dp.files.writing import write_whole
+from feste_dp.kernels.code_cache import (
+    COMPILED_FOLDER,
+    MARK,
+    KernelCache,
+    code_files,
+    code_place,
+    is_complete,
+    mark_line,
+)
 from feste_dp.runtime.child_process import child_command
+from feste_dp.runtime.own_code import own_code
 from feste_dp.runtime.rehearsal import rehearse_all
 from feste_dp.runtime.worker_process import worker_environment
 
-_MARK = "complete"
+COMPILING = "compiling the kernels (only the first time, about a minute)"
+
+_JOURNAL = "finished"
+"""The lines of the mark to be, each written when its file is."""
+_LOCK = "lock"
 _POLL_S = 0.05
 _OLD_CACHES_KEPT = 4
 _CACHE_MIB = 20
@@ -31,7 +47,7 @@ _CACHE_NAME = re.compile(r"[0-9a-f]{16}(-tests|-kernels)?")
 def compile_kernels(environ: Mapping[str, str], on_wait: Callable[[float], None]) -> None:
     """Fill the cache unless it is complete; calls on_wait(seconds so far) while it takes. Raises RunError.
 
-    A cache of which a byte has changed is emptied first. One process at a time: others wait for it.
+    One process at a time: others wait for it. A complete cache is only read.
     """
     started = time.monotonic()
 
@@ -39,19 +55,32 @@ def compile_kernels(environ: Mapping[str, str], on_wait: Callable[[float], None]
         on_wait(time.monotonic() - started)
         time.sleep(_POLL_S)
 
+    own_code()  # as it is now: the files of a program may change while it compiles
+    folder = code_place().path
+    if is_complete(folder):
+        return
     try:
-        with _lock(wait):
-            if not is_complete():
-                _empty_cache()
-                _compile(environ, wait)
+        make_private(folder)
+        with lock_if_possible(folder / _LOCK, wait):
+            if not is_complete(folder):
+                keep_what_is_whole(folder)
+                _compile(environ, folder, wait)
     except OSError as error:
         raise RunError(
-            f"the compiled code in {CACHE_DIRECTORY} cannot be used ({error.strerror}): "
+            f"the compiled code in {folder} cannot be used ({error.strerror}): "
             "remove that folder, or set FESTE_DP_CACHE to another"
         ) from None
 
 
-def _compile(environ: Mapping[str, str], wait: Callable[[], None]) -> None:
+def cache_warnings(environ: Mapping[str, str], in_use: Sequence[Path] = ()) -> list[str]:
+    """Why caches are not where they should be: that of compiled code, and of the folders `in_use`."""
+    root = locate(environ)
+    warnings = [code_place().warning]
+    warnings += [root.warning for folder in in_use if folder.is_relative_to(root.path)]
+    return list(dict.fromkeys(line for line in warnings if line is not None))
+
+
+def _compile(environ: Mapping[str, str], folder: Path, wait: Callable[[], None]) -> None:
     process = subprocess.Popen(
         child_command("feste_dp.runtime.warmup"),
         env=worker_environment(environ),
@@ -70,64 +99,42 @@ def _compile(environ: Mapping[str, str], wait: Callable[[], None]) -> None:
         reason = errors.decode(errors="replace").strip().splitlines()
         what = reason[-1] if reason else f"the compiler ended with status {process.returncode}"
         raise RunError(
-            f"the kernels could not be compiled: {what} (into {CACHE_DIRECTORY}, which takes about "
+            f"the kernels could not be compiled: {what} (into {folder}, which takes about "
             f"{_CACHE_MIB} MiB; FESTE_DP_CACHE moves it)"
         )
 
 
-@contextlib.contextmanager
-def _lock(wait: Callable[[], None]) -> Iterator[None]:
-    """Hold the cache for this process; goes on without where the file system has no locks."""
-    with contextlib.ExitStack() as stack:
-        try:
-            lock = CACHE_DIRECTORY.with_name(f"{CACHE_DIRECTORY.name}.lock")
-            file = stack.enter_context(lock.open("ab"))
-        except OSError:  # beside a folder that is ours lies one that is not
-            yield
-            return
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                wait()
-            except OSError:
-                break
-        yield
+def keep_what_is_whole(folder: Path) -> None:
+    """Remove compiled code that is not as it was written, the marks, and nothing else that may lie in a
+    folder that the user named."""
+    written: dict[str, bytes] = {}
+    for name in (MARK, _JOURNAL):
+        with contextlib.suppress(FileNotFoundError):
+            for line in (folder / name).read_bytes().splitlines(keepends=True):
+                written[os.fsdecode(line[65:-1])] = line  # of a name's lines the last one holds
+    whole = []
+    for file in code_files(folder):
+        if written.get(str(file.relative_to(folder))) == (line := mark_line(folder, file)):
+            whole.append(line)
+        else:
+            file.unlink(missing_ok=True)
+    (folder / MARK).unlink(missing_ok=True)
+    write_whole(folder / _JOURNAL, b"".join(whole), 0o600)
 
 
-def is_complete() -> bool:
-    """Whether every byte of the cache is as the warm-up wrote it."""
-    try:
-        return (CACHE_DIRECTORY / _MARK).read_bytes() == _hashes()
-    except OSError:
-        return False
+def keep_journal(folder: Path) -> None:
+    """Have what is compiled from here on written down, each function when it is finished."""
+
+    def saved(files: list[Path]) -> None:
+        append_whole(fd, os.fstat(fd).st_size, b"".join(mark_line(folder, file) for file in files))
+
+    fd = open_growing(folder / _JOURNAL)
+    KernelCache.saved = saved
 
 
-def _empty_cache() -> None:
-    """Remove compiled code and its mark, and nothing else that may lie in a folder that the user named."""
-    (CACHE_DIRECTORY / _MARK).unlink(missing_ok=True)
-    for path in compiled_files():
-        path.unlink(missing_ok=True)
-
-
-def compiled_files() -> list[Path]:
-    return sorted(CACHE_DIRECTORY.glob("*/*.nb[ci]"))
-
-
-def write_mark() -> None:
-    beside = CACHE_DIRECTORY / f"{_MARK}.{os.getpid()}"
-    beside.write_bytes(_hashes())
-    beside.replace(CACHE_DIRECTORY / _MARK)
-
-
-def _hashes() -> bytes:
-    """A line per file of the cache: its SHA-256 and its name. About 10 ms."""
-    lines = [
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.relative_to(CACHE_DIRECTORY)}\n"
-        for path in compiled_files()
-    ]
-    return "".join(lines).encode(errors="surrogateescape")
+def write_mark(folder: Path) -> None:
+    write_whole(folder / MARK, b"".join(mark_line(folder, file) for file in code_files(folder)), 0o600)
+    (folder / _JOURNAL).unlink(missing_ok=True)
 
 
 def remove_old_caches(current: Path) -> None:
@@ -148,7 +155,9 @@ def remove_old_caches(current: Path) -> None:
 
 
 def main() -> int:
+    folder = code_place().path
+    keep_journal(folder)
     rehearse_all()
-    write_mark()
-    remove_old_caches(CACHE_DIRECTORY)
+    write_mark(folder)
+    remove_old_caches(folder)
     return 0

@@ -23,6 +23,7 @@ from feste_dp.runtime.arena import Arena
 from feste_dp.runtime.faults import FAULT_VARIABLE, Faults, parse_faults
 from feste_dp.runtime.frames import FrameReader
 from feste_dp.runtime.letterbox import Letterbox
+from feste_dp.runtime.own_code import own_code
 from feste_dp.runtime.protocol import Phase, next_phase
 from feste_dp.runtime.rehearsal import check_that_compiled_code_is_loaded
 from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
@@ -130,7 +131,8 @@ class Connection:
 
 def serve(connection: Connection, computer: ShardComputer, faults: Faults) -> None:
     """Follow orders until told to stop."""
-    connection.send(m.Ready(os.getpid()))
+    code = own_code()
+    connection.send(m.Ready(os.getpid(), code.digest, code.place))
     while True:
         order = connection.receive()
         match order:

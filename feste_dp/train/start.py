@@ -15,7 +15,7 @@ from feste_dp.model.parameters import layout
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.runtime.cpus import crowding, pin_plan
 from feste_dp.runtime.limits import measure_limits
-from feste_dp.runtime.warmup import compile_kernels
+from feste_dp.runtime.warmup import COMPILING, cache_warnings, compile_kernels
 from feste_dp.train.preflight import checkpoint_bytes, shortages
 from feste_dp.train.progress import Progress
 from feste_dp.train.signals import StopSignals
@@ -86,7 +86,7 @@ def prepare(config: Config, around: Surroundings) -> TokenData:
     """Token data and compiled kernels: the slow parts of a first start, both cached."""
     around.progress.phase("reading the text")
     data = prepare_tokens(config, around.cache_root, around.progress.message)
-    compile_for(around)
+    compile_for(around, data)
     return data
 
 
@@ -101,20 +101,22 @@ def prepare_for(
     """As prepare, for the run in the folder `run`: see find_tokens."""
     around.progress.phase("reading the text")
     found = find_tokens(config, run, known, around.cache_root, others, asked)
-    compile_for(around)
+    compile_for(around, found.data)
     return found
 
 
-def compile_for(around: Surroundings) -> None:
+def compile_for(around: Surroundings, data: TokenData) -> None:
     """Compile the kernels where that was not done before; tells the user when it takes long."""
     announced = False
 
     def on_wait(seconds: float) -> None:
         nonlocal announced
         if not announced:
-            around.progress.phase("compiling the kernels (only the first time, about a minute)")
+            around.progress.phase(COMPILING)
             announced = True
 
+    for line in cache_warnings(around.environ, [data.directory]):
+        around.progress.warning(line)
     compile_kernels(around.environ, on_wait)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from feste_dp.kernels.compilation import CACHE_DIRECTORY, CACHE_VARIABLE
+from feste_dp.kernels.code_cache import CACHE_VARIABLE, code_place
 from tests.cli.conftest import COMMAND, Feste, Place
 
 LAUNCH = "launch --config CONFIG"
@@ -283,7 +283,7 @@ def run_bad_input(world: World, place: Place, number: int, line: str) -> Ended:
     environ = os.environ | {
         "TMPDIR": str(here.with_name("tmp")),
         "FESTE_DP_CACHE": str(here.with_name("cache")),
-        CACHE_VARIABLE: str(CACHE_DIRECTORY),
+        CACHE_VARIABLE: str(code_place().path),
     }
     before = listing(here.parent, place.run.parent)
     command = [*COMMAND, *world.arguments(line)]

@@ -1,6 +1,7 @@
 """The environment of the user: no threads but those that compute, and the same compiled code for all."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,24 @@ def test_a_number_of_threads_that_numba_would_refuse_is_dropped(value: str, kept
     assert ("NUMBA_NUM_THREADS" in environ) == kept
 
 
+PASS_OVER = """
+import sys, warnings
+warnings.simplefilter("error")
+from feste_dp.runtime.numba_config import pass_over_numba_config
+assert pass_over_numba_config() and "yaml" not in sys.modules
+from numba import config
+config.reload_config()
+print(int(config.OPT), config.DISABLE_JIT)
+"""
+
+
+@pytest.mark.parametrize("content", ["disable_jit: 1\nopt: 0\n", "- no\n- map\n", "{"])
+def test_a_configuration_file_of_numba_is_not_read(tmp_path: Path, content: str) -> None:
+    (tmp_path / ".numba_config.yaml").write_text(content)
+    done = subprocess.run([sys.executable, "-c", PASS_OVER], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("3 0\n", "")
+
+
 # The command line, and then the names of the threads that are there when it ends.
 THREADS = """
 import atexit, os, sys
@@ -58,11 +77,12 @@ def test_a_hostile_environment_is_a_warning_and_gives_the_same_run(place: Place,
         "NUMBA_NUM_THREADS": "0",
         "OMP_NUM_THREADS": "8",
     }
+    (tmp_path / ".numba_config.yaml").write_text("disable_jit: 1\nopt: 0\n")
     command = [*COMMAND, "launch", "--config", str(place.config), "--out", str(tmp_path / "run"), "--quiet"]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True)
+    done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0
-    warnings = [line for line in done.stderr.splitlines() if "NUM_THREADS" in line or "NUMBA" in line]
-    assert len(warnings) == len(done.stderr.splitlines()) == 4
+    warnings = [line for line in done.stderr.splitlines() if re.search("NUM_THREADS|NUMBA|numba_conf", line)]
+    assert len(warnings) == len(done.stderr.splitlines()) == 5
     assert warnings[-1].startswith("warning: OMP_NUM_THREADS=8: a worker has one thread all the same")
     last = "checkpoints/step-00000012"
     for file in sorted((place.run / last).glob("*.safetensors")):

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feste_dp.cache import cache_root
 from feste_dp.data import corpus, preparation
 from feste_dp.data.corpus import read_shakespeare
 from feste_dp.data.preparation import prepare_for_run, prepare_token_data
@@ -277,25 +276,6 @@ def test_a_cache_that_cannot_be_written_names_the_variable_to_set(tmp_path, text
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="FESTE_DP_CACHE"):
         prepare_for_run([text_file], 300, 0.1, 64, tmp_path / "file" / "cache")
-
-
-def test_the_cache_is_where_the_environment_says(tmp_path):
-    home, xdg, own = (str(tmp_path / name) for name in ("home", "xdg", "own"))
-    assert cache_root({"HOME": home}) == Path(home, ".cache", "feste-dp")
-    assert cache_root({"HOME": home, "XDG_CACHE_HOME": xdg}) == Path(xdg, "feste-dp")
-    assert cache_root({"HOME": home, "XDG_CACHE_HOME": xdg, "FESTE_DP_CACHE": own}) == Path(own)
-    assert names_below(tmp_path) == []
-
-
-def test_without_a_writable_home_the_cache_is_private_and_temporary(tmp_path):
-    (tmp_path / "file").write_text("")
-    environ = {"HOME": str(tmp_path / "file"), "TMPDIR": str(tmp_path)}
-    root = cache_root(environ)
-    assert root == tmp_path / f"feste-dp-{os.getuid()}" and root.stat().st_mode & 0o777 == 0o700
-    assert cache_root(environ) == root
-    root.chmod(0o777)  # others could have put something there
-    other = cache_root(environ)
-    assert other != root and other.stat().st_mode & 0o777 == 0o700
 
 
 def test_half_a_token_folder_of_a_killed_process_goes_and_that_of_a_living_one_stays(tmp_path):

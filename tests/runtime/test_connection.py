@@ -31,8 +31,8 @@ def ends():
         router.setsockopt(zmq.LINGER, 0)
         router.bind(endpoint)
         connection = Connection(spec)
-        connection.send(m.Ready(4711))
-        assert router.recv_multipart() == [spec.identity, TOKEN, m.encode(m.Ready(4711))]
+        connection.send(m.Ready(4711, "c0de", "/here"))
+        assert router.recv_multipart() == [spec.identity, TOKEN, m.encode(m.Ready(4711, "c0de", "/here"))]
         yield connection, router, spec
         connection._socket.close(linger=0)
     os.close(bell)
@@ -70,7 +70,7 @@ def boxes(ends):
         [TOKEN, b"\x94\x01\x01\xdd\xff\xff\xff\xff"],
         [TOKEN, msgpack.packb([1, 1, msgpack.ExtType(1, b"x"), 2])],
         [TOKEN, m.encode(m.ShardDone(1, 1, 1.0, 1.0))],
-        [TOKEN, m.encode(m.Ready(1))],
+        [TOKEN, m.encode(m.Ready(1, "c0de", "/here"))],
     ],
 )
 def test_a_frame_that_is_no_order_is_dropped_with_one_line_and_the_next_order_is_taken(line, frames, capfd):

@@ -35,7 +35,7 @@ messages = st.sampled_from(KINDS).flatmap(
 )
 
 EXAMPLES = (
-    m.Ready(4711),
+    m.Ready(4711, "c0de", "/here"),
     m.Compute(3, 0, 2),
     m.ShardDone(3, 1, 12.5, 0.25),
     m.Reduce(3, 0, 7),
@@ -90,12 +90,12 @@ def test_two_thousand_random_and_mutated_frames_give_a_message_or_a_protocol_err
         (msgpack.packb([1.0, 1]), "not a list"),
         (msgpack.packb([9]), "unknown message number 9"),
         (msgpack.packb([-1, 1]), "unknown message number -1"),
-        (msgpack.packb([0]), "Ready has 1 fields, the frame 0"),
+        (msgpack.packb([0]), "Ready has 3 fields, the frame 0"),
         (msgpack.packb([8, 1]), "Stop has 0 fields, the frame 1"),
-        (msgpack.packb([0, True]), r"Ready\.pid is not"),
-        (msgpack.packb([0, -1]), r"Ready\.pid is not"),
-        (msgpack.packb([0, 2**63]), r"Ready\.pid is not"),
-        (msgpack.packb([0, 1.0]), r"Ready\.pid is not"),
+        (msgpack.packb([0, True, "", ""]), r"Ready\.pid is not"),
+        (msgpack.packb([0, -1, "", ""]), r"Ready\.pid is not"),
+        (msgpack.packb([0, 2**63, "", ""]), r"Ready\.pid is not"),
+        (msgpack.packb([0, 1.0, "", ""]), r"Ready\.pid is not"),
         (msgpack.packb([1, 1, [1], 2]), r"Compute\.first is not"),
         (msgpack.packb([6, 1, 2, [1.0, 2], 0.5]), r"UnitsDone\.loss_sums is not"),
         (msgpack.packb([6, 1, 2, [1.0, "2"], 0.5]), r"UnitsDone\.loss_sums is not"),

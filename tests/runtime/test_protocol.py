@@ -7,7 +7,7 @@ from feste_dp.runtime.messages import ProtocolError
 from feste_dp.runtime.protocol import TRANSITIONS, Phase, next_phase
 
 EXAMPLES = {
-    "Ready": m.Ready(1),
+    "Ready": m.Ready(1, "c0de", "/here"),
     "Compute": m.Compute(1, 0, 1),
     "ShardDone": m.ShardDone(1, 0, 1.0, 0.5),
     "Reduce": m.Reduce(1, 0, 1),

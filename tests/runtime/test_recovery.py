@@ -12,12 +12,11 @@ import pytest
 
 from feste_dp.data.order import validation_spacing
 from feste_dp.errors import RunError
-from feste_dp.kernels.compilation import CACHE_DIRECTORY
+from feste_dp.kernels.code_cache import code_place, is_complete
 from feste_dp.model.parameters import initial_params
 from feste_dp.runtime import coordinator as coordinator_module
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.runtime.faults import FAULT_VARIABLE
-from feste_dp.runtime.warmup import is_complete
 
 STEPS = 3
 SOON = {"step_timeout_s": 0.8}
@@ -260,8 +259,8 @@ def test_a_replacement_has_the_same_tokens_and_code_though_both_were_removed(
     shutil.copytree(token_data.directory, folder)
     coordinator = start(workers=1, data_directory=folder)
     shutil.rmtree(folder)
-    shutil.rmtree(CACHE_DIRECTORY)
+    shutil.rmtree(code_place().path)
     os.kill(coordinator.worker_pids()[0], signal.SIGKILL)
     assert list(numbers(coordinator)) == undisturbed
     assert texts(coordinator, "joined") == ["worker 0 is ready"]
-    assert is_complete()
+    assert is_complete(code_place().path)

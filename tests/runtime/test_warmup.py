@@ -5,9 +5,11 @@ import threading
 
 import pytest
 
+from feste_dp.cache import Place
 from feste_dp.errors import RunError
+from feste_dp.kernels.code_cache import CACHE_VARIABLE, KernelCache
 from feste_dp.runtime import warmup
-from feste_dp.runtime.warmup import compile_kernels
+from feste_dp.runtime.warmup import compile_kernels, keep_journal, keep_what_is_whole
 
 # What a run calls, with arrays as a run has them: mapped read-only tokens, views of the arena, a pinned seed.
 REAL_CALLS = """
@@ -135,16 +137,16 @@ WRITE_CODE = """
 import os
 from pathlib import Path
 from feste_dp.runtime import warmup
-warmup.CACHE_DIRECTORY = Path(os.environ["STAND_IN_CACHE"])
-(warmup.CACHE_DIRECTORY / "feste_dp").mkdir(exist_ok=True)
-(warmup.CACHE_DIRECTORY / "feste_dp" / "code.nbc").write_bytes(b"machine code")
-warmup.write_mark()
+folder = Path(os.environ["STAND_IN_CACHE"])
+(folder / "feste_dp").mkdir(exist_ok=True)
+(folder / "feste_dp" / "code.nbc").write_bytes(b"machine code")
+warmup.write_mark(folder)
 """
 
 
 @pytest.fixture
 def empty_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(warmup, "CACHE_DIRECTORY", tmp_path / "cache")
+    monkeypatch.setattr(warmup, "code_place", lambda: Place(tmp_path / "cache"))
     monkeypatch.setenv("STAND_IN_CACHE", str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir()
     return tmp_path / "cache"
@@ -194,7 +196,7 @@ os.kill(os.getpid(), 9)
 """
 
 
-def test_a_cache_that_was_cut_short_by_a_kill_is_made_anew(empty_cache, monkeypatch):
+def test_half_a_file_that_a_kill_left_is_made_anew(empty_cache, monkeypatch):
     with monkeypatch.context() as context:
         stand_in(KILLED, context)
         with pytest.raises(RunError):
@@ -203,6 +205,57 @@ def test_a_cache_that_was_cut_short_by_a_kill_is_made_anew(empty_cache, monkeypa
     stand_in(WRITE_CODE, monkeypatch)
     compile_kernels(os.environ, lambda seconds: None)
     assert [path.name for path in (empty_cache / "feste_dp").iterdir()] == ["code.nbc"]
+
+
+def test_what_was_compiled_before_a_kill_is_kept_as_far_as_it_is_whole(tmp_path, monkeypatch):
+    files = [tmp_path / "feste_dp" / f"{name}.nbc" for name in ("whole", "torn", "rewritten", "unfinished")]
+    files[0].parent.mkdir()
+    for file in files:
+        file.write_bytes(b"machine code")
+    monkeypatch.setattr(KernelCache, "saved", None)
+    keep_journal(tmp_path)
+    KernelCache.saved(files[:3])
+    files[2].write_bytes(b"better code")
+    KernelCache.saved(files[2:3])
+    files[1].write_bytes(b"mach")
+    with (tmp_path / "finished").open("ab") as journal:
+        journal.write(b"0123 half a li")
+    keep_what_is_whole(tmp_path)
+    assert sorted(path.name for path in files[0].parent.iterdir()) == ["rewritten.nbc", "whole.nbc"]
+    keep_what_is_whole(tmp_path)
+    assert len(list(files[0].parent.iterdir())) == 2
+
+
+def test_each_kernel_that_is_compiled_is_written_down_once_its_files_are_whole(tmp_path):
+    program = f"""
+import os
+os.environ["{CACHE_VARIABLE}"] = {str(tmp_path / "cache")!r}
+from pathlib import Path
+from feste_dp.cache import make_private
+from feste_dp.kernels.handover import listen
+from feste_dp.runtime.warmup import keep_journal
+import numpy as np
+folder = Path(os.environ["{CACHE_VARIABLE}"])
+make_private(folder)
+keep_journal(folder)
+listen(np.zeros(1, np.int64))
+"""
+    command = [sys.executable, "-c", program]
+    subprocess.run(command, check=True, timeout=100)
+    keep_what_is_whole(tmp_path / "cache")
+    names = [path.name for path in (tmp_path / "cache").glob("kernels_*/handover.listen-*")]
+    assert len(names) == 2
+
+
+def test_complete_code_is_used_without_a_lock_and_without_writing(empty_cache, monkeypatch):
+    stand_in(WRITE_CODE, monkeypatch)
+    compile_kernels(os.environ, lambda seconds: None)
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in empty_cache.rglob("*"))
+    monkeypatch.setattr(subprocess, "Popen", no_process)
+    monkeypatch.setattr(warmup, "make_private", no_process)
+    monkeypatch.setattr(warmup, "lock_if_possible", no_process)
+    compile_kernels(os.environ, lambda seconds: None)
+    assert before == sorted((path.name, path.stat().st_mtime_ns) for path in empty_cache.rglob("*"))
 
 
 @pytest.mark.parametrize("in_the_way", ["complete", "feste_dp/code.nbc"])
@@ -216,7 +269,7 @@ def test_a_cache_that_cannot_be_mended_is_one_line(empty_cache, monkeypatch, in_
 
 
 def test_a_place_for_the_lock_that_cannot_be_written_is_no_reason_to_stop(empty_cache, monkeypatch):
-    empty_cache.with_name("cache.lock").mkdir()
+    (empty_cache / "lock").mkdir()
     stand_in(WRITE_CODE, monkeypatch)
     compile_kernels(os.environ, lambda seconds: None)
     assert (empty_cache / "feste_dp" / "code.nbc").exists()

@@ -2,9 +2,9 @@
 
 The T x T matrix never exists: forward keeps a running maximum and sum over tiles of keys, backward draws each
 tile's probabilities again from the saved log-sum-exp, both after T. Dao et al., "FlashAttention" (2022).
-Tiles that the mask hides are skipped. All products run on packed panels (packing.py); forward has scores
-transposed (keys down, queries across), so that the softmax is lane by lane and its result is, as it lies, the
-packed operand of the next product.
+Tiles that the mask hides are skipped. All products run on packed panels (packing.py), which are carried as
+(address, panel rows of each); forward has scores transposed (keys down, queries across), so that the softmax
+is lane by lane and its result is, as it lies, the packed operand of the next product.
 """
 
 import math
@@ -14,29 +14,24 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from feste_dp.kernels.attention_plain import plain_attention_backward, plain_attention_forward
-from feste_dp.kernels.compilation import kernel
+from feste_dp.kernels.compilation import inlined_kernel, kernel
 from feste_dp.kernels.matmul import multiply_panels
 from feste_dp.kernels.packing import pack_columns, pack_rows, panel_depth, round_rows_in_place
-from feste_dp.kernels.simd import (
-    ADD_TILE,
-    FLOAT_BYTES,
-    LANES,
-    ROW_STEP,
-    TILE_COLUMNS,
-    TILE_ROWS,
+from feste_dp.kernels.vector.exponential import exp
+from feste_dp.kernels.vector.moves import copy_float, load_float, transpose_square
+from feste_dp.kernels.vector.registers import (
     address_of,
-    copy_float,
-    exp,
     keep_out_of_line,
     lane_numbers,
-    load_float,
     load_vector,
     spread,
     store_vector,
     sum_of_lanes,
-    transpose_square,
     where_less,
 )
+from feste_dp.kernels.vector.target import FLOAT_BYTES, LANES, ROW_STEP, TILE_COLUMNS, TILE_ROWS
+from feste_dp.kernels.vector.tile import ADD_TILE
+from feste_dp.kernels.views import part, rows_at, transposed, view
 
 QUERIES = TILE_COLUMNS  # of a tile in forward: one panel
 KEY_BLOCK = 16 * TILE_ROWS  # keys of a tile in forward
@@ -116,55 +111,43 @@ def _head_forward(out, lse, q, k, v, scratch, pack):
     """One head; all (T, D), lse (T,)."""
     keep_out_of_line()
     positions, head = out.shape
-    bf16, stride = pack.bf16, q.strides[0] // FLOAT_BYTES
+    bf16, depth, channels = pack.bf16, panel_depth(head, pack.bf16), _whole_tiles(head)
     scale = np.float32(1.0 / math.sqrt(head))
-    depth = panel_depth(head, bf16)
-    channels = (head + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
-    k_panels, v_panels = address_of(scratch.by_key), address_of(scratch.by_channel)
-    q_panel, tile, sums = address_of(scratch.columns), address_of(scratch.tile), address_of(scratch.sums)
+    k_panels, v_panels, q_panel = (
+        (address_of(scratch.by_key), depth),
+        address_of(scratch.by_channel),
+        address_of(scratch.columns),
+    )
+    tile, sums = rows_at(address_of(scratch.tile), QUERIES), rows_at(address_of(scratch.sums), QUERIES)
     highest, total = address_of(scratch.rows), address_of(scratch.rows) + FLOAT_BYTES * QUERIES
-    pack_rows(k_panels, address_of(k), positions, head, stride, 1, bf16)
+    pack_rows(k_panels[0], view(k), positions, head, bf16)
     for u0 in range(0, positions, KEY_BLOCK):
         keys = min(KEY_BLOCK, positions - u0)
-        pack_rows(
-            v_panels + FLOAT_BYTES * u0 * channels,
-            address_of(v) + FLOAT_BYTES * u0 * stride,
-            head,
-            keys,
-            1,
-            stride,
-            bf16,
-        )
+        pack_rows(_block_at(v_panels, u0, channels), transposed(part(view(v), u0, 0)), head, keys, bf16)
     for t0 in range(0, positions, QUERIES):
         queries = min(QUERIES, positions - t0)
-        pack_columns(q_panel, address_of(q) + FLOAT_BYTES * t0 * stride, queries, head, stride, 1, 0, bf16)
+        pack_columns(q_panel, transposed(part(view(q), t0, 0)), queries, head, 0, bf16)
         _fill(highest, QUERIES, -np.inf)
         _fill(total, QUERIES, 0.0)
-        _fill(sums, channels * QUERIES, 0.0)
+        _fill(sums[0], channels * QUERIES, 0.0)
         for u0 in range(0, t0 + queries, KEY_BLOCK):
             keys = min(KEY_BLOCK, t0 + queries - u0)
-            block_depth = panel_depth(min(KEY_BLOCK, positions - u0), bf16)
-            rows = (keys + ROW_STEP - 1) // ROW_STEP * ROW_STEP
+            rows = _whole_steps(keys)
+            v_block = _block_at(v_panels, u0, channels), panel_depth(min(KEY_BLOCK, positions - u0), bf16)
             # scores
-            k_block = k_panels + FLOAT_BYTES * u0 * depth
-            multiply_panels(
-                tile, QUERIES, k_block, depth, q_panel, rows, QUERIES, depth,
-                0, tile, QUERIES, NO_ROW, bf16, pack.tile,
-            )  # fmt: skip
+            _set_product(tile, _panels_from(k_panels, u0), q_panel, (rows, QUERIES, depth), pack)
             # softmax
-            _online_softmax(tile, highest, total, sums, rows, channels, t0 - u0, scale)
+            _online_softmax(tile[0], highest, total, sums[0], rows, channels, t0 - u0, scale)
             # weighted sum of values
             if bf16:
-                round_rows_in_place(tile, rows)
-            multiply_panels(
-                sums, QUERIES, v_panels + FLOAT_BYTES * u0 * channels, block_depth, tile, channels, QUERIES,
-                panel_depth(keys, bf16), ADD_TILE, sums, QUERIES, NO_ROW, bf16, pack.tile,
-            )  # fmt: skip
-        _divide_columns(sums, total, channels)
-        _store_transposed(out[t0 : t0 + queries], sums)
+                round_rows_in_place(tile[0], rows)
+            _add_product(sums, v_block, tile[0], (channels, QUERIES, panel_depth(keys, bf16)), pack)
+        _divide_columns(sums[0], total, channels)
+        _store_transposed(out[t0 : t0 + queries], sums[0])
         for i in range(queries):
-            at = FLOAT_BYTES * i
-            lse[t0 + i] = scale * load_float(highest + at) + np.float32(math.log(load_float(total + at)))
+            at_row = FLOAT_BYTES * i
+            log_total = np.float32(math.log(load_float(total + at_row)))
+            lse[t0 + i] = scale * load_float(highest + at_row) + log_total
 
 
 @kernel
@@ -240,75 +223,61 @@ def _head_backward(dq, dk, dv, dout, out, lse, q, k, v, scratch, pack):
     """One head; all (T, D), lse (T,)."""
     keep_out_of_line()
     positions, head = out.shape
-    bf16, stride, out_stride = pack.bf16, q.strides[0] // FLOAT_BYTES, dout.strides[0] // FLOAT_BYTES
+    bf16, depth, channels = pack.bf16, panel_depth(head, pack.bf16), _whole_tiles(head)
     scale = np.float32(1.0 / math.sqrt(head))
-    depth = panel_depth(head, bf16)
-    channels = (head + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
-    panel = FLOAT_BYTES * KEYS * depth
-    q_rows, dout_rows = address_of(scratch.by_key), address_of(scratch.by_query)
+    q_rows, dout_rows = (address_of(scratch.by_key), depth), (address_of(scratch.by_query), depth)
     q_channels, dout_channels = address_of(scratch.by_channel), address_of(scratch.by_channel_2)
     k_panel = address_of(scratch.columns)
-    v_panel, k_block = k_panel + panel, k_panel + 2 * panel
-    p, ds, ds_rows = address_of(scratch.tile), address_of(scratch.dtile), address_of(scratch.dtile_rows)
-    dk_sums = address_of(scratch.sums)
-    dv_sums = dk_sums + FLOAT_BYTES * channels * KEYS
-    pack_rows(q_rows, address_of(q), positions, head, stride, 1, bf16)
-    pack_rows(dout_rows, address_of(dout), positions, head, out_stride, 1, bf16)
+    v_panel, k_block = k_panel + FLOAT_BYTES * KEYS * depth, k_panel + 2 * FLOAT_BYTES * KEYS * depth
+    p, ds = rows_at(address_of(scratch.tile), KEYS), rows_at(address_of(scratch.dtile), KEYS)
+    ds_rows, dk_sums = address_of(scratch.dtile_rows), rows_at(address_of(scratch.sums), KEYS)
+    dv_sums = part(dk_sums, channels, 0)
+    pack_rows(q_rows[0], view(q), positions, head, bf16)
+    pack_rows(dout_rows[0], view(dout), positions, head, bf16)
     for t0 in range(0, positions, QUERY_BLOCK):
-        queries, block = min(QUERY_BLOCK, positions - t0), FLOAT_BYTES * t0 * channels
-        q_block = address_of(q) + FLOAT_BYTES * t0 * stride
-        dout_block = address_of(dout) + FLOAT_BYTES * t0 * out_stride
-        pack_rows(q_channels + block, q_block, head, queries, 1, stride, bf16)
-        pack_rows(dout_channels + block, dout_block, head, queries, 1, out_stride, bf16)
+        queries = min(QUERY_BLOCK, positions - t0)
+        pack_rows(_block_at(q_channels, t0, channels), transposed(part(view(q), t0, 0)), head, queries, bf16)
+        pack_rows(
+            _block_at(dout_channels, t0, channels), transposed(part(view(dout), t0, 0)), head, queries, bf16
+        )
     dot = scratch.rows
     _dot_rows(dot, dout, out)
     for u0 in range(0, positions, KEYS):
         keys = min(KEYS, positions - u0)
-        k_address = address_of(k) + FLOAT_BYTES * u0 * stride
-        pack_columns(k_panel, k_address, keys, head, stride, 1, 0, bf16)
-        pack_columns(v_panel, address_of(v) + FLOAT_BYTES * u0 * stride, keys, head, stride, 1, 0, bf16)
-        pack_columns(k_block, k_address, head, keys, 1, stride, 0, bf16)
-        _fill(dk_sums, 2 * channels * KEYS, 0.0)
+        pack_columns(k_panel, transposed(part(view(k), u0, 0)), keys, head, 0, bf16)
+        pack_columns(v_panel, transposed(part(view(v), u0, 0)), keys, head, 0, bf16)
+        pack_columns(k_block, part(view(k), u0, 0), head, keys, 0, bf16)
+        _fill(dk_sums[0], 2 * channels * KEYS, 0.0)
         t1 = u0 // TILE_ROWS * TILE_ROWS
         while t1 < positions:
             t0 = t1 // QUERY_BLOCK * QUERY_BLOCK
             t2 = min(t0 + QUERY_BLOCK, positions)
+            rows, steps = _whole_steps(t2 - t1), panel_depth(t2 - t1, bf16)
             block_depth = panel_depth(t2 - t0, bf16)
-            rows = (t2 - t1 + ROW_STEP - 1) // ROW_STEP * ROW_STEP
-            steps = panel_depth(t2 - t1, bf16)
-            within = FLOAT_BYTES * (t0 * channels + panel_depth(t1 - t0, bf16) * TILE_ROWS)
-            # scores, softmax
-            multiply_panels(
-                p, KEYS, q_rows + FLOAT_BYTES * t1 * depth, depth, k_panel, rows, KEYS, depth,
-                0, p, KEYS, NO_ROW, bf16, pack.tile,
-            )  # fmt: skip
-            multiply_panels(
-                ds, KEYS, dout_rows + FLOAT_BYTES * t1 * depth, depth, v_panel, rows, KEYS, depth,
-                0, ds, KEYS, NO_ROW, bf16, pack.tile,
-            )  # fmt: skip
-            _softmax_backward(p, ds, lse[t1:t2], dot[t1:t2], rows, u0 - t1, scale)
-            pack_rows(ds_rows, ds, rows, keys, KEYS, 1, bf16)
-            if bf16:
-                round_rows_in_place(p, rows)
-                round_rows_in_place(ds, rows)
-            # weighted sum of values
-            multiply_panels(
-                dv_sums, KEYS, dout_channels + within, block_depth, p, channels, KEYS, steps,
-                ADD_TILE, dv_sums, KEYS, NO_ROW, bf16, pack.tile,
-            )  # fmt: skip
+            within = FLOAT_BYTES * panel_depth(t1 - t0, bf16) * TILE_ROWS  # steps of the block before t1
+            dout_block = _block_at(dout_channels, t0, channels) + within, block_depth
+            q_block = _block_at(q_channels, t0, channels) + within, block_depth
             # scores
-            multiply_panels(
-                dk_sums, KEYS, q_channels + within, block_depth, ds, channels, KEYS, steps,
-                ADD_TILE, dk_sums, KEYS, NO_ROW, bf16, pack.tile,
-            )  # fmt: skip
-            dq_address, ldq = address_of(dq[t1:]), dq.strides[0] // FLOAT_BYTES
-            multiply_panels(
-                dq_address, ldq, ds_rows, panel_depth(keys, bf16), k_block, t2 - t1, head,
-                panel_depth(keys, bf16), ADD_TILE if u0 > 0 else 0, dq_address, ldq, NO_ROW, bf16, pack.tile,
-            )  # fmt: skip
+            _set_product(p, _panels_from(q_rows, t1), k_panel, (rows, KEYS, depth), pack)
+            _set_product(ds, _panels_from(dout_rows, t1), v_panel, (rows, KEYS, depth), pack)
+            # softmax
+            _softmax_backward(p[0], ds[0], lse[t1:t2], dot[t1:t2], rows, u0 - t1, scale)
+            pack_rows(ds_rows, ds, rows, keys, bf16)
+            if bf16:
+                round_rows_in_place(p[0], rows)
+                round_rows_in_place(ds[0], rows)
+            # weighted sum of values
+            _add_product(dv_sums, dout_block, p[0], (channels, KEYS, steps), pack)
+            # scores
+            _add_product(dk_sums, q_block, ds[0], (channels, KEYS, steps), pack)
+            ds_panels, shape = (ds_rows, panel_depth(keys, bf16)), (t2 - t1, head, panel_depth(keys, bf16))
+            if u0 == 0:
+                _set_product(part(view(dq), t1, 0), ds_panels, k_block, shape, pack)
+            else:
+                _add_product(part(view(dq), t1, 0), ds_panels, k_block, shape, pack)
             t1 = t2
-        _store_transposed(dk[u0 : u0 + keys], dk_sums)
-        _store_transposed(dv[u0 : u0 + keys], dv_sums)
+        _store_transposed(dk[u0 : u0 + keys], dk_sums[0])
+        _store_transposed(dv[u0 : u0 + keys], dv_sums[0])
 
 
 @kernel
@@ -353,6 +322,40 @@ def _softmax_backward(p, ds, lse, dot, rows, diagonal, scale):
             store_vector(ds + at, probability * (load_vector(ds + at) - row_dot) * scales)
 
 
+@inlined_kernel
+def _set_product(c, a, b, shape, pack):
+    """c = a @ b: see multiply_panels."""
+    multiply_panels(c, a, b, shape, 0, c, NO_ROW, pack)
+
+
+@inlined_kernel
+def _add_product(c, a, b, shape, pack):
+    """c += a @ b"""
+    multiply_panels(c, a, b, shape, ADD_TILE, c, NO_ROW, pack)
+
+
+@inlined_kernel
+def _panels_from(panels, row):
+    """From a row on, a multiple of TILE_ROWS; panels = (address, panel rows of each)."""
+    return panels[0] + FLOAT_BYTES * row * panels[1], panels[1]
+
+
+@inlined_kernel
+def _block_at(address, first, channels):
+    """The block of positions of a transposed operand that begins with `first`."""
+    return address + FLOAT_BYTES * first * channels
+
+
+@inlined_kernel
+def _whole_tiles(rows):
+    return (rows + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
+
+
+@inlined_kernel
+def _whole_steps(rows):
+    return (rows + ROW_STEP - 1) // ROW_STEP * ROW_STEP
+
+
 @kernel
 def _fill(address, count, value):
     """`count` floats, a multiple of LANES."""
@@ -374,7 +377,7 @@ def _divide_columns(sums, total, channels):
 def _store_transposed(target, sums):
     """target (n <= TILE_COLUMNS, D) = the first n columns of sums (D, TILE_COLUMNS), transposed."""
     rows, head = target.shape
-    address, stride = address_of(target), target.strides[0] // FLOAT_BYTES
+    address, stride, _ = view(target)
     whole_rows, whole_head = rows // LANES * LANES, head // LANES * LANES
     for i in range(0, whole_rows, LANES):
         for c in range(0, whole_head, LANES):

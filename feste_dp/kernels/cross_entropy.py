@@ -7,17 +7,9 @@ highest logit is subtracted before anything is added to it, and the sum leaves t
 import math
 
 from feste_dp.kernels.compilation import kernel
-from feste_dp.kernels.simd import (
-    EXP_LOWEST,
-    FLOAT_BYTES,
-    LANES,
-    address_of,
-    exp,
-    load_vector,
-    maximum,
-    spread,
-    store_vector,
-)
+from feste_dp.kernels.vector.exponential import EXP_LOWEST, exp
+from feste_dp.kernels.vector.registers import address_of, load_vector, maximum, spread, store_vector
+from feste_dp.kernels.vector.target import FLOAT_BYTES, LANES
 
 
 @kernel

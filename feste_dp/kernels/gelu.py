@@ -5,15 +5,9 @@ calls both on blocks of its result (matmul.py).
 """
 
 from feste_dp.kernels.compilation import kernel
-from feste_dp.kernels.simd import (
-    FLOAT_BYTES,
-    LANES,
-    address_of,
-    constant_like,
-    exp,
-    load_vector,
-    store_vector,
-)
+from feste_dp.kernels.vector.exponential import exp
+from feste_dp.kernels.vector.registers import address_of, constant_like, load_vector, store_vector
+from feste_dp.kernels.vector.target import FLOAT_BYTES, LANES
 
 TWICE_ROOT_2_OVER_PI = 1.5957691216057308
 CUBIC = 0.044715

@@ -6,8 +6,8 @@ LISTENING to FULL, each by an exchange that fails where the other was faster.
 """
 
 from feste_dp.kernels.compilation import kernel
-from feste_dp.kernels.simd import (
-    address_of,
+from feste_dp.kernels.vector.registers import address_of
+from feste_dp.kernels.vector.shared_words import (
     exchange_shared_word,
     load_shared_word,
     store_shared_word,

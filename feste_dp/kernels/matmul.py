@@ -16,17 +16,12 @@ from feste_dp.kernels.packing import (
     pack_rows,
     panel_depth,
 )
-from feste_dp.kernels.simd import (
+from feste_dp.kernels.vector.moves import copy_float, load_float
+from feste_dp.kernels.vector.registers import address_of, keep_out_of_line
+from feste_dp.kernels.vector.target import FLOAT_BYTES, ROW_STEP, TILE_COLUMNS, TILE_ROWS
+from feste_dp.kernels.vector.tile import (
     ADD_ROW,
     ADD_TILE,
-    FLOAT_BYTES,
-    ROW_STEP,
-    TILE_COLUMNS,
-    TILE_ROWS,
-    address_of,
-    copy_float,
-    keep_out_of_line,
-    load_float,
     multiply_third,
     multiply_third_bf16,
     multiply_tile,
@@ -34,6 +29,7 @@ from feste_dp.kernels.simd import (
     multiply_two_thirds,
     multiply_two_thirds_bf16,
 )
+from feste_dp.kernels.views import part, view
 
 NOTHING = 0
 GELU_FORWARD = 1
@@ -50,7 +46,7 @@ def matmul(c, a, b, accumulate, pack):
     """
     if c.itemsize == 4:
         added = ADD_TILE if accumulate else 0
-        _product(c, _view(a), _view(b), a.shape[1], added, _view(c), 0, 0, NOTHING, c, c, pack)
+        _product(c, view(a), view(b), a.shape[1], added, view(c), 0, 0, NOTHING, c, c, pack)
     else:
         _plain_product(c, a, b, accumulate)
 
@@ -60,7 +56,7 @@ def matmul_bias(c, a, b, bias, pack):
     """c = a @ b + bias, bias (N,)"""
     if c.itemsize == 4:
         row = address_of(bias)
-        _product(c, _view(a), _view(b), a.shape[1], ADD_ROW, _view(c), row, 0, NOTHING, c, c, pack)
+        _product(c, view(a), view(b), a.shape[1], ADD_ROW, view(c), row, 0, NOTHING, c, c, pack)
     else:
         c[:] = bias
         _plain_product(c, a, b, True)
@@ -70,8 +66,8 @@ def matmul_bias(c, a, b, bias, pack):
 def matmul_bias_residual(c, a, b, bias, residual, pack):
     """c = residual + (a @ b + bias), residual (M, N)"""
     if c.itemsize == 4:
-        row, tile = address_of(bias), _view(residual)
-        _product(c, _view(a), _view(b), a.shape[1], ADD_ROW | ADD_TILE, tile, row, 0, NOTHING, c, c, pack)
+        row, tile = address_of(bias), view(residual)
+        _product(c, view(a), view(b), a.shape[1], ADD_ROW | ADD_TILE, tile, row, 0, NOTHING, c, c, pack)
     else:
         for i in range(c.shape[0]):
             for j in range(c.shape[1]):
@@ -84,7 +80,7 @@ def matmul_bias_gelu(c, gelu_c, a, b, bias, pack):
     """c = a @ b + bias, gelu_c = gelu(c) while a block of c is still in the cache"""
     if c.itemsize == 4:
         row = address_of(bias)
-        _product(c, _view(a), _view(b), a.shape[1], ADD_ROW, _view(c), row, 0, GELU_FORWARD, gelu_c, c, pack)
+        _product(c, view(a), view(b), a.shape[1], ADD_ROW, view(c), row, 0, GELU_FORWARD, gelu_c, c, pack)
     else:
         matmul_bias(c, a, b, bias, pack)
         gelu_forward_block(gelu_c, c, 0, c.shape[0], 0, c.shape[1])
@@ -94,7 +90,7 @@ def matmul_bias_gelu(c, gelu_c, a, b, bias, pack):
 def matmul_gelu_backward(c, gelu_x, a, b, x, pack):
     """c = (a @ b) * gelu'(x), gelu_x = gelu(x) once more; x (M, N)"""
     if c.itemsize == 4:
-        _product(c, _view(a), _view(b), a.shape[1], 0, _view(c), 0, 0, GELU_BACKWARD, gelu_x, x, pack)
+        _product(c, view(a), view(b), a.shape[1], 0, view(c), 0, 0, GELU_BACKWARD, gelu_x, x, pack)
     else:
         _plain_product(c, a, b, False)
         gelu_backward_block(c, gelu_x, x, 0, c.shape[0], 0, c.shape[1])
@@ -105,7 +101,7 @@ def matmul_column_sums(c, sums, a, b, accumulate, pack):
     """c = or += a @ b, sums += sum_K(b), taken along while b is packed; sums (N,)"""
     if c.itemsize == 4:
         added, totals = ADD_TILE if accumulate else 0, address_of(sums)
-        _product(c, _view(a), _view(b), a.shape[1], added, _view(c), 0, totals, NOTHING, c, c, pack)
+        _product(c, view(a), view(b), a.shape[1], added, view(c), 0, totals, NOTHING, c, c, pack)
     else:
         _plain_product(c, a, b, accumulate)
         for k in range(b.shape[0]):
@@ -124,17 +120,6 @@ def _plain_product(c, a, b, accumulate):
             c[i, j] = total
 
 
-@inlined_kernel
-def _view(x):
-    """Address and strides in floats: one compiled product serves matrices of every layout."""
-    return address_of(x), x.strides[0] // FLOAT_BYTES, x.strides[1] // FLOAT_BYTES
-
-
-@inlined_kernel
-def _at(view, i, j):
-    return view[0] + FLOAT_BYTES * (i * view[1] + j * view[2])
-
-
 @kernel
 def _product(c, a, b, depth, added, tile, row, sums, epilogue, out, x, pack):
     """c = a @ b [+ row] [+ tile], then the epilogue, which writes `out` and reads `x` or c.
@@ -143,7 +128,7 @@ def _product(c, a, b, depth, added, tile, row, sums, epilogue, out, x, pack):
     """
     keep_out_of_line()
     rows, columns = c.shape
-    target, bf16 = _view(c), pack.bf16
+    target, bf16 = view(c), pack.bf16
     a_panels, b_panels = address_of(pack.a), address_of(pack.b)
     block_depth = 2 * BLOCK_DEPTH if bf16 else BLOCK_DEPTH
     for j0 in range(0, columns, BLOCK_COLUMNS):
@@ -152,25 +137,20 @@ def _product(c, a, b, depth, added, tile, row, sums, epilogue, out, x, pack):
             k = min(block_depth, depth - k0)
             first, last = k0 == 0, k0 + k == depth
             block_sums = sums + FLOAT_BYTES * j0 if sums else 0
-            pack_columns(b_panels, _at(b, k0, j0), n, k, b[2], b[1], block_sums, bf16)
+            pack_columns(b_panels, part(b, k0, j0), n, k, block_sums, bf16)
             for i0 in range(0, rows, BLOCK_ROWS):
                 m = min(BLOCK_ROWS, rows - i0)
-                pack_rows(a_panels, _at(a, i0, k0), m, k, a[1], a[2], bf16)
+                pack_rows(a_panels, part(a, i0, k0), m, k, bf16)
+                block, panel_rows = part(target, i0, j0), panel_depth(k, bf16)
                 multiply_panels(
-                    _at(target, i0, j0),
-                    target[1],
-                    a_panels,
-                    panel_depth(k, bf16),
+                    block,
+                    (a_panels, panel_rows),
                     b_panels,
-                    m,
-                    n,
-                    panel_depth(k, bf16),
+                    (m, n, panel_rows),
                     added if first else ADD_TILE,
-                    _at(tile, i0, j0) if first else _at(target, i0, j0),
-                    tile[1] if first else target[1],
+                    part(tile, i0, j0) if first else block,
                     row + FLOAT_BYTES * j0,
-                    bf16,
-                    pack.tile,
+                    pack,
                 )
                 if last and epilogue == GELU_FORWARD:
                     gelu_forward_block(out, c, i0, i0 + m, j0, j0 + n)
@@ -179,20 +159,23 @@ def _product(c, a, b, depth, added, tile, row, sums, epilogue, out, x, pack):
 
 
 @kernel
-def multiply_panels(c, ldc, a_panels, a_depth, b_panels, m, n, k, added, tile, ldt, row, bf16, edge):
-    """C block (m, n) = packed A block @ packed B block [+ row] [+ tile]; k panel rows.
+def multiply_panels(c, a, b_panels, shape, added, tile, row, pack):
+    """C block (m, n) = packed A block @ packed B block [+ row] [+ tile], k panel rows; shape = (m, n, k).
 
-    Addresses and strides in floats, but for `edge`, a PackBuffers.tile. A panel of A has a_depth >= k rows.
+    c, tile: views whose columns lie side by side; a = (address of the panels, panel rows of each, >= k);
+    b_panels, row: addresses.
     """
     keep_out_of_line()
+    (c_address, ldc, _), (tile_address, ldt, _), (a_panels, a_depth) = c, tile, a
+    (m, n, k), bf16, edge = shape, pack.bf16, pack.tile
     edge_address = address_of(edge)
     for j in range(0, n, TILE_COLUMNS):
         b_panel = b_panels + FLOAT_BYTES * j * k
         row_j = row + FLOAT_BYTES * j
         for i in range(0, m, TILE_ROWS):
             a_panel = a_panels + FLOAT_BYTES * i * a_depth
-            c_tile = c + FLOAT_BYTES * (i * ldc + j)
-            tile_ij = tile + FLOAT_BYTES * (i * ldt + j)
+            c_tile = c_address + FLOAT_BYTES * (i * ldc + j)
+            tile_ij = tile_address + FLOAT_BYTES * (i * ldt + j)
             height, width = min(TILE_ROWS, m - i), min(TILE_COLUMNS, n - j)
             if width == TILE_COLUMNS and height % ROW_STEP == 0:
                 _multiply_rows(height, c_tile, ldc, a_panel, b_panel, k, added, tile_ij, ldt, row_j, bf16)

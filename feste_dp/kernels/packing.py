@@ -10,17 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from feste_dp.kernels.compilation import inlined_kernel, kernel
-from feste_dp.kernels.simd import (
-    FLOAT_BYTES,
-    LANES,
-    ROW_TILE,
-    TILE_COLUMNS,
-    TILE_ROWS,
+from feste_dp.kernels.vector.moves import (
     add_vector,
     copy_float,
     copy_lanes,
     copy_vector,
-    keep_out_of_line,
     load_float,
     prefetch,
     round_floats,
@@ -34,6 +28,8 @@ from feste_dp.kernels.simd import (
     transpose_square,
     transpose_square_bf16,
 )
+from feste_dp.kernels.vector.registers import keep_out_of_line
+from feste_dp.kernels.vector.target import FLOAT_BYTES, LANES, ROW_TILE, TILE_COLUMNS, TILE_ROWS
 
 BLOCK_ROWS = 8 * TILE_ROWS  # of A; with BLOCK_DEPTH 192 KiB, in L2
 BLOCK_DEPTH = 512  # panel rows of A and B; C is read and written once for so many
@@ -72,12 +68,10 @@ def panel_depth(depth, bf16):
 
 
 @kernel
-def pack_rows(panels, source, rows, depth, row, step, bf16):
-    """A block (rows, depth) into panels of TILE_ROWS; missing rows are zero.
-
-    panels, source: addresses; row, step: strides of the source in floats.
-    """
+def pack_rows(panels, a, rows, depth, bf16):
+    """A view (rows, depth) into panels of TILE_ROWS at an address; missing rows are zero."""
     keep_out_of_line()
+    source, row, step = a
     whole_depth = panel_depth(depth, bf16)
     if row == 1:
         # whole vectors: what spills over a step of a panel is overwritten by the next step; the last is left
@@ -116,13 +110,14 @@ def pack_rows(panels, source, rows, depth, row, step, bf16):
 
 
 @kernel
-def pack_columns(panels, source, columns, depth, column, step, sums, bf16):
-    """B block (depth, columns) into panels of TILE_COLUMNS; missing columns are zero.
+def pack_columns(panels, b, columns, depth, sums, bf16):
+    """A view (depth, columns) into panels of TILE_COLUMNS at an address; missing columns are zero.
 
-    panels, source: addresses; column, step: strides of the source in floats. sums: 0, or the address of
-    (columns,) floats to which the sum of each column is added; column is 1 then.
+    sums: 0, or the address of (columns,) floats to which the sum of each column is added; columns lie side by
+    side then.
     """
     keep_out_of_line()
+    source, step, column = b
     whole_depth = panel_depth(depth, bf16)
     whole = columns // TILE_COLUMNS if column == 1 else 0
     for j in range(0, whole, PANELS_AT_ONCE):

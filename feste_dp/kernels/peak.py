@@ -10,14 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from feste_dp.kernels.compilation import kernel
-from feste_dp.kernels.simd import (
-    HAS_BF16,
-    TILE_COLUMNS,
-    TILE_ROWS,
-    address_of,
-    multiply_tile,
-    multiply_tile_bf16,
-)
+from feste_dp.kernels.vector.registers import address_of
+from feste_dp.kernels.vector.target import HAS_BF16, TILE_COLUMNS, TILE_ROWS
+from feste_dp.kernels.vector.tile import multiply_tile, multiply_tile_bf16
 
 PANEL_DEPTH = 128  # both panels, 22 KiB with AVX-512, stay in the L1 cache
 

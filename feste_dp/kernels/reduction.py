@@ -3,16 +3,9 @@
 import numpy as np
 
 from feste_dp.kernels.compilation import kernel
-from feste_dp.kernels.simd import (
-    FLOAT_BYTES,
-    LANES,
-    address_of,
-    store_fence,
-    sum_eight,
-    sum_four,
-    sum_one,
-    sum_two,
-)
+from feste_dp.kernels.vector.registers import address_of
+from feste_dp.kernels.vector.rows import store_fence, sum_eight, sum_four, sum_one, sum_two
+from feste_dp.kernels.vector.target import FLOAT_BYTES, LANES
 
 NORM_CHUNK = 16384  # floats; a stripe is a whole number of chunks, so each chunk's sum has one owner
 TREE_BLOCK = 2048  # floats; S / 8 rows of 8 KiB stay in the L1 or L2 cache

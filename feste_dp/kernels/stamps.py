@@ -15,7 +15,7 @@ import numpy as np
 from numba import types
 
 from feste_dp.kernels.compilation import kernel
-from feste_dp.kernels.simd import address_of
+from feste_dp.kernels.vector.registers import address_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -10,7 +10,7 @@ from feste_dp.config.schema import Config
 from feste_dp.data.tokens import TokenData
 from feste_dp.data.whereabouts import Corpus
 from feste_dp.errors import UsageError
-from feste_dp.kernels.simd import HAS_BF16
+from feste_dp.kernels.vector.target import HAS_BF16
 from feste_dp.model.parameters import layout
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.runtime.cpus import crowding, pin_plan

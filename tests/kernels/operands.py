@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from feste_dp.kernels.simd import HAS_BF16
+from feste_dp.kernels.vector.target import HAS_BF16
 
 GUARD = 19  # floats around every operand; a vector is at most 16
 WRITTEN_ONLY_BY_A_BUG = np.float32(12345.678)

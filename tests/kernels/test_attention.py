@@ -11,7 +11,7 @@ from feste_dp.kernels.attention import (
     make_attention_scratch,
 )
 from feste_dp.kernels.packing import make_pack_buffers
-from feste_dp.kernels.simd import LANES, TILE_ROWS
+from feste_dp.kernels.vector.target import LANES, TILE_ROWS
 from tests.kernels.finite_differences import assert_gradients_match
 from tests.kernels.operands import PRECISIONS, Guarded, GuardedBuffers, both_precisions
 

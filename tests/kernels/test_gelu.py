@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from feste_dp.kernels.gelu import gelu_backward_block, gelu_forward_block
-from feste_dp.kernels.simd import LANES
+from feste_dp.kernels.vector.target import LANES
 from tests.kernels.finite_differences import assert_gradients_match
 from tests.kernels.gelu_formula import DERIVATIVE_ERROR, FORWARD_ERROR, gelu, gelu_derivative
 from tests.kernels.operands import WRITTEN_ONLY_BY_A_BUG

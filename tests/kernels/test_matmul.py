@@ -18,7 +18,7 @@ from feste_dp.kernels.matmul import (
     matmul_gelu_backward,
 )
 from feste_dp.kernels.packing import BLOCK_COLUMNS, BLOCK_DEPTH, BLOCK_ROWS, make_pack_buffers
-from feste_dp.kernels.simd import LANES, ROW_STEP, TILE_COLUMNS, TILE_ROWS
+from feste_dp.kernels.vector.target import LANES, ROW_STEP, TILE_COLUMNS, TILE_ROWS
 from tests.kernels.gelu_formula import DERIVATIVE_ERROR, FORWARD_ERROR, gelu, gelu_derivative
 from tests.kernels.operands import (
     PRECISIONS,

@@ -13,7 +13,7 @@ START = """
 import ctypes, mmap, sys
 import numpy as np
 from feste_dp.kernels.packing import make_pack_buffers
-from feste_dp.kernels.simd import LANES, TILE_COLUMNS, TILE_ROWS
+from feste_dp.kernels.vector.target import LANES, TILE_COLUMNS, TILE_ROWS
 
 def fenced(*shape):
     '''Random numbers behind whose last one nothing may be read or written.'''

@@ -19,7 +19,7 @@ from feste_dp.kernels import compilation
 
 features, real = dict(feature.split("=") for feature in sys.argv[2:]), llvm.get_host_cpu_features
 llvm.get_host_cpu_features = lambda: {name: state == "1" for name, state in features.items()}
-from feste_dp.kernels.simd import HAS_BF16, LANES, TILE_COLUMNS, TILE_ROWS
+from feste_dp.kernels.vector.target import HAS_BF16, LANES, TILE_COLUMNS, TILE_ROWS
 
 llvm.get_host_cpu_features = real
 from feste_dp.kernels.packing import make_pack_buffers

@@ -14,7 +14,7 @@ from feste_dp.kernels.packing import (
     panel_depth,
     round_rows_in_place,
 )
-from feste_dp.kernels.simd import FLOAT_BYTES, LANES, TILE_COLUMNS, TILE_ROWS
+from feste_dp.kernels.vector.target import FLOAT_BYTES, LANES, TILE_COLUMNS, TILE_ROWS
 from tests.kernels.operands import (
     PRECISIONS,
     ROUNDING,
@@ -44,15 +44,17 @@ def panels_of(matrix, width, bf16):
 
 
 def packed(pack, matrix, width, layout, bf16, *sums):
-    """What `pack` makes of the rows of the matrix, in a buffer just long enough."""
+    """What `pack` makes of the rows of the matrix, which it may take for columns, in a buffer just long
+    enough."""
     rows, depth = matrix.shape
     shape = (-(-rows // width), panel_depth(depth, bf16), width)
     count = shape[0] * shape[1] * shape[2]
     buffer = np.full(count + ROOM_BEHIND + 100, WRITTEN_ONLY_BY_A_BUG)
     buffer[:count] = np.nan
     source = placed(matrix, layout, np.nan)  # a name, or it would be gone with its address still in use
-    address, row, step = source.ctypes.data, *(stride // FLOAT_BYTES for stride in source.strides)
-    pack(buffer.ctypes.data, address, rows, depth, row, step, *sums, bf16)
+    row, step = (stride // FLOAT_BYTES for stride in source.strides)
+    strides = (row, step) if pack is pack_rows else (step, row)
+    pack(buffer.ctypes.data, (source.ctypes.data, *strides), rows, depth, *sums, bf16)
     assert (buffer[count + ROOM_BEHIND :] == WRITTEN_ONLY_BY_A_BUG).all()
     return buffer[:count].reshape(shape).view(np.uint32)
 

@@ -9,7 +9,7 @@ from feste_dp.kernels.reduction import (
     make_tree,
     reduce_slots,
 )
-from feste_dp.kernels.simd import FLOAT_BYTES, LANES
+from feste_dp.kernels.vector.target import FLOAT_BYTES, LANES
 
 PARAMETERS = 9 * NORM_CHUNK + 1234
 

@@ -25,7 +25,7 @@ from feste_dp.bench.yardsticks import memory_bytes_per_second, peak_flops_per_se
 from feste_dp.kernels.peak import multiply_tiles, triad
 from feste_dp.kernels.philox import uniform
 from feste_dp.kernels.reduction import reduce_slots
-from feste_dp.kernels.simd import HAS_BF16
+from feste_dp.kernels.vector.target import HAS_BF16
 from feste_dp.model.gpt2 import forward, micro_batch
 from feste_dp.model.parameters import decayed_count, initial_params, parameter_count, view_params
 from feste_dp.model.sampling import Sampler

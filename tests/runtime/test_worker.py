@@ -6,7 +6,7 @@ import pytest
 
 from feste_dp.data.order import Spacing, train_offsets
 from feste_dp.kernels.reduction import NORM_CHUNK
-from feste_dp.kernels.simd import HAS_BF16
+from feste_dp.kernels.vector.target import HAS_BF16
 from feste_dp.model.gpt2 import micro_batch_gradient, micro_batch_loss
 from feste_dp.model.parameters import initial_params, parameter_count, view_params
 from feste_dp.model.workspace import make_workspace

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from feste_dp.kernels.simd import HAS_BF16
+from feste_dp.kernels.vector.target import HAS_BF16
 from feste_dp.train.metrics import read_metrics
 
 GOLDEN = (

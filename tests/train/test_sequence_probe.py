@@ -7,7 +7,7 @@ import pytest
 
 from feste_dp.data.order import train_offsets
 from feste_dp.data.preparation import prepare_for_run
-from feste_dp.kernels.simd import HAS_BF16
+from feste_dp.kernels.vector.target import HAS_BF16
 from feste_dp.model.parameters import initial_params, layout, parameter_count, view_params
 from feste_dp.runtime.arena import create_arena
 from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec

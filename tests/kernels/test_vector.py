@@ -6,29 +6,26 @@ import numpy as np
 import pytest
 
 from feste_dp.kernels.compilation import FASTMATH
-from feste_dp.kernels.simd import (
-    FLOAT_BYTES,
-    LANES,
-    ROW_STEP,
-    ROW_TILE,
-    TILE_COLUMNS,
-    TILE_ROWS,
-    constant_like,
-    exp,
-    lane_numbers,
-    load_vector,
-    maximum,
-    spread,
-    store_vector,
-    sum_of_lanes,
+from feste_dp.kernels.vector.exponential import exp
+from feste_dp.kernels.vector.moves import (
     transpose_rows,
     transpose_rows_bf16,
     transpose_some_rows,
     transpose_some_rows_bf16,
     transpose_square,
     transpose_square_bf16,
+)
+from feste_dp.kernels.vector.registers import (
+    constant_like,
+    lane_numbers,
+    load_vector,
+    maximum,
+    spread,
+    store_vector,
+    sum_of_lanes,
     where_less,
 )
+from feste_dp.kernels.vector.target import FLOAT_BYTES, LANES, ROW_STEP, ROW_TILE, TILE_COLUMNS, TILE_ROWS
 from tests.kernels.operands import PRECISIONS, WRITTEN_ONLY_BY_A_BUG, bfloat16_bits, random_matrix
 
 MAX_ULP = 2.0  # as the docstring of exp promises

@@ -3,7 +3,7 @@ product stands.
 
 Blocked as in K. Goto and R. van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (ACM TOMS 34,
 2008): panels of B stay in the L1 cache, a block of A in L2; both are packed (packing.py) so that the register
-tile of simd.py reads them in one stream.
+tile (vector/tile.py) reads them in one stream.
 """
 
 from feste_dp.kernels.compilation import inlined_kernel, kernel

@@ -1,4 +1,4 @@
-"""Operands of the matrix product in panels, as the register tile of simd.py reads them: in one stream.
+"""Operands of the matrix product in panels, as the register tile (vector/tile.py) reads them: in one stream.
 
 A panel of A holds TILE_ROWS rows, one of B TILE_COLUMNS columns: (depth, width), depth by depth. In bf16 an
 element is two steps of the depth rounded to bfloat16, so a panel is half as deep; an odd depth ends with 0.

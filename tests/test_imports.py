@@ -1,7 +1,10 @@
 """Imports point one way; the table is the one that ARCHITECTURE.md prints."""
 
 import ast
-from collections.abc import Iterator
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -129,6 +132,66 @@ def test_every_import_of_the_package_follows_the_table():
         part = inside.parts[0].removesuffix(".py")
         found += violations(part, str(file.relative_to(ROOT)), file.read_text(encoding="utf-8"))
     assert not found, "\n" + "\n".join(found)
+
+
+def module_imports(sources: Mapping[str, str]) -> dict[str, set[str]]:
+    """Which of the modules (dotted name, source) each of them imports, inside functions too."""
+    graph = {}
+    for module, source in sources.items():
+        named = {name for _, name in imports(ast.parse(source))}
+        named |= {name.rpartition(".")[0] for name in named}
+        graph[module] = (named & sources.keys()) - {module}
+    return graph
+
+
+def a_circle(sources: Mapping[str, str]) -> list[str]:
+    """The modules of one circle of imports, or none."""
+    try:
+        TopologicalSorter(module_imports(sources)).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def sources_of_the_package() -> dict[str, str]:
+    return {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file.read_text(
+            encoding="utf-8"
+        )
+        for file in PACKAGE.rglob("*.py")
+    }
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    sources = sources_of_the_package()
+    assert len(sources) > 100
+    assert not a_circle(sources)
+
+
+def test_a_circle_inside_a_package_is_found():
+    sources = {
+        "p.a": "from p import b",
+        "p.b": "def f():\n    from p.c import g",
+        "p.c": "from p.a import h",
+        "p.d": "import p.a",
+    }
+    assert set(a_circle(sources)) == {"p.a", "p.b", "p.c"}
+    assert not a_circle(sources | {"p.c": "import math"})
+
+
+def test_every_core_dependency_is_imported():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = {re.split(r"[^\w.-]", needed)[0] for needed in project["dependencies"]}
+    modules = {"pyzmq": "zmq", "ruamel.yaml": "ruamel.yaml"}
+    imported = {
+        name for source in sources_of_the_package().values() for _, name in imports(ast.parse(source))
+    }
+    unused = {
+        name
+        for name in names
+        if not any(f"{each}.".startswith(f"{modules.get(name, name)}.") for each in imported)
+    }
+    assert not unused
 
 
 def test_the_architecture_page_prints_the_table():

@@ -29,7 +29,6 @@ from feste_dp.runtime.held_code import HeldCode
 from feste_dp.runtime.ledger import Ledger
 from feste_dp.runtime.results import Gradient, tree_sum
 from feste_dp.runtime.shard_computer import ShardSpec
-from feste_dp.runtime.traced_crew import TracedCrew
 from feste_dp.runtime.tracing import Recorder, TraceRequest
 from feste_dp.runtime.worker import WorkerSpec
 
@@ -61,11 +60,7 @@ class Coordinator:
         self._count, self._cpus = workers, pin_plan(config.run.pin, workers)
         self.arena = create_arena(parameter_count(config.model), config.train.shards)
         self._tree = make_tree(config.train.shards)
-        self._crew = (
-            Crew(self._spec, self.arena, environ)
-            if self.recorder is None
-            else TracedCrew(self._spec, self.arena, environ, self.recorder)
-        )
+        self._crew = Crew(self._spec, self.arena, environ, self.recorder)
         self._tokens: HeldTokens | None = None
         with contextlib.suppress(OSError, UsageError):  # the workers say what is wrong with it
             self._tokens = hold_tokens(data_directory)

@@ -27,6 +27,7 @@ from feste_dp.runtime.letterbox import Letterbox
 from feste_dp.runtime.oom import KillCount, explain_end
 from feste_dp.runtime.own_code import own_code
 from feste_dp.runtime.protocol import Phase, next_phase
+from feste_dp.runtime.tracing import Recorder
 from feste_dp.runtime.worker import WorkerSpec
 from feste_dp.runtime.worker_process import WorkerProcess, start_worker
 
@@ -94,9 +95,11 @@ class Crew:
         make_spec: Callable[[int, int, str, bytes, int], WorkerSpec],
         arena: Arena,
         environ: Mapping[str, str],
+        recorder: Recorder | None = None,
     ) -> None:
         """make_spec gives a worker's spec from its number, how many had it before, endpoint, token, bell."""
         self._make_spec, self._arena, self._environ = make_spec, arena, environ
+        self._recorder = recorder
         self._token = secrets.token_hex(16).encode()
         self.members: dict[int, Member] = {}
         self.inherited: tuple[int, ...] = ()
@@ -167,20 +170,29 @@ class Crew:
 
     def send(self, worker: int, message: m.Message) -> None:
         """Give a worker an order: into its letterbox where it looks there, else through the socket."""
+        started = time.perf_counter()
         member = self.members[worker]
         member.phase = next_phase(member.phase, message)
         frame = m.encode(message)
-        if member.orders.put(frame):
-            return
-        # where the peer is gone, its process handle says so at the next wait
-        with contextlib.suppress(zmq.ZMQError):
-            self._socket.send_multipart([member.spec.identity, self._token, frame])
+        if not member.orders.put(frame):
+            # where the peer is gone, its process handle says so at the next wait
+            with contextlib.suppress(zmq.ZMQError):
+                self._socket.send_multipart([member.spec.identity, self._token, frame])
+        if self._recorder is not None:
+            self._recorder.sent(worker, message, started, time.perf_counter())
 
     def wait(self, deadline: float) -> Event | None:
         """What happens next; None when nothing has by the deadline, a time.monotonic().
 
         Words come before the end of who said them.
         """
+        started = time.perf_counter()
+        event = self._next_event(deadline)
+        if self._recorder is not None and isinstance(event, Said):
+            self._recorder.received(event.worker, event.message, started, time.perf_counter())
+        return event
+
+    def _next_event(self, deadline: float) -> Event | None:
         while True:
             if not self._early:
                 self._hear_all()

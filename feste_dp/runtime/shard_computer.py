@@ -10,10 +10,13 @@ from feste_dp.config.schema import ModelConfig, Precision
 from feste_dp.data.order import Spacing, shard_offsets
 from feste_dp.data.tokens import TokenData
 from feste_dp.kernels.reduction import make_tree, reduce_slots
+from feste_dp.kernels.stamps import make_clock, read_clock
 from feste_dp.model.gpt2 import micro_batch_gradient, micro_batch_loss
 from feste_dp.model.parameters import view_params
 from feste_dp.model.workspace import make_workspace
 from feste_dp.runtime.arena import Arena
+
+_STAMPS, _STAMPS_PER_LAYER = 32, 40  # of one micro-batch, with room to spare
 
 
 class ShardSpec(BaseModel):
@@ -43,6 +46,10 @@ class ShardComputer:
         # every shard divides by the token count of the global batch, so the all-reduce is a plain sum
         self._dloss = 1.0 / (spec.shards * spec.sequences_per_shard * spec.model.block_size)
 
+    @property
+    def layers(self) -> int:
+        return self._spec.model.n_layer
+
     def shard(self, step: int, shard: int) -> float:
         """Overwrite the shard's slot with its gradient; returns its sum of losses."""
         loss_sum, spec, tokens = 0.0, self._spec, self._data.train
@@ -63,6 +70,17 @@ class ShardComputer:
                 micro_batch > 0,
             )
         return loss_sum
+
+    def time_kernels(self, wanted: bool) -> None:
+        """Whether the kernels of the shards to come are timed, in the same compiled call."""
+        micro_batches = self._spec.sequences_per_shard // self._spec.micro_batch
+        room = micro_batches * (_STAMPS + _STAMPS_PER_LAYER * self._spec.model.n_layer) if wanted else 0
+        scratch = self._workspace.s._replace(clock=make_clock(room))
+        self._workspace = self._workspace._replace(s=scratch)
+
+    def kernel_times(self) -> list[tuple[int, float]]:
+        """The stamps of the shard before, where they were wanted: see kernels/stamps.py."""
+        return read_clock(self._workspace.s.clock)
 
     def spoil(self, shard: int) -> None:
         """Put a NaN into the shard's slot, for a test of what follows."""

@@ -9,12 +9,13 @@ Format: "Trace Event Format", the Chromium project: complete events X, metadata 
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from feste_dp.kernels.stamps import BEGINNING, places
 from feste_dp.runtime import messages as m
 
 MAX_STEPS = 100
@@ -79,6 +80,33 @@ class Recorder:
         if self.wants(step):
             for name, (started, ended) in phases.items():
                 self.slice(name, "phase", started, ended, step=step)
+
+    def kernels(self, stamps: Sequence[tuple[int, float]], layers: int) -> None:
+        """A slice for each kernel between two stamps, around them one for forward and one for backward, and
+        around these one for the micro-batch."""
+        began = before = part_began = 0.0
+        seen: Counter[int] = Counter()
+        backward = False
+        for number, at in stamps:
+            name, in_loop = places[number]
+            if name == BEGINNING:
+                began = before = part_began = at
+                seen.clear()
+                backward = False
+                continue
+            part = name.split()[0]
+            if part in ("forward", "backward"):
+                self.slice(part, "kernel", part_began, at)
+                part_began, backward = at, True
+            else:
+                layer = {"layer": layers - 1 - seen[number] if backward else seen[number]} if in_loop else {}
+                self.slice(name, "kernel", before, at, **layer)
+                seen[number] += 1
+            if part == "cross_entropy_forward":
+                part_began = at
+            if part == "backward":
+                self.slice("micro-batch", "kernel", began, at)
+            before = at
 
     def sent(self, worker: int, message: m.Message, started: float, ended: float) -> None:
         """A message to or from this worker left this process."""

@@ -15,7 +15,7 @@ import zmq
 from pydantic import BaseModel, ConfigDict
 
 from feste_dp.data.order import Spacing
-from feste_dp.data.tokens import HeldTokens, held_token_data, open_token_data
+from feste_dp.data.tokens import HeldTokens, TokenData, held_token_data, open_token_data
 from feste_dp.model.parameters import parameter_count
 from feste_dp.output import write_if_room
 from feste_dp.runtime import messages as m
@@ -27,7 +27,7 @@ from feste_dp.runtime.own_code import own_code
 from feste_dp.runtime.protocol import Phase, next_phase
 from feste_dp.runtime.rehearsal import check_that_compiled_code_is_loaded
 from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
-from feste_dp.runtime.tracing import Recorder, TraceRequest
+from feste_dp.runtime.tracing import Recorder, TraceRequest, step_of
 
 _PARENT_CHECK_MS = 1000
 _REPORT_EVERY_S = 0.02  # of units that take less than that: their reports must not drown the coordinator
@@ -64,8 +64,8 @@ class WorkerSpec(BaseModel):
 class Connection:
     """The words' side of a worker: its socket and letterboxes, and the protocol as seen from here."""
 
-    def __init__(self, spec: WorkerSpec) -> None:
-        self._spec, self._phase = spec, Phase.STARTING
+    def __init__(self, spec: WorkerSpec, recorder: Recorder | None = None) -> None:
+        self._spec, self._phase, self._recorder = spec, Phase.STARTING, recorder
         self._orders: Letterbox | None = None
         self._reports: Letterbox | None = None
         self._frames = FrameReader(spec.token, m.ORDERS, m.MAX_ORDER_BYTES, self._warn)
@@ -83,15 +83,19 @@ class Connection:
         orders.listen()
 
     def send(self, message: m.Message) -> None:
+        started = time.perf_counter()
         self._phase = next_phase(self._phase, message)
         frame = m.encode(message)
         if self._reports is not None and isinstance(message, m.RESULTS) and self._reports.put(frame):
             os.eventfd_write(self._spec.bell_fd, 1)
         else:
             self._socket.send_multipart([self._spec.token, frame])
+        if self._recorder is not None:
+            self._recorder.sent(self._spec.worker, message, started, time.perf_counter())
 
     def receive(self) -> m.Message:
         """The next order; what is none is dropped. Exits when the coordinator is gone."""
+        started = time.perf_counter()
         while True:
             message = self._message()
             try:
@@ -99,7 +103,14 @@ class Connection:
             except m.ProtocolError as error:
                 self._frames.drop(error)
                 continue
+            if self._recorder is not None:
+                self._record(self._recorder, message, started)
             return message
+
+    def _record(self, recorder: Recorder, message: m.Message, started: float) -> None:
+        recorder.received(self._spec.worker, message, started, time.perf_counter(), "wait for")
+        if recorder.is_past(step_of(message)) or isinstance(message, m.Stop):
+            recorder.write()
 
     def _message(self) -> m.Message:
         if self._orders is not None:
@@ -129,8 +140,10 @@ class Connection:
         zmq.Context.instance().destroy(linger=1000)
 
 
-def serve(connection: Connection, computer: ShardComputer, faults: Faults) -> None:
-    """Follow orders until told to stop."""
+def serve(
+    connection: Connection, computer: ShardComputer, faults: Faults, recorder: Recorder | None = None
+) -> None:
+    """Follow orders until told to stop; the recorder is told when each piece of a traced step was done."""
     code = own_code()
     connection.send(m.Ready(os.getpid(), code.digest, code.place))
     while True:
@@ -138,11 +151,18 @@ def serve(connection: Connection, computer: ShardComputer, faults: Faults) -> No
         match order:
             case m.Compute(step, first, last):
                 faults.at("compute", step)
+                if recorder is not None:
+                    computer.time_kernels(recorder.wants(step))
                 for shard in range(first, last):
                     nan = faults.at(f"shard{shard}", step) if faults else False
                     started = time.perf_counter()
                     loss_sum = computer.shard(step, shard)
                     seconds = time.perf_counter() - started
+                    if recorder is not None and recorder.wants(step):
+                        recorder.slice(
+                            f"shard {shard}", "phase", started, started + seconds, step=step, shard=shard
+                        )
+                        recorder.kernels(computer.kernel_times(), computer.layers)
                     if nan:
                         computer.spoil(shard)
                     faults.at("computed", step)
@@ -152,11 +172,14 @@ def serve(connection: Connection, computer: ShardComputer, faults: Faults) -> No
                 started = time.perf_counter()
                 computer.stripe(first, last)
                 seconds = time.perf_counter() - started
+                if recorder is not None:
+                    stripe = f"sum chunks {first} to {last - 1}"
+                    recorder.phases(step, {stripe: (started, started + seconds)})
                 faults.at("reduced", step)
                 connection.send(m.StripeDone(step, first, last, seconds))
             case m.Evaluate():
                 faults.at("evaluate", order.step)
-                _evaluate(order, connection, computer, faults)
+                _evaluate(order, connection, computer, faults, recorder)
             case m.Stop():
                 return
             case _:
@@ -164,11 +187,20 @@ def serve(connection: Connection, computer: ShardComputer, faults: Faults) -> No
         faults.at("wait", order.step)
 
 
-def _evaluate(order: m.Evaluate, connection: Connection, computer: ShardComputer, faults: Faults) -> None:
+def _evaluate(
+    order: m.Evaluate,
+    connection: Connection,
+    computer: ShardComputer,
+    faults: Faults,
+    recorder: Recorder | None,
+) -> None:
     """Report units as they are done, together those that are done within a moment."""
     spacing, losses, started = Spacing(order.span, order.gaps), [], time.perf_counter()
     for unit in range(order.first, order.last):
+        began = time.perf_counter()
         losses.append(computer.validation_unit(order.step, unit, spacing))
+        if recorder is not None:
+            recorder.phases(order.step, {f"validation {unit}": (began, time.perf_counter())})
         faults.at("evaluated", order.step)
         seconds = time.perf_counter() - started
         if seconds > _REPORT_EVERY_S or len(losses) == m.MAX_LOSSES or unit + 1 == order.last:
@@ -181,22 +213,9 @@ def exit_if_orphaned(coordinator_pid: int) -> None:
         os._exit(1)
 
 
-def _connection(spec: WorkerSpec, recorder: Recorder | None) -> Connection:
-    if recorder is None:
-        return Connection(spec)
-    from feste_dp.runtime.traced_worker import TracedConnection
-
-    return TracedConnection(spec, recorder)
-
-
-def _computer(spec: WorkerSpec, arena: Arena, recorder: Recorder | None) -> ShardComputer:
+def _token_data(spec: WorkerSpec) -> TokenData:
     held = spec.tokens
-    data = open_token_data(Path(spec.data_directory)) if held is None else held_token_data(held)
-    if recorder is None:
-        return ShardComputer(spec.shard, arena, data)
-    from feste_dp.runtime.traced_worker import TracedShardComputer
-
-    return TracedShardComputer(spec.shard, arena, data, recorder)
+    return open_token_data(Path(spec.data_directory)) if held is None else held_token_data(held)
 
 
 def _yield_to_coordinator() -> None:
@@ -218,15 +237,15 @@ def work() -> int:
             os.sched_setaffinity(0, {spec.cpu})
     faults = Faults(parse_faults(os.environ.get(FAULT_VARIABLE, "")), f"worker{spec.worker}", spec.life)
     recorder = None if spec.trace is None else Recorder(spec.trace, f"worker {spec.worker}", 1 + spec.worker)
-    connection = _connection(spec, recorder)
+    connection = Connection(spec, recorder)
     _yield_to_coordinator()
     try:
         faults.at("start", 0)
         check_that_compiled_code_is_loaded()
         arena = Arena(spec.arena_fd, parameter_count(spec.shard.model), spec.shard.shards)
         connection.use(Letterbox(arena.orders[spec.worker]), Letterbox(arena.reports[spec.worker]))
-        computer = _computer(spec, arena, recorder)
-        serve(connection, computer, faults)
+        computer = ShardComputer(spec.shard, arena, _token_data(spec))
+        serve(connection, computer, faults, recorder)
     except Exception as error:
         connection.report_failure(error)
         return 1

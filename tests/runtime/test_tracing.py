@@ -6,7 +6,6 @@ import pytest
 
 from feste_dp.kernels.stamps import BEGINNING, places
 from feste_dp.runtime import messages as m
-from feste_dp.runtime.traced_worker import record_kernels
 from feste_dp.runtime.tracing import Recorder, TraceRequest, merge_traces, step_of
 
 
@@ -68,7 +67,7 @@ def test_stamps_become_kernels_within_forward_and_backward_within_a_micro_batch(
         ("linear_backward attn", True), ("linear_backward attn", True), ("backward d", False),
     ]  # fmt: skip
     stamps = [(place(*name), 1.0 + 0.1 * i) for i, name in enumerate(names)]
-    record_kernels(recorder, stamps * 2, layers=2)
+    recorder.kernels(stamps * 2, layers=2)
     found = [event for event in events(request_for, recorder) if event["ph"] == "X"]
     kernels = [(e["name"], e.get("args", {}).get("layer")) for e in found]
     assert kernels.count(("micro-batch", None)) == 2

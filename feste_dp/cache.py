@@ -60,11 +60,16 @@ def wanted_root(environ: Mapping[str, str]) -> Path | None:
     return home / ".cache" / _NAME if home is not None and home.is_dir() else None
 
 
-def make_private(path: Path) -> None:
-    """Make the folder, and those above it, for this user alone. OSError where that cannot be."""
+def make_folders(path: Path) -> None:
+    """Make the folder, and those above it, where they are missing: private from their first moment."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     for folder in reversed(missing):
         folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def make_private(path: Path) -> None:
+    """Make the folder, and those above it, for this user alone. OSError where that cannot be."""
+    make_folders(path)
     status = path.stat()
     if status.st_uid != os.geteuid():
         raise PermissionError(1, "it belongs to another user", str(path))
@@ -116,16 +121,13 @@ def _temporary_root(tmpdir: str) -> Path:
     usable = [parent for parent in parents if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)]
     parent = (usable or parents)[0]
     usual = parent / name
-    if not os.path.lexists(usual) or _is_private(usual):
+    if not os.path.lexists(usual) or _is_ours(usual):
         return usual
-    others = (folder for folder in sorted(parent.glob(f"{name}-*")) if _is_private(folder))
+    others = (folder for folder in sorted(parent.glob(f"{name}-*")) if _is_ours(folder))
     return next(others, parent / f"{name}-{secrets.token_hex(4)}")
 
 
-def _is_private(path: Path) -> bool:
+def _is_ours(path: Path) -> bool:
+    """Whether it is a folder of this user into which nobody else can have put anything."""
     status = path.lstat()
-    return (
-        stat.S_ISDIR(status.st_mode)
-        and status.st_uid == os.geteuid()
-        and not stat.S_IMODE(status.st_mode) & 0o077
-    )
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022

@@ -90,6 +90,7 @@ def test_where_the_temporary_name_is_taken_the_user_still_has_one_other(tmp: Pat
     other = cache_root(environ)
     assert other.parent == tmp and other != usual(tmp)
     make_private(other)
+    other.chmod(0o755)  # as mkdir makes it: others may read, but have put nothing there
     _temporary_root.cache_clear()
     assert cache_root(environ) == other
 

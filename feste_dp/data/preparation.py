@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from feste_dp.cache import make_folders
 from feste_dp.data.corpus import SHAKESPEARE, read_corpus
 from feste_dp.data.demand import measure_demand
 from feste_dp.data.text_file import Text
@@ -283,7 +284,8 @@ def _open_cached(target: Path, vocab_size: int) -> TokenData | None:
 
 def _fill_cache(prepared: _Prepared, target: Path) -> TokenData:
     """Puts the data at target; whoever comes second opens what the first one wrote."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(target.parent.parent)
+    target.parent.mkdir(exist_ok=True)
     with lock_if_possible(target.parent / f".{target.name}.lock", lambda: time.sleep(0.05)):
         cached = _open_cached(target, prepared.tokenizer.vocab_size)
         if cached is not None:

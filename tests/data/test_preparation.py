@@ -285,3 +285,8 @@ def test_half_a_token_folder_of_a_killed_process_goes_and_that_of_a_living_one_s
         (folder / "tokens.bin").touch()
     preparation._remove_dead_siblings(tmp_path / "books")
     assert list(tmp_path.iterdir()) == [alive]
+
+
+def test_the_folder_of_caches_is_private_from_its_first_moment(tmp_path, text_file):
+    prepare_for_run([text_file], 300, 0.1, 64, tmp_path / "not" / "there")
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("not", "not/there")] == [0o700] * 2

@@ -4,6 +4,7 @@ A row is complete when its newline lies outside quotes. Readers drop what follow
 a writer and `truncate_after` cut it off. `Pace` reads from the rows how fast a run goes.
 """
 
+import codecs
 import contextlib
 import math
 import os
@@ -18,6 +19,7 @@ from feste_dp.files.growing import append_whole, open_growing
 from feste_dp.files.reading import read_plain
 from feste_dp.files.writing import write_whole
 from feste_dp.track.events import LAST_STEP
+from feste_dp.wording import quoted
 
 COLUMNS = (
     "step",
@@ -192,6 +194,8 @@ def read_rows(content: bytes) -> tuple[list[MetricsRow], int]:
     """The complete rows of a piece of a metrics file that begins with a row or with the header, and how many
     bytes they take. Raises ValueError for a damaged row."""
     records = _split_records(content)
+    if records and b"elapsed_seconds" in records[0] and records[0] != _HEADER:
+        raise ValueError(_strange_header(content))
     rows = [_decode_row(_split(record)) for record in records if record != _HEADER]
     return rows, sum(map(len, records))
 
@@ -249,12 +253,15 @@ def _each_row(path: Path) -> Iterator[tuple[bytes, list[str]]]:
     for number, record in enumerate(records[1:], 1):
         try:
             fields = _split(record)
-            _decode_row(fields)
+            strange = _strange_number(fields, _decode_row(fields))
         except ValueError as error:
+            reason = ascii(str(error)[:100])[1:-1]
+            raise UsageError(f"{path}: row {number} is damaged ({reason}); {_way_out(path)}") from error
+        if strange is not None:
             raise UsageError(
-                f"{path}: row {number} is damaged ({ascii(str(error)[:100])[1:-1]}); put the file right, or "
-                "rename it: a resume then goes on without the rows so far"
-            ) from error
+                f"{path}: row {number} was changed by another program, such as a spreadsheet: no run writes "
+                f"the number {strange[:40]!a}; {_way_out(path)}"
+            )
         yield record, fields
 
 
@@ -262,11 +269,42 @@ def _complete_records(content: bytes, path: Path) -> list[bytes]:
     """The header and the rows, each with its newline; empty when not even the header is complete."""
     records = _split_records(content)
     if records[:1] != [_HEADER] and not (not records and _HEADER.startswith(content)):
-        raise UsageError(
-            f"{path} does not start with the header of a metrics file; put the file right, or rename it: "
-            "a resume then goes on without the rows so far"
-        )
+        raise UsageError(f"{path} {_strange_header(content)}; {_way_out(path)}")
     return records
+
+
+def _strange_header(content: bytes) -> str:
+    """What is wrong with a first line that is not the header: what spreadsheets do to it has a name."""
+    line = content.split(b"\n", 1)[0]
+    bare = line.removeprefix(codecs.BOM_UTF8).rstrip(b"\r").replace(b'"', b"")
+    signs = [
+        (line.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)), "a byte order mark"),
+        (line.endswith(b"\r"), "CRLF line ends"),
+        (b"\0" in line, "UTF-16"),
+        (bare.replace(b";", b",") + b"\n" == _HEADER != bare + b"\n", "semicolons between the columns"),
+        (bare.replace(b"\t", b",") + b"\n" == _HEADER != bare + b"\n", "tabs between the columns"),
+        (b'"' in line, "quotes around the names"),
+    ]
+    found = [name for holds, name in signs if holds]
+    if found:
+        return f"was changed by another program, such as a spreadsheet: it has {', '.join(found)}"
+    return "does not start with the header of a metrics file"
+
+
+def _way_out(path: Path) -> str:
+    """What to do with a metrics file that cannot be gone on with."""
+    aside = path.with_name(f"{path.stem}-changed{path.suffix}")
+    return (
+        f"put the original back, or move it away and a resume goes on without the rows so far: "
+        f"mv {quoted(path)} {quoted(aside)}"
+    )
+
+
+def _strange_number(fields: list[str], row: MetricsRow) -> str | None:
+    """A number that is not as a run writes it. The perplexities follow from the losses."""
+    written = _split(encode_row(row))
+    places = [at for at, name in enumerate(COLUMNS[:-1]) if not name.endswith("perplexity")]
+    return next((fields[at] for at in places if fields[at] != written[at]), None)
 
 
 def _split_records(content: bytes) -> list[bytes]:

@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from feste_dp.train.metrics import (
     encode_row,
     perplexity,
     read_metrics,
+    read_rows,
     truncate_after,
 )
 
@@ -289,3 +291,33 @@ def test_one_slow_step_does_not_move_the_eta() -> None:
     pace = paced(0, 50)
     pace.add(row(51, elapsed_seconds=1000.0 + 50 + 60))
     assert pace.eta_seconds(10) == pytest.approx(10)
+
+
+@pytest.mark.parametrize(
+    ("change", "sign"),
+    [
+        (lambda text: text.replace("\n", "\r\n"), "CRLF line ends"),
+        (lambda text: "\ufeff" + text, "a byte order mark"),
+        (lambda text: text.replace(",", ";"), "semicolons between the columns"),
+        (lambda text: text.replace(",", "\t"), "tabs between the columns"),
+        (lambda text: text.replace("step", '"step"', 1), "quotes around the names"),
+        (lambda text: text.replace(",0.5,", ",0.500000,", 1).replace("0.001,", "1E-03,", 1), "'1E-03'"),
+        (lambda text: text.replace("\n1,0.500,", "\n1,0.5,", 1), "'0.5'"),
+    ],
+)
+def test_what_a_spreadsheet_made_of_a_file_is_named_with_the_way_out(
+    change: Callable[[str], str], sign: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "my metrics.csv"
+    write(path, [row(1), row(2)])
+    changed = change(path.read_text()).encode()
+    path.write_bytes(changed)
+    with pytest.raises(UsageError, match=re.escape(sign)) as refused:
+        truncate_after(path, 1)
+    line = str(refused.value)
+    assert "a spreadsheet" in line and "\n" not in line and path.read_bytes() == changed
+    subprocess.run(line[line.rindex("mv ") :], shell=True, check=True)
+    assert truncate_after(path, 1) == [] and (tmp_path / "my metrics-changed.csv").read_bytes() == changed
+    if "'" not in sign:
+        with pytest.raises(ValueError, match=re.escape(sign)):
+            read_rows(changed)

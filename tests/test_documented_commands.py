@@ -1,9 +1,9 @@
 """Every command of README, docs/, launch/ and benchmarks/ is run as it is printed.
 
 What stands in for what is needed: the folder that they run in has shrunk copies of configs/ (the batch, its
-shards and its micro-batches as they are, a small model and few steps), runs that are called RUN and RUN2, and the
-texts A.txt and B.txt. Not run are commands of other programs that change the machine (NOT_HERE): there only the
-files that they name are looked for.
+shards and its micro-batches as they are, a small model and few steps), runs that are called RUN and RUN2, and
+the texts A.txt and B.txt. Not run are commands of other programs that change the machine (NOT_HERE): there
+only the files that they name are looked for.
 """
 
 import os

@@ -6,7 +6,7 @@ read out under the pointer comes from the table's rows: page.js.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from feste_dp.report.axes import Axis, exact, exact_axis, make_axis, short, ticks
@@ -29,6 +29,8 @@ class Series:
     style: Style = "line"
     band: Sequence[tuple[float, float, float]] = ()
     """x, low and high of the interval around the curve, where it has one."""
+    run: int = 0
+    """Number of the run that it is of: each has tokens and times of its own behind its steps."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def _drawable(series: Series, chart: Chart) -> Series:
 
     points = [(x, y) for x, y in series.points if fits(y)]
     band = [(x, low, high) for x, low, high in series.band if fits(low, high)]
-    return Series(series.name, points, series.color, series.style, band)
+    return replace(series, points=points, band=band)
 
 
 def _x_axis(chart: Chart, xs: Sequence[float]) -> Axis:
@@ -188,7 +190,7 @@ def _curve(number: int, series: Series, at: At) -> Markup:
             lines = "".join(f"M{place}h.01" for place in places)
         kind = "dots" if len(places) == 1 else series.style
         parts.append(tag("path", {"class": kind, "d": lines, "data-points": len(places)}))
-    return tag("g", {"class": f"c{series.color}", "data-series": number}, parts)
+    return tag("g", {"class": f"c{series.color}", "data-series": number, "data-run": series.run}, parts)
 
 
 def _stack(chart: Chart, series: Sequence[Series], at: At) -> list[Markup]:
@@ -201,7 +203,9 @@ def _stack(chart: Chart, series: Sequence[Series], at: At) -> list[Markup]:
             edge = [at(x, y) for x, y in top.items()] + [at(x, below.get(x, 0.0)) for x in reversed(top)]
             outline = f"M{'L'.join(edge)}Z" if len(top) > 1 else ""
         shape = tag("path", {"class": "layer", "d": outline, "data-points": len(top)})
-        layers.append(tag("g", {"class": f"c{each.color}", "data-series": number}, shape))
+        layers.append(
+            tag("g", {"class": f"c{each.color}", "data-series": number, "data-run": each.run}, shape)
+        )
         below = top
     return layers
 

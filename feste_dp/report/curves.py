@@ -1,9 +1,10 @@
 """The charts of one run or of several over each other, from what was read of them. Pure."""
 
+import json
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from feste_dp.report.chart import Chart, Mark, Point, Series, Style
 from feste_dp.report.run_data import RunData
@@ -38,7 +39,11 @@ def charts(runs: Sequence[RunData]) -> list[Chart]:
         loss_chart(runs),
         perplexity_chart(runs),
         throughput_chart(runs),
-        *(chart for run in runs for chart in (phases_chart(run, len(runs)), workers_chart(run, len(runs)))),
+        *(
+            _of_run(number, chart)
+            for number, run in enumerate(runs)
+            for chart in (phases_chart(run, len(runs)), workers_chart(run, len(runs)))
+        ),
         rate_chart(runs),
         _chart(
             runs,
@@ -49,6 +54,27 @@ def charts(runs: Sequence[RunData]) -> list[Chart]:
             is_log=True,
         ),
     ]  # fmt: skip
+
+
+def axes_behind_steps(runs: Sequence[RunData]) -> str:
+    """JSON of what page.js turns steps into tokens and time with: of each run the tokens of a step, and some
+    steps with the seconds of training until them."""
+    axes = []
+    for run in runs:
+        stride = max(1, -(-len(run.rows) // MOST_ROWS))
+        rows = [row for row in [*run.rows[::stride], *run.rows[-1:]] if math.isfinite(row.elapsed_seconds)]
+        axes.append(
+            {
+                "tokens": run.config.tokens_per_step,
+                "steps": [row.step for row in rows],
+                "seconds": [round(row.elapsed_seconds, 3) for row in rows],
+            }
+        )
+    return json.dumps(axes, separators=(",", ":"))
+
+
+def _of_run(number: int, chart: Chart) -> Chart:
+    return replace(chart, series=[replace(series, run=number) for series in chart.series])
 
 
 def loss_chart(runs: Sequence[RunData]) -> Chart:
@@ -151,7 +177,7 @@ def _chart(
         for name, index, points, style in made:
             name = f"{run.name} · {name}" if len(runs) > 1 else name
             color = number if len(runs) > 1 else index
-            series.append(Series(name, points, color % COLORS + 1, style))
+            series.append(Series(name, points, color % COLORS + 1, style, run=number))
     return Chart(
         key=key,
         title=title,

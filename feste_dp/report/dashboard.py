@@ -16,12 +16,14 @@ from feste_dp.report.markup import Markup, section, tag
 from feste_dp.report.overview import COMPARE_ADDRESS, RUN_ADDRESS, STUDY_ADDRESS, overview_parts
 from feste_dp.report.page import page, report_title, run_parts
 from feste_dp.report.run_data import RunData, RunReader
+from feste_dp.report.run_summary import RunSummary, newest_first, summarize
 from feste_dp.report.study_sections import read_study_part
 from feste_dp.scale.study import FILE_NAME
 from feste_dp.train.run_directory import RunDirectory
 from feste_dp.train.run_lock import is_locked
 
 MOST_COMPARED = 8
+MOST_CARDS = 48
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Dashboard:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._readers: dict[Path, RunReader] = {}
+        self._summaries: dict[Path, tuple[object, RunSummary]] = {}
         self._lock = threading.Lock()
         find(directory)
 
@@ -82,6 +85,11 @@ class Dashboard:
             except UsageError as error:
                 parts = [_problem(str(error))]
             return page(f"Scaling study {study.name}", parts, version=version, home="/")
+        listed: list[RunSummary] = []
+        if address == "/":
+            listed = newest_first([self._summary(name, found.runs[name]) for name in names])
+            listed.sort(key=lambda run: run.state != "training")
+            names = [run.name for run in listed[:MOST_CARDS]]
         runs: list[RunData] = []
         problems: dict[str, str] = {}
         for name in names:
@@ -93,13 +101,21 @@ class Dashboard:
                 problems[name] = f"cannot be read: {on_one_line(error)}"
         if address == "/":
             title = f"Runs in {self._directory.absolute().name}"
-            return page(title, overview_parts(runs, list(found.studies), problems), version=version, home="/")
+            parts = overview_parts(listed, runs, list(found.studies), problems)
+            return page(title, parts, version=version, home="/")
         try:
             parts = run_parts(runs)
         except Exception as error:
             parts = [_problem(f"cannot be drawn: {on_one_line(error)}")]
         parts += [_problem(text) for text in problems.values()]
         return page(report_title(list(names)), parts, version=version, home="/")
+
+    def _summary(self, name: str, path: Path) -> RunSummary:
+        """Made anew only when something of the run has changed."""
+        stamp = _run_stamp(path)
+        if self._summaries.get(path, (None,))[0] != stamp:
+            self._summaries[path] = stamp, summarize(name, path)
+        return self._summaries[path][1]
 
     def _reader(self, path: Path) -> RunReader:
         if path not in self._readers:
@@ -110,12 +126,16 @@ class Dashboard:
 def _version(names: Iterable[str], runs: Sequence[Path], study: Path | None) -> str:
     """Changes when anything changes that the page shows."""
     seen: list[object] = [__version__, *names]
-    for run in runs:
-        files = [run / name for name in ("metrics.csv", "events.jsonl", "config.yaml", "checkpoints")]
-        seen += [is_locked(RunDirectory(run)), *map(_stamp, files)]
+    seen += map(_run_stamp, runs)
     if study is not None:
         seen.append(_stamp(study / FILE_NAME))
     return f'"{hashlib.sha256(repr(seen).encode()).hexdigest()[:32]}"'
+
+
+def _run_stamp(run: Path) -> object:
+    """Changes when anything changes that is said of a run."""
+    files = [run / name for name in ("metrics.csv", "events.jsonl", "config.yaml", "checkpoints")]
+    return [is_locked(RunDirectory(run)), *map(_stamp, files)]
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""The first page of the dashboard: a card for each run and each study, newest first."""
+"""The first page of the dashboard: a table of all runs, cards of the newest, and the studies."""
 
 import contextlib
 from collections.abc import Sequence
@@ -10,12 +10,17 @@ from feste_dp.report.curves import loss_sparkline
 from feste_dp.report.markup import Markup, section, tag
 from feste_dp.report.run_data import RunData
 from feste_dp.report.run_sections import head
+from feste_dp.report.run_summary import RunSummary
+from feste_dp.report.run_table import run_table
 
 RUN_ADDRESS, STUDY_ADDRESS, COMPARE_ADDRESS = "/runs/", "/studies/", "/compare"
 
 
-def overview_parts(runs: Sequence[RunData], studies: Sequence[str], problems: dict[str, str]) -> list[Markup]:
-    """Sections for all runs, those that train now in front; problems are runs that cannot be read."""
+def overview_parts(
+    listed: Sequence[RunSummary], runs: Sequence[RunData], studies: Sequence[str], problems: dict[str, str]
+) -> list[Markup]:
+    """Sections for all runs: a line each, and a card for those of `runs`, those that train now in front;
+    problems are runs among these that cannot be read."""
     ordered = sorted(runs, key=_newest_first)
     ordered.sort(key=lambda run: run.status.is_over)
     cards = [_card_in_any_case(run, number % 8 + 1) for number, run in enumerate(ordered)]
@@ -28,12 +33,15 @@ def overview_parts(runs: Sequence[RunData], studies: Sequence[str], problems: di
             {"class": "toolbar"},
             tag("button", {"class": "tool", "type": "submit"}, "compare chosen runs"),
         )
-        if len(cards) > 1
+        if len(listed) > 1
         else None,
+        run_table(listed, RUN_ADDRESS) if len(listed) > 1 else None,
         tag("div", {"class": "cards"}, cards, broken),
     )
-    running = sum(not run.status.is_over for run in runs)
-    lead = f"{len(runs) + len(problems)} in all, {running} training now"
+    training = sum(run.state == "training" for run in listed)
+    lead = f"{len(listed)} in all, {training} training now"
+    if len(listed) > len(cards) + len(broken):
+        lead += f"; cards for {len(cards) + len(broken)} of them, the table has all"
     parts = [section("runs", "Runs", form, lead=lead)]
     if not cards and not broken:
         parts = [

@@ -9,7 +9,7 @@ from importlib.resources import files
 
 from feste_dp import __version__
 from feste_dp.report.chart import render
-from feste_dp.report.curves import charts
+from feste_dp.report.curves import axes_behind_steps, charts
 from feste_dp.report.markup import Markup, section, tag
 from feste_dp.report.run_data import RunData
 from feste_dp.report.run_sections import (
@@ -34,9 +34,10 @@ def run_parts(runs: Sequence[RunData]) -> list[Markup]:
     if not runs:
         return []
     drawn = [render(chart) for chart in charts(runs)]
+    behind = {"class": "charts", "data-axes": axes_behind_steps(runs)}
     return [
         section("runs", "Runs" if len(runs) > 1 else "Run", heads(runs)),
-        section("curves", "Curves", tag("div", {"class": "charts"}, drawn)),
+        section("curves", "Curves", _axis_switch(), tag("div", behind, drawn)),
         samples_section(runs),
         events_section(runs),
         config_section(runs),
@@ -113,3 +114,17 @@ def _made(live: bool) -> str:
         return f"{version}; read-only: nothing here changes a run."
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
     return f"Made by {version} on {when} UTC. One file; needs no network."
+
+
+def _axis_switch() -> Markup:
+    """What lies across all charts; page.js shows it, for without it there are steps alone."""
+    buttons = [
+        tag("button", {"type": "button", "class": "tool", "data-axis": axis, "aria-pressed": "false"}, axis)
+        for axis in ("steps", "tokens", "time")
+    ]
+    return tag(
+        "div",
+        {"class": "axis", "role": "group", "aria-label": "curves over", "hidden": True},
+        "over ",
+        buttons,
+    )

@@ -69,8 +69,12 @@ class RunSummary:
 
 
 def summaries(runs: dict[str, Path]) -> list[RunSummary]:
-    """All of them, the newest first; those of which it is not known when they began come last."""
-    made = [summarize(name, path) for name, path in runs.items()]
+    """All of them, the newest first."""
+    return newest_first([summarize(name, path) for name, path in runs.items()])
+
+
+def newest_first(made: Sequence[RunSummary]) -> list[RunSummary]:
+    """Those of which it is not known when they began come last."""
     return sorted(made, key=lambda run: (-(run.started.timestamp() if run.started else 0.0), run.name))
 
 

@@ -1,6 +1,7 @@
 """Serves the dashboard over HTTP: on loopback unless told otherwise, GET only, for known host names only."""
 
 import ipaddress
+import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from feste_dp.errors import UsageError
+from feste_dp.interruption import Interrupted
 from feste_dp.report.dashboard import Dashboard
 
 if TYPE_CHECKING:
@@ -40,8 +42,9 @@ def serve(directory: Path, host: str, port: int, say: Callable[[str], object]) -
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
     try:
         server.run(sockets=[listener])
-    except KeyboardInterrupt:
-        pass
+    except Interrupted as stopped:
+        if stopped.signum != signal.SIGINT:
+            raise
     finally:
         listener.close()
     return 0

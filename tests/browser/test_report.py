@@ -1,6 +1,7 @@
 """The report as a person sees it: whole curves, right read-outs, any width, light and dark."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -210,3 +211,30 @@ def test_a_long_run_opens_with_its_extremes(
     assert 200 < counted["train"] <= 602
     browser.run("document.querySelector('#chart-loss').showAt(33332 / 49999)")
     assert browser.run(READ_OUT).split()[:2] == ["step", "33,333"] and "9.75" in browser.run(READ_OUT)
+
+
+def test_curves_lie_over_steps_tokens_or_time_without_a_server(
+    browser: Browser, write_report: Callable[..., str], runs: Path
+) -> None:
+    browser.open(write_report(runs / "first", runs / "second"), PHONE)
+    shown = "return [...document.querySelectorAll('#chart-loss path')].map(path => path.getAttribute('d'))"
+    ends = "return [...document.querySelectorAll('#chart-loss .ticks-x span')].map(span => span.textContent)"
+    label = "return document.querySelector('#chart-loss .x-label').textContent"
+    steps, ticks = browser.run(shown), browser.run(ends)
+    browser.run("document.querySelector('[data-axis=tokens]').click()")
+    assert browser.run(label) == "tokens"
+    # both runs have as many tokens a step: the curves lie as they did, the axis says tokens
+    for before, after in zip(steps, browser.run(shown), strict=True):
+        numbers = [[float(number) for number in re.findall(r"-?[\d.]+", path)] for path in (before, after)]
+        assert max(abs(a - b) for a, b in zip(*numbers, strict=True)) < 0.2
+    assert browser.run(ends)[0].endswith("k") and browser.run(ends) != ticks
+    browser.run("document.querySelector('[data-axis=time]').click()")
+    assert browser.run(label) == "time of training"
+    assert all(re.fullmatch(r"[\d.]+s|\d+m\d\ds", tick) for tick in browser.run(ends))
+    assert browser.run(shown) != steps
+    browser.point_at("#chart-loss .area", 0.5)
+    assert re.match(r"time [\d.]+s", browser.run("return document.querySelector('.readout b').textContent"))
+    assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+    browser.run("document.querySelector('[data-axis=steps]').click()")
+    assert (browser.run(shown), browser.run(ends), browser.run(label)) == (steps, ticks, "step")
+    assert browser.complaints() == []

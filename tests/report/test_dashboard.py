@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import pytest
 
 from feste_dp.errors import UsageError
+from feste_dp.report import dashboard as dashboard_module
 from feste_dp.report import overview
 from feste_dp.report.dashboard import Dashboard
 from feste_dp.report.discovery import find
@@ -18,7 +19,7 @@ from feste_dp.report.markup import Markup
 from feste_dp.report.run_data import RunData
 from feste_dp.train.run_directory import RunDirectory
 from feste_dp.train.run_lock import RunLock
-from tests.report.conftest import NOON, history
+from tests.report.conftest import NOON, event, history
 
 MakeRun = Callable[..., Path]
 
@@ -158,3 +159,29 @@ def test_whatever_one_run_holds_the_others_are_shown(
     assert linked >= {f"/runs/{name}" for name in odd}
     for name in find(tmp_path).runs:
         assert dashboard.answer(f"/runs/{name}").status == 200
+
+
+def test_the_table_has_every_run_and_only_the_newest_have_cards(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dashboard_module, "MOST_CARDS", 2)
+    for number in range(3):
+        make_run(f"run{number}", None, [event(number, "start"), event(40, "finish")])
+    (make_run("bad") / "config.yaml").write_text("train: {steps: many}\n")
+    dashboard = Dashboard(tmp_path)
+    first = dashboard.answer("/")
+    body = first.body
+    table = body[body.index('<table class="runs">') : body.index("</table>")]
+    assert re.findall(r'<td data-v="(\w+)">', table) == ["run2", "run1", "run0", "bad"]
+    assert re.findall(r'<article class="card[^"]*" id="run-(\w+)"', body) == ["run2", "run1"]
+    assert 'data-state="unreadable"' in table and "train.steps" in table
+    assert "cards for 2 of them, the table has all" in body
+    made: list[str] = []
+    plain = dashboard_module.summarize
+    monkeypatch.setattr(
+        dashboard_module, "summarize", lambda name, path: made.append(name) or plain(name, path)
+    )
+    with (tmp_path / "run1/metrics.csv").open("a") as file:
+        file.write("41,0.500,0.001,5.0,,148.4,,1.0,1000.0,\n")
+    assert dashboard.answer("/", known_version=first.version).status == 200
+    assert made == ["run1"]  # the others are as they were

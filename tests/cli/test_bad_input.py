@@ -111,7 +111,10 @@ CASES = [
     ("resume small.yaml", "is a file: give the directory of a run"),
     ("resume RUN/checkpoints", "is inside a run"),
     ("resume TOKENS", "is not a run"),
-    ("resume RUN --workers 5", "--workers: 5 is more than train.shards 4; use at most 4"),
+    (
+        "resume RUN --workers 5",
+        "--workers: 5 is more than train.shards 4, which a run keeps; use at most 4 ... --set train.shards=8",
+    ),
     ("resume RUN --pin 8000,8001", "--pin: CPU 8000 is not among the usable ones"),
     ("resume RUN --set model.n_layer=2", "a resumed run keeps these keys: model.n_layer: 1 -> 2"),
     ("resume RUN --set train.step=20", "did you mean train.steps?"),
@@ -136,7 +139,10 @@ CASES = [
     ("replay RUN --step 13", "--step: 13 is not a step that the run has tried; it has 1 to 12"),
     ("replay RUN --step 3 --shard 4", "--shard: 4 is not a shard of the run; it has 0 to 3"),
     ("replay RUN --step 3 --shard -1", "expected a whole number from 0 to 255, got '-1'"),
-    ("replay RUN --step 3 --workers 5", "--workers: 5 is more than train.shards 4; use at most 4"),
+    (
+        "replay RUN --step 3 --workers 5",
+        "--workers: 5 is more than train.shards 4, which a run keeps; use at most 4 ... --set train.shards=8",
+    ),
     ("replay nope --step 3", "there is no such directory"),
     ("evaluate RUN --workers 5", "--workers: 5 is more than train.shards 4"),
     ("evaluate RUN --data nope", "does not exist"),

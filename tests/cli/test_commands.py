@@ -31,7 +31,7 @@ def test_launch_says_what_it_trains_and_what_came_of_it_on_a_dumb_terminal_too(
         "in 4 shards on 4 workers",
         "sample at step 6",
         f"finished after step 6, saved in {run}",
-        f"feste-dp generate {run} --prompt",
+        f"-m feste_dp generate {run} --prompt",  # as it was called
     ):
         assert " ".join(words.split()) in " ".join(terminal.output.split())
     rows = csv.DictReader((run / "metrics.csv").read_text().splitlines())

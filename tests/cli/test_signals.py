@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shlex
 import signal
 import subprocess
 import time
@@ -53,7 +54,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_the_run_goes_on(
     assert (second.status, second.err.count("\n")) == (2, 1)
     assert f"is in use by process {terminal.pid}" in second.err
     assert STOPPING in terminal.output
-    assert "to go on:    feste-dp resume run" in terminal.output
+    assert f"to go on:    {shlex.join(COMMAND)} resume run" in terminal.output
     assert "Traceback" not in terminal.output
     stopped = re.search(r"stopped after step (\d+) of 10000000, saved in run\n", terminal.output)
     assert stopped
@@ -80,7 +81,7 @@ def test_a_second_ctrl_c_stops_at_once(place: Place, environ: dict[str, str], tm
         time.sleep(2 * REPEAT_S)  # nearer copies are taken for the same key
         terminal.press(CTRL_C)
         assert terminal.finish() == 130
-    assert "feste-dp resume run" in terminal.output
+    assert f"{shlex.join(COMMAND)} resume run" in terminal.output
     assert terminal.output.endswith("stopped\n")
     assert "Traceback" not in terminal.output
     assert steps_saved(tmp_path / "run") == []

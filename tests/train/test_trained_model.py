@@ -52,7 +52,7 @@ def test_a_model_of_no_use_neither_writes_nor_is_measured(model, runs):
     with pytest.raises(RunError, match="cannot write token 1"):
         next(write_text(useless, "KING.", 5, temperature=0.0, top_k=None, seed=1))
     with pytest.raises(RunError, match=r"the loss of step-.* on this text is nan"):
-        evaluate_model(useless, evaluation_data(model, None, runs.cache), 1)
+        evaluate_model(useless, evaluation_data(model, None, runs.cache)[0], 1)
 
 
 def test_the_loss_over_all_held_out_text_does_not_depend_on_the_worker_count(model, runs, straight):

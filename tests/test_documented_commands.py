@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -179,7 +180,11 @@ def test_a_documented_command_does_not_fail(page: str, command: str, folder: Pat
             ["bash", "-c", f"exec {command}"], cwd=folder, env=environ() | {"PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE, text=True,
         ) as serving:  # fmt: skip
-            assert serving.stdout is not None and "http://" in serving.stdout.readline()
+            assert serving.stdout is not None
+            found = re.search(r"http://\S+", serving.stdout.readline())
+            assert found is not None
+            with urllib.request.urlopen(found[0], timeout=60) as answer:  # it serves
+                assert answer.status == 200
             serving.send_signal(signal.SIGINT)
             assert serving.wait() == 0
         return

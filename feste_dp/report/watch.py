@@ -67,25 +67,25 @@ def _watch_live(reader: RunReader, console: Console, sleep: Callable[[float], No
 
 def _watch_plainly(reader: RunReader, out: TextIO, sleep: Callable[[float], None]) -> int:
     """Lines as launch prints them, and one for each event that is not routine."""
-    progress = PlainProgress(out, out)
     shown_events = last_step = 0
-    while True:
-        run = reader.read()
-        told = [event for event in run.events[shown_events:] if event.kind not in ROUTINE]
-        rows = [row for row in run.rows if row.step > last_step]
-        news: list[Event | MetricsRow] = [*rows, *told]
-        for each in sorted(news, key=lambda each: each.step):
-            if isinstance(each, Event):
-                progress.message(_event_line(each))
-            else:
-                progress.step(each, run.config.train.steps)
-                if each.sample:
-                    progress.sample(each.step, each.sample)
-        shown_events, last_step = len(run.events), max(last_step, run.last_step)
-        if run.status.is_over:
-            progress.finish(f"{run.status.state}: {run.status.text}")
-            return EXIT_STATUS[run.status.state]
-        sleep(LOOK_EVERY_S)
+    with PlainProgress(out, out) as progress:
+        while True:
+            run = reader.read()
+            told = [event for event in run.events[shown_events:] if event.kind not in ROUTINE]
+            rows = [row for row in run.rows if row.step > last_step]
+            news: list[Event | MetricsRow] = [*rows, *told]
+            for each in sorted(news, key=lambda each: each.step):
+                if isinstance(each, Event):
+                    progress.message(_event_line(each))
+                else:
+                    progress.step(each, run.config.train.steps)
+                    if each.sample:
+                        progress.sample(each.step, each.sample)
+            shown_events, last_step = len(run.events), max(last_step, run.last_step)
+            if run.status.is_over:
+                progress.finish(f"{run.status.state}: {run.status.text}")
+                return EXIT_STATUS[run.status.state]
+            sleep(LOOK_EVERY_S)
 
 
 def view(run: RunData, width: int = 100) -> RenderableType:

@@ -12,6 +12,7 @@ from feste_dp.runtime.arena import arena_sizes
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.train.start import Surroundings, check_machine, prepare, start_workers
 from feste_dp.train.step import Stepper, StepTimes
+from feste_dp.wording import counted
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def measure_steps(
         start_workers(coordinator, workers, around)
         coordinator.arena.params[:] = initial_params(config.model, config.train.seed)
         with contextlib.closing(Stepper(config, data, coordinator)) as stepper:
-            around.progress.phase(f"timing {steps} steps after {warmup} to warm up")
+            around.progress.phase(f"timing {counted(steps, 'step')} after {warmup} to warm up")
             results = []
             for number in range(1, warmup + steps + 1):
                 results.append(stepper.step(number))

@@ -49,8 +49,8 @@ def test_a_new_or_renamed_kernel_file_gives_another_digest(copied_package):
     digests.append(sources_digest())
     (copied_package / "kernels" / "new.py").rename(copied_package / "kernels" / "newer.py")
     digests.append(sources_digest())
-    (copied_package / "kernels" / "vector").mkdir()
-    (copied_package / "kernels" / "newer.py").rename(copied_package / "kernels" / "vector" / "newer.py")
+    (copied_package / "kernels" / "inner").mkdir()
+    (copied_package / "kernels" / "newer.py").rename(copied_package / "kernels" / "inner" / "newer.py")
     digests.append(sources_digest())
     assert len(set(digests)) == 4
 

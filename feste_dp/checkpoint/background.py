@@ -53,7 +53,7 @@ class BackgroundWriter:
         self._said: set[str] = set()
         with self._convenience("leftovers"):
             remove_leftovers(checkpoints_dir, filesystem)
-        self._checkpoints_dir = checkpoints_dir
+        self.checkpoints_dir = checkpoints_dir
         self._keep = keep
         self._protected_steps = frozenset(protected_steps)
         self._file_count = file_count
@@ -139,7 +139,7 @@ class BackgroundWriter:
         staged, fs = self._staging, self._filesystem
         try:
             path = write_checkpoint(
-                self._checkpoints_dir,
+                self.checkpoints_dir,
                 fields,
                 staged.params,
                 staged.m,
@@ -155,14 +155,14 @@ class BackgroundWriter:
             )
         else:
             with self._convenience("pointers"):
-                point(self._checkpoints_dir, LATEST, path, fs)
+                point(self.checkpoints_dir, LATEST, path, fs)
                 if fields.train.best_step == fields.step:
-                    point(self._checkpoints_dir, BEST, path, fs)
+                    point(self.checkpoints_dir, BEST, path, fs)
             best = fields.train.best_step
             protected = self._protected_steps if best is None else self._protected_steps | {best}
             with self._convenience("deletions"):
                 deleted = retain(
-                    self._checkpoints_dir, self._keep, protected, newest=fields.step, filesystem=fs
+                    self.checkpoints_dir, self._keep, protected, newest=fields.step, filesystem=fs
                 )
         warnings, self._unsaid = tuple(self._unsaid), []
         return SaveResult(fields.step, path, error, tuple(deleted), time.perf_counter() - began, warnings)

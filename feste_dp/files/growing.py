@@ -33,6 +33,14 @@ class LineFile:
         """Hands the line, without its newline, to the system in one write call."""
         self._end = append_whole(self._fd, self._end, f"{line}\n".encode(errors="backslashreplace"))
 
+    def is_at(self, path: Path) -> bool:
+        """Whether what is written is what has this name."""
+        return is_at(self._fd, path)
+
+    def put_back(self, path: Path) -> None:
+        """Write all lines so far anew, at `path`, and go on there. OSError leaves everything as it was."""
+        self._fd = put_back(self._fd, self._end, path)
+
     def close(self) -> None:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
@@ -56,6 +64,25 @@ def open_growing(path: Path) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def is_at(fd: int, path: Path) -> bool:
+    """Whether the open file has this name; True where nobody can tell."""
+    try:
+        return os.path.samestat(os.fstat(fd), path.lstat())
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+
+
+def put_back(fd: int, end: int, path: Path) -> int:
+    """Write the first `end` bytes of an open file that has lost its name anew, at `path`; returns the new
+    descriptor, and closes the old. OSError leaves everything as it was."""
+    write_whole(path, os.pread(fd, end, 0))
+    new = open_growing(path)
+    os.close(fd)
+    return new
 
 
 def append_line(path: Path, line: str) -> None:

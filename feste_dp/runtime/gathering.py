@@ -145,6 +145,7 @@ class Gathering:
         match event:
             case Joined(worker):
                 self._supervision.ready(worker)
+                self._vacancies.ready(worker)
                 if self._crew.members[worker].spec.life > 0:
                     self._tell("joined", worker, f"worker {worker} is ready")
             case Lost():
@@ -179,6 +180,10 @@ class Gathering:
                 without = "; going on without it" if self._crew.members else ""
                 line = f"{error} in the place of one that {lost.end}{without}; it is tried again"
                 return self._tell("left", lost.worker, line)
+        if not lost.was_ready and self._crew.ready() and lost.worker < self._wanted:
+            self._vacancies.failed(lost.worker, time.monotonic())
+            line = f"{text}; going on without it; it is tried again"
+            return self._tell("left", lost.worker, line, lost.trace)
         if not self._crew.members and not math.isfinite(self._vacancies.next_try):
             raise _run_error(f"{text}; no worker is left, and too many were lost to start more", lost)
         self._tell("left", lost.worker, f"{text}; going on without it", lost.trace)

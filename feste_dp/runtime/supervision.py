@@ -2,7 +2,8 @@
 
 A lost worker is replaced, unless too many were lost of late: then the run goes on without it, and ends when
 none is left. A piece of work that has ended three workers ends the run, for it would end any other too. Where
-the machine cannot start another now, its place stays vacant, and is tried again and again.
+the machine cannot start another now, or none becomes ready, the place stays vacant, and is tried again and
+again.
 """
 
 import math
@@ -80,7 +81,10 @@ class Vacancies:
         self._due[worker] = now + self._pauses[worker]
 
     def fill(self, worker: int) -> None:
+        """One is started; until it is ready() the next pause would be longer still."""
         self._due.pop(worker, None)
+
+    def ready(self, worker: int) -> None:
         self._pauses.pop(worker, None)
 
     def clear(self) -> None:

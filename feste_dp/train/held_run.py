@@ -11,9 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from feste_dp.checkpoint.format import step_directory_name
+from feste_dp.errors import UsageError
 from feste_dp.files.writing import sync_directory, write_whole
+from feste_dp.train.history import History
 from feste_dp.train.metrics import MetricsWriter
 from feste_dp.train.run_directory import RunDirectory, reason
+from feste_dp.train.run_lock import RunLock
 
 LOOK_EVERY_S = 1.0
 _DESCRIPTORS = Path("/proc/self/fd")
@@ -30,13 +33,48 @@ class HeldRun:
         self._fd = os.open(self._place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         inside = _DESCRIPTORS / str(self._fd)
         self.inside = RunDirectory(inside if self._is_ours(inside) else self._place)
-        self._config = self._tokenizer = b""
-        self._metrics: MetricsWriter | None = None
+        self._kept: tuple[tuple[str, Callable[[], bool], Callable[[], None]], ...] = ()
         self._told: set[str] = set()
+        self._follow: Callable[[RunDirectory], None] = lambda run: None
 
-    def keep(self, config: bytes, tokenizer: bytes, metrics: MetricsWriter) -> None:
+    def keep(
+        self,
+        config: bytes,
+        tokenizer: bytes,
+        metrics: MetricsWriter,
+        history: History,
+        lock: RunLock,
+    ) -> None:
         """What is to be put back where it goes missing."""
-        self._config, self._tokenizer, self._metrics = config, tokenizer, metrics
+
+        def there(name: str) -> Callable[[], bool]:
+            return lambda: os.path.lexists(self.inside.path / name)
+
+        def write(name: str, content: bytes) -> Callable[[], None]:
+            return lambda: write_whole(self.inside.path / name, content)
+
+        self._kept = (
+            # first, for without it another process may write beside this one
+            ("lock", lambda: lock.is_at(self.inside.lock), lambda: lock.put_back(self.inside)),
+            ("checkpoints", there("checkpoints"), self._make_checkpoints),
+            ("config.yaml", there("config.yaml"), write("config.yaml", config)),
+            ("tokenizer.json", there("tokenizer.json"), write("tokenizer.json", tokenizer)),
+            (
+                "metrics.csv",
+                lambda: metrics.is_at(self.inside.metrics),
+                lambda: _restore(self.inside.metrics, metrics),
+            ),
+            (
+                "events.jsonl",
+                lambda: history.is_at(self.inside.events),
+                lambda: _restore(self.inside.events, history),
+            ),
+        )
+
+    def follow(self, follow: Callable[[RunDirectory], None]) -> None:
+        """Call this whenever `inside` is another, and now."""
+        self._follow = follow
+        follow(self.inside)
 
     def look(self, *, at_once: bool = False) -> list[str]:
         """What has happened to the directory since, a line each. Once a second, unless at_once."""
@@ -55,6 +93,10 @@ class HeldRun:
         if place != self._place:
             lines.append(f"{self.path} was moved while the run trains: the run goes on in {place}")
             self.path = self._place = place
+        if self.inside.path != place and not self._is_ours(self.inside.path):
+            lines.append("/proc is gone: the run would not be followed if it were moved from now on")
+            self.inside = RunDirectory(place)
+            self._follow(self.inside)
         return lines + self._put_back()
 
     def holds(self, step: int) -> bool:
@@ -96,24 +138,17 @@ class HeldRun:
 
     def _put_back(self) -> list[str]:
         lines = []
-        run = self.inside
-        for name, path, put in (
-            ("checkpoints", run.checkpoints, self._make_checkpoints),
-            ("config.yaml", run.config, lambda: write_whole(run.config, self._config)),
-            ("tokenizer.json", run.tokenizer, lambda: write_whole(run.tokenizer, self._tokenizer)),
-            ("metrics.csv", run.metrics, self._restore_metrics),
-        ):
-            if self._metrics is None or (
-                self._metrics.is_at(path) if path == run.metrics else os.path.lexists(path)
-            ):
+        for name, is_there, put_back in self._kept:
+            if is_there():
                 continue
             line = f"{self.path / name} was removed while the run trains"
             try:
-                put()
-                lines.append(f"{line}: it is put back{', empty' if path == run.checkpoints else ''}")
-            except OSError as error:
+                put_back()
+                lines.append(f"{line}: it is put back{', empty' if name == 'checkpoints' else ''}")
+            except (OSError, UsageError) as error:
+                why = reason(error) if isinstance(error, OSError) else self.shown(str(error))
                 if name not in self._told:
-                    lines.append(f"{line}, and cannot be put back: {reason(error)}")
+                    lines.append(f"{line}, and cannot be put back: {why}")
                 self._told.add(name)
         return lines
 
@@ -121,9 +156,8 @@ class HeldRun:
         self.inside.checkpoints.mkdir()
         sync_directory(self.inside.path)
 
-    def _restore_metrics(self) -> None:
-        assert self._metrics is not None
-        path = self.inside.metrics
-        with contextlib.suppress(FileNotFoundError):
-            path.rename(path.with_name(f"{path.name}.replaced"))  # another file: whose, only its owner knows
-        self._metrics.put_back(path)
+
+def _restore(path: Path, written: MetricsWriter | History) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(path.with_name(f"{path.name}.replaced"))  # another file: whose, only its owner knows
+    written.put_back(path)

@@ -48,6 +48,15 @@ class History:
         except OSError as error:
             self._failed(error)
 
+    def is_at(self, path: Path) -> bool:
+        """Whether the events have this name, as far as there are any."""
+        return self._file is None or self._file.is_at(path)
+
+    def put_back(self, path: Path) -> None:
+        """Write all events so far anew, at `path`, and go on there. OSError leaves everything as it was."""
+        if self._file is not None:
+            self._file.put_back(path)
+
     @property
     def step(self) -> int:
         """The last finished step that was told of."""

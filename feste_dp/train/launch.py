@@ -95,8 +95,8 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
             run = create_run_directory(
                 Path(config.run.dir), config.run.name, datetime.now(UTC), config=text, tokenizer=tokenizer
             )
-        trace.directory = run.path
-        with RunLock(run, datetime.now(UTC)):
+        trace.put_in(run.path)
+        with RunLock(run, datetime.now(UTC)) as lock:
             log = RunLog(run.log)
 
             def begin(trainer: Trainer) -> Beginning:
@@ -105,7 +105,7 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
                 line = f"new run, {counted(workers, 'worker')}, seed {config.train.seed}"
                 return START, line, {"warnings": warnings}
 
-            return _train(run, config, data, coordinator, workers, log, around, begin)
+            return _train(run, lock, config, data, coordinator, workers, log, around, begin, trace)
 
 
 def resume(
@@ -122,7 +122,7 @@ def resume(
     own config had been edited. Raises UsageError with nothing changed, RunError.
     """
     run = open_run_directory(path)
-    with RunLock(run, datetime.now(UTC)):
+    with RunLock(run, datetime.now(UTC)) as lock:
         log = RunLog(run.log)
         to_store = _changed_config(run, edited, overrides)
         for_now = [] if workers is None else [f"run.workers={workers}"]
@@ -168,7 +168,7 @@ def resume(
             RunTrace(around.trace, around.progress) as trace,
             Coordinator(config, count, data.directory, around.environ, shown, trace.request) as coordinator,
         ):
-            trace.directory = run.path
+            trace.put_in(run.path)
 
             def begin(trainer: Trainer) -> Beginning:
                 start_workers(coordinator, count, around)
@@ -183,11 +183,12 @@ def resume(
                     {"changes": changes, "damages": damages},
                 )
 
-            return _train(run, config, data, coordinator, count, log, around, begin, checkpoint)
+            return _train(run, lock, config, data, coordinator, count, log, around, begin, trace, checkpoint)
 
 
 def _train(
     run: RunDirectory,
+    lock: RunLock,
     config: Config,
     data: TokenData,
     coordinator: Coordinator,
@@ -195,6 +196,7 @@ def _train(
     log: RunLog,
     around: Surroundings,
     begin: Callable[[Trainer], Beginning],
+    trace: RunTrace,
     resume_from: Path | None = None,
 ) -> int:
     """Train from `resume_from` or the start; calls begin once it is clear that there are steps to do."""
@@ -213,12 +215,17 @@ def _train(
     with contextlib.ExitStack() as stack:
         held = stack.enter_context(HeldRun(run))
         inside = held.inside
-        log.path = inside.log
+        stack.callback(lambda: trace.put_in(None if held.is_gone else held.path))
         writer = BackgroundWriter(
             inside.checkpoints, parameter_count(config.model), keep=config.checkpoint.keep
         )
         metrics = stack.enter_context(MetricsWriter(inside.metrics))
         stack.enter_context(contextlib.closing(writer))
+
+        def write_in(inside: RunDirectory) -> None:
+            log.path, writer.checkpoints_dir = inside.log, inside.checkpoints
+
+        held.follow(write_in)
         history = stack.enter_context(History(inside.events, warn))
         stragglers = Stragglers()
         coordinator.tell(teller(around.progress, log, history, stragglers))
@@ -231,7 +238,7 @@ def _train(
             writer,
             around.signals,
             stragglers,
-            lambda: take_request(inside),
+            lambda: take_request(held.inside),
             held,
         )
         tokenizer = load_tokenizer(data.tokenizer_path)
@@ -247,7 +254,7 @@ def _train(
             return 0
         kind, line, fields = begin(trainer)
         log.info(line)
-        held.keep(inside.config.read_bytes(), data.tokenizer_path.read_bytes(), metrics)
+        held.keep(inside.config.read_bytes(), data.tokenizer_path.read_bytes(), metrics, history, lock)
         facts = RunFacts(run.path, flat_values(config), dump_config(config), trainer.step)
         history.open(facts, make_trackers(config.run.trackers))
         history.event(trainer.step, kind, line, **fields, **start_facts(config, data, workers))

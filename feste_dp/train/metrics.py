@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feste_dp.errors import UsageError
-from feste_dp.files.growing import append_whole, open_growing
+from feste_dp.files.growing import append_whole, is_at, open_growing, put_back
 from feste_dp.files.reading import read_plain
-from feste_dp.files.writing import write_whole
 from feste_dp.track.events import LAST_STEP
 from feste_dp.wording import quoted
 
@@ -141,19 +140,11 @@ class MetricsWriter:
 
     def is_at(self, path: Path) -> bool:
         """Whether what is written is what has this name."""
-        try:
-            return os.path.samestat(os.fstat(self._fd), path.lstat())
-        except FileNotFoundError:
-            return False
-        except OSError:  # nobody can tell
-            return True
+        return is_at(self._fd, path)
 
     def put_back(self, path: Path) -> None:
         """Write all rows so far anew, at `path`, and go on there. OSError leaves everything as it was."""
-        write_whole(path, os.pread(self._fd, self._end, 0))
-        fd = open_growing(path)
-        os.close(self._fd)
-        self._fd = fd
+        self._fd = put_back(self._fd, self._end, path)
 
     def close(self) -> None:
         if self._fd >= 0:

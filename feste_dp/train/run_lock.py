@@ -3,8 +3,10 @@
 import os
 import time
 from datetime import datetime
+from pathlib import Path
 
 from feste_dp.errors import UsageError
+from feste_dp.files.growing import is_at
 from feste_dp.files.locks import NoLocksError, is_held, open_lock, try_lock
 from feste_dp.files.writing import remove_leftovers
 from feste_dp.train.run_directory import LOCK_TEXT, RunDirectory, check_own_files, reason, time_text
@@ -42,6 +44,19 @@ class RunLock:
             self.close()
             raise
 
+    def is_at(self, path: Path) -> bool:
+        """Whether the lock has this name: one that was removed keeps nobody out."""
+        return is_at(self._fd, path)
+
+    def put_back(self, run: RunDirectory) -> None:
+        """Lock the run again where it is now. UsageError, naming the holder, where another process was
+        quicker; OSError."""
+        fd = _take(run)
+        text = os.pread(self._fd, 100, 0)
+        os.close(self._fd)
+        self._fd = fd
+        os.pwrite(fd, text, 0)
+
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
@@ -60,7 +75,7 @@ def _take(run: RunDirectory) -> int:
     for attempt in range(_TRIES + 1):
         fd = open_lock(run.lock)
         try:
-            if try_lock(fd) and _is_at(fd, run):
+            if try_lock(fd) and is_at(fd, run.lock):
                 return fd
         except BaseException:
             os.close(fd)
@@ -71,14 +86,6 @@ def _take(run: RunDirectory) -> int:
             time.sleep(_PAUSE_S)
     who = f"process {holder[1]} (started {holder[2]})" if holder else "another process"
     raise UsageError(f"run {run.path} is in use by {who}")
-
-
-def _is_at(fd: int, run: RunDirectory) -> bool:
-    """Whether the open file still has its name: a lock on one that was removed keeps nobody out."""
-    try:
-        return os.path.samestat(os.fstat(fd), run.lock.lstat())
-    except FileNotFoundError:
-        return False
 
 
 def is_locked(run: RunDirectory) -> bool:

@@ -21,8 +21,11 @@ class RunTrace:
         self._steps, self._progress = steps, progress
         self.request: TraceRequest | None = None
         self._stack = contextlib.ExitStack()
-        self.directory: Path | None = None
-        """Where the file goes: the run's, once there is one."""
+        self._directory: Path | None = None
+
+    def put_in(self, directory: Path | None) -> None:
+        """Where the file goes: the run's directory, once and for as long as there is one."""
+        self._directory = directory
 
     def __enter__(self) -> "RunTrace":
         if self._steps is not None:
@@ -37,8 +40,8 @@ class RunTrace:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._stack:
-            if self.request is not None and self.directory is not None:
-                self._write(self.directory / f"trace-{self.request.first}-{self.request.last}.json")
+            if self.request is not None and self._directory is not None:
+                self._write(self._directory / f"trace-{self.request.first}-{self.request.last}.json")
 
     def _write(self, path: Path) -> None:
         assert self.request is not None

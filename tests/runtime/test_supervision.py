@@ -93,12 +93,16 @@ def test_a_vacant_place_is_tried_again_after_pauses_that_double_up_to_a_minute()
     assert pauses[-1] == LONGEST_PAUSE_S
 
 
-def test_a_place_that_is_filled_is_tried_no_more_and_begins_anew_when_it_is_vacant_again():
+def test_a_place_that_is_filled_is_tried_no_more_and_begins_anew_once_its_worker_was_ready():
     vacancies = Vacancies()
     for worker in (1, 2, 2):
         vacancies.failed(worker, 0.0)
     vacancies.fill(2)
     assert vacancies.due(math.inf) == [1]
+    vacancies.failed(2, 0.0)
+    assert vacancies.due(FIRST_PAUSE_S) == [1]
+    vacancies.fill(2)
+    vacancies.ready(2)
     vacancies.failed(2, 0.0)
     assert vacancies.due(FIRST_PAUSE_S) == [1, 2]
     vacancies.clear()

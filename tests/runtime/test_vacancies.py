@@ -1,5 +1,6 @@
 """Workers that cannot be started in the place of lost ones: a crew of our choice, no process."""
 
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -142,3 +143,34 @@ def test_a_start_without_any_worker_is_an_error(crew):
     crew.trouble = TROUBLES[0]
     with pytest.raises(RunError):
         Gathering(crew, 2, 60.0, lambda notice: None).start()
+
+
+def test_a_place_whose_workers_never_become_ready_is_tried_again_after_longer_and_longer_pauses(
+    crew, gathering, monkeypatch
+):
+    fails = True
+
+    def hire(numbers):
+        for worker in numbers:
+            crew.hired.append(worker)
+            spec, process = SimpleNamespace(life=1), SimpleNamespace(pid=100 + worker)
+            crew.members[worker] = SimpleNamespace(spec=spec, process=process, heard_at=crew.now)
+            lost = Lost(worker, 100 + worker, "exited with 1", False)
+            crew.events.append(lost if fails else Joined(worker))
+
+    monkeypatch.setattr(crew, "hire", hire)
+    monkeypatch.setattr(crew, "ready", lambda: [0])
+    crew.lose(1)
+    tries = []
+    for second in range(200):
+        crew.now = float(second)
+        before = len(crew.hired)
+        gathering.tend()
+        tries += [second] * (len(crew.hired) - before)
+    assert 6 < len(tries) < 14 and max(b - a for a, b in pairwise(tries)) >= 60
+    fails = False
+    crew.now = 300.0
+    gathering.tend()
+    gathering.tend()
+    assert sorted(crew.members) == [0, 1]
+    assert gathering.notices[-1].text == "worker 1 is ready"

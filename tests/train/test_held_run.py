@@ -4,14 +4,20 @@ import errno
 import os
 import shutil
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
 from feste_dp.checkpoint.listing import step_directories
+from feste_dp.errors import UsageError
+from feste_dp.track.events import decode_event
+from feste_dp.track.tracker import RunFacts
 from feste_dp.train import held_run
 from feste_dp.train.held_run import HeldRun
+from feste_dp.train.history import History
 from feste_dp.train.metrics import MetricsRow, MetricsWriter, read_metrics
 from feste_dp.train.run_directory import RunDirectory
+from feste_dp.train.run_lock import RunLock
 
 CONFIG, TOKENIZER = b"run: {name: x}\n", b"{}"
 
@@ -37,9 +43,23 @@ def metrics(run):
 
 
 @pytest.fixture
-def held(run, metrics):
+def history(run):
+    with History(run.events, pytest.fail) as history:
+        history.open(RunFacts(run.path, {}, "", 0))
+        history.event(1, "start", "here")
+        yield history
+
+
+@pytest.fixture
+def lock(run):
+    with RunLock(run, datetime.now(UTC)) as lock:
+        yield lock
+
+
+@pytest.fixture
+def held(run, metrics, history, lock):
     with HeldRun(run) as held:
-        held.keep(CONFIG, TOKENIZER, metrics)
+        held.keep(CONFIG, TOKENIZER, metrics, history, lock)
         yield held
 
 
@@ -79,8 +99,10 @@ def test_a_directory_that_is_removed_is_told_once_and_not_made_anew(run, held):
     assert not run.path.exists()
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "tokenizer.json", "metrics.csv", "checkpoints"])
-def test_what_is_missing_is_put_back(run, held, metrics, name):
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "tokenizer.json", "metrics.csv", "checkpoints", "lock", "events.jsonl"]
+)
+def test_what_is_missing_is_put_back(run, held, metrics, history, name):
     path = run.path / name
     path.rmdir() if path.is_dir() else path.unlink()
     (line,) = held.look(at_once=True)
@@ -90,6 +112,32 @@ def test_what_is_missing_is_put_back(run, held, metrics, name):
     assert [each.step for each in read_metrics(run.metrics)] == [1, 2]
     assert (run.config.read_bytes(), run.tokenizer.read_bytes()) == (CONFIG, TOKENIZER)
     assert run.checkpoints.is_dir()
+    history.event(2, "best", "there")
+    assert [decode_event(line).text for line in run.events.read_text().splitlines()] == ["here", "there"]
+    with pytest.raises(UsageError, match=f"in use by process {os.getpid()}"):
+        RunLock(run, datetime.now(UTC))
+
+
+def test_another_writer_that_came_while_the_lock_was_gone_is_named(run, held):
+    run.lock.unlink()
+    with RunLock(run, datetime.now(UTC)):
+        (line,) = held.look(at_once=True)
+        assert line.startswith(f"{run.lock} was removed while the run trains, and cannot be put back: run ")
+        assert f"in use by process {os.getpid()}" in line
+        assert held.look(at_once=True) == []
+
+
+def test_when_proc_goes_the_run_is_written_to_by_its_path(tmp_path, run, metrics, history, lock, monkeypatch):
+    proc, followed = tmp_path / "proc", []
+    proc.symlink_to("/proc/self/fd")
+    monkeypatch.setattr(held_run, "_DESCRIPTORS", proc)
+    with HeldRun(run) as held:
+        held.keep(CONFIG, TOKENIZER, metrics, history, lock)
+        held.follow(lambda inside: followed.append(inside.path))
+        proc.unlink()
+        (line,) = held.look(at_once=True)
+        assert line.startswith("/proc is gone") and held.look(at_once=True) == []
+        assert followed[0].parent == proc and followed[1:] == [run.path] == [held.inside.path]
 
 
 def test_another_file_in_the_place_of_the_metrics_is_kept_beside_them(run, held, metrics):

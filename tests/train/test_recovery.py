@@ -87,13 +87,16 @@ def test_a_coordinator_killed_in_a_save_loses_steps_and_nothing_else(runs, strai
 
 def test_a_run_that_does_not_train_cannot_be_given_workers(straight):
     with pytest.raises(UsageError, match=r"is not training now: feste-dp resume .* --workers 3"):
-        request_workers(straight.run, 3, "feste-dp")
+        request_workers(straight.run, 3)
     assert not (straight.run / "workers.request").exists()
 
 
 def test_more_workers_than_shards_are_refused(straight):
-    with pytest.raises(UsageError, match=r"9 is more than the run's train.shards 8; use at most 8"):
-        request_workers(straight.run, 9, "feste-dp")
+    with pytest.raises(
+        UsageError,
+        match=r"9 is more than train.shards 8, which a run keeps; use at most 8, or start a new run",
+    ):
+        request_workers(straight.run, 9)
 
 
 def test_a_request_is_taken_once_and_what_is_no_number_is_dropped(tmp_path):
@@ -111,9 +114,9 @@ def test_a_request_waits_for_the_run_to_take_it_and_says_when_the_run_ended_firs
     run = RunDirectory(straight.run)
     with RunLock(run, datetime.now(UTC)):
         taken = []
-        request_workers(straight.run, 2, "feste-dp", wait=lambda seconds: taken.append(take_request(run)))
+        request_workers(straight.run, 2, wait=lambda seconds: taken.append(take_request(run)))
         assert taken == [2]
     lock = RunLock(run, datetime.now(UTC))
     with pytest.raises(RunError, match="ended before it took the request"):
-        request_workers(straight.run, 2, "feste-dp", wait=lambda seconds: lock.close())
+        request_workers(straight.run, 2, wait=lambda seconds: lock.close())
     assert not (straight.run / "workers.request").exists()

@@ -127,7 +127,10 @@ def test_steps_beyond_those_tried_and_shards_beyond_the_last_are_refused(straigh
         with pytest.raises(UsageError) as caught:
             again(run, step, shard)
         assert str(caught.value) == message
-    with pytest.raises(UsageError, match=r"^--workers: 9 is more than train\.shards 8; use at most 8$"):
+    refused = (
+        r"^--workers: 9 is more than train\.shards 8, which a run keeps; use at most 8, or start a new run"
+    )
+    with pytest.raises(UsageError, match=refused):
         again(stopped.run, 2, workers=9)
     with pytest.raises(UsageError, match="there is no such directory"):
         again(tmp_path / "nowhere", 2)

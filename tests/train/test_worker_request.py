@@ -46,4 +46,4 @@ def test_what_is_no_request_is_dropped_and_waited_for_by_nobody(run: RunDirector
 def test_a_request_that_cannot_be_written_is_one_line(run: RunDirectory) -> None:
     (run.path / "workers.request" / "full").mkdir(parents=True)
     with RunLock(run, datetime.now(UTC)), pytest.raises(UsageError, match=r"cannot write .*workers\.request"):
-        request_workers(run.path, 2, "feste-dp")
+        request_workers(run.path, 2)

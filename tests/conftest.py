@@ -19,6 +19,7 @@ settings.load_profile("feste-dp")
 # Ignored under nohup, or in the background of a script; a process that a test starts, and that has to end by
 # one of them, would not.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

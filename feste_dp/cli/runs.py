@@ -1,13 +1,12 @@
 """feste-dp runs."""
 
-import json
-import math
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from feste_dp.cli.arguments import PathType
+from feste_dp.json_text import json_text
 from feste_dp.report.discovery import find
 from feste_dp.report.run_summary import RunSummary, summaries
 from feste_dp.train.progress import format_duration, printable
@@ -33,7 +32,7 @@ def runs(directory: Path, as_json: bool) -> int:
     """
     found = summaries(find(directory).runs)
     if as_json:
-        click.echo(json.dumps([_without_nan(run.as_json()) for run in found], indent=2, allow_nan=False))
+        click.echo(json_text([run.as_json() for run in found], indent=2))
         return 0
     if not found:
         click.echo(f"no runs in {printable(str(directory))}")
@@ -65,11 +64,3 @@ def _cells(run: RunSummary, now: datetime) -> tuple[str, ...]:
         "-" if run.started is None else format_duration((now - run.started).total_seconds()),
         name,
     )
-
-
-def _without_nan(content: dict[str, object]) -> dict[str, object]:
-    """JSON has no NaN and no infinity: they become null."""
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in content.items()
-    }

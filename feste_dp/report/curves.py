@@ -1,11 +1,11 @@
 """The charts of one run or of several over each other, from what was read of them. Pure."""
 
-import json
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from feste_dp.json_text import json_text
 from feste_dp.report.chart import Chart, Mark, Point, Series, Style
 from feste_dp.report.run_data import RunData
 from feste_dp.report.thinning import MOST_ROWS, running_medians, smoothing_window, thin
@@ -70,7 +70,7 @@ def axes_behind_steps(runs: Sequence[RunData]) -> str:
                 "seconds": [round(row.elapsed_seconds, 3) for row in rows],
             }
         )
-    return json.dumps(axes, separators=(",", ":"))
+    return json_text(axes)
 
 
 def _of_run(number: int, chart: Chart) -> Chart:

@@ -431,7 +431,8 @@ def test_any_values_give_a_config_or_one_line(values: dict[str, object]):
 
 NAMES = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", fullmatch=True)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
-PATHS = TEXTS.filter(lambda text: "\0" not in text)
+# a leading ~ is expanded when a config is read, so none is left in a path that a config holds
+PATHS = TEXTS.filter(lambda text: "\0" not in text and not text.startswith("~"))
 
 
 @st.composite

@@ -17,7 +17,7 @@ from benchmarks.contenders import PEERS, ROOT, ContenderError, Task, missing, ru
 from benchmarks.mkl_on_amd import NOTE, build_override, is_amd
 from feste_dp.config.loading import load_config
 from feste_dp.errors import UsageError
-from feste_dp.runtime.cpus import cpu_name, usable_cpus
+from feste_dp.machine.cpus import cpu_name, usable_cpus
 
 # Global batch, sequences a micro-batch (0: all of a shard), warm-up and timed steps, by config.
 _TASKS = {"gpt2_87m": (4, 1, 1, 3), "medium": (16, 1, 3, 10), "tiny": (8, 0, 20, 100)}

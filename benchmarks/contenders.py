@@ -108,7 +108,7 @@ def _run_ours(task: Task) -> Round:
 
 
 def _run_torch(name: str, task: Task, override: Path | None, folder: Path) -> Round:
-    from feste_dp.scale.torch_steps import Settings  # here: PyTorch may be absent
+    from feste_dp.scale.baselines.torch_steps import Settings  # here: PyTorch may be absent
 
     ddp = "ddp" in name
     model = load_config(task.config, [f"model.dropout={task.dropout}"]).model
@@ -130,7 +130,7 @@ def _run_torch(name: str, task: Task, override: Path | None, folder: Path) -> Ro
         environ["LD_PRELOAD"] = str(override)
     with tempfile.TemporaryDirectory(dir=folder) as place:
         result = Path(place) / "result.json"
-        command = child_command("feste_dp.scale.torch_steps", str(result))
+        command = child_command("feste_dp.scale.baselines.torch_steps", str(result))
         _output(command, child_environment(environ), json.dumps(asdict(settings)))
         times = json.loads(result.read_text())
     return Round(times["seconds"], times["peak_memory_bytes"])

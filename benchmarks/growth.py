@@ -20,13 +20,8 @@ from feste_dp.checkpoint.listing import list_checkpoints
 from feste_dp.report.chronicle import Chronicle
 from feste_dp.report.following import Following
 from feste_dp.report.thinning import running_medians, smoothing_window, thin
-from feste_dp.runtime import messages as m
-from feste_dp.runtime.crew import Crew, Said
-from feste_dp.runtime.gathering import Gathering, Task
-from feste_dp.runtime.ledger import Ledger
-from feste_dp.runtime.results import tree_sum
-from feste_dp.track.events import Event, encode_event
-from feste_dp.train.metrics import (
+from feste_dp.run.events import Event, encode_event
+from feste_dp.run.metrics import (
     MetricsRow,
     MetricsWriter,
     encode_row,
@@ -34,6 +29,11 @@ from feste_dp.train.metrics import (
     read_rows,
     truncate_after,
 )
+from feste_dp.runtime import messages as m
+from feste_dp.runtime.crew import Crew, Said
+from feste_dp.runtime.gathering import Gathering, Task
+from feste_dp.runtime.ledger import Ledger
+from feste_dp.runtime.results import tree_sum
 from feste_dp.train.spikes import SpikeWatch
 from feste_dp.train.stragglers import Stragglers
 

@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from feste_dp.cache import cache_root
 from feste_dp.config.loading import load_config
 from feste_dp.model.parameters import initial_params
+from feste_dp.run.screen import Progress
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.runtime.gathering import Notice
-from feste_dp.train.progress import Progress
 from feste_dp.train.signals import StopSignals
 from feste_dp.train.start import Surroundings, prepare
 from feste_dp.train.step import Stepper

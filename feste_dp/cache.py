@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feste_dp.errors import UsageError
-from feste_dp.home import expand_home
+from feste_dp.files.home import expand_home
 
 _NAME = "feste-dp"
 _TEMPORARY = ("/tmp", "/var/tmp")

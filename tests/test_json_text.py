@@ -15,7 +15,8 @@ PACKAGE = Path(__file__).parents[1] / "feste_dp"
 STRICT = {"json_text.py"}
 # Read by this program alone, or made of text and whole numbers.
 INTERNAL = {
-    "runtime/tracing.py", "scale/one_process.py", "scale/torch_steps.py", "scale/baselines.py",
+    "runtime/tracing.py", "scale/baselines/one_process.py", "scale/baselines/torch_steps.py",
+    "scale/baselines/running.py",
     "bench/kernel_timing.py", "report/run_data.py", "data/tokens.py", "data/preparation.py",
     "checkpoint/format.py", "checkpoint/shards.py",
 }  # fmt: skip

@@ -117,7 +117,7 @@ from feste_dp.data.tokens import open_token_data
 from feste_dp.checkpoint.loading import load_checkpoint
 from feste_dp.runtime import messages as m
 from feste_dp.runtime.worker import WorkerSpec
-from feste_dp.train.metrics import MetricsRow, MetricsWriter, read_metrics
+from feste_dp.run.metrics import MetricsRow, MetricsWriter, read_metrics
 from tests.checkpoint.conftest import example_arrays, example_fields
 folder = Path(sys.argv[1])
 checkpoint = write_checkpoint(folder, example_fields(5, 100), *example_arrays(1, 100))

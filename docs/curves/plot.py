@@ -14,8 +14,8 @@ from pathlib import Path
 import matplotlib
 
 from feste_dp.config.loading import load_config
-from feste_dp.train.metrics import read_metrics
-from feste_dp.train.run_directory import open_run_directory
+from feste_dp.run.directory import open_run_directory
+from feste_dp.run.metrics import read_metrics
 
 matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "feste-dp"  # the same file for the same run

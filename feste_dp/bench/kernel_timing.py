@@ -20,8 +20,8 @@ from feste_dp.bench.yardsticks import (
 from feste_dp.config.schema import Config
 from feste_dp.errors import RunError
 from feste_dp.kernels.code_cache import CACHE_VARIABLE, code_place
+from feste_dp.machine.cpus import cpu_name, usable_cpus
 from feste_dp.runtime.child_process import child_command
-from feste_dp.runtime.cpus import cpu_name, usable_cpus
 from feste_dp.runtime.worker_process import worker_environment
 
 _LEAST_S, _LEAST_RUNS = 0.2, 3

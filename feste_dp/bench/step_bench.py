@@ -14,7 +14,7 @@ from feste_dp.bench.yardsticks import (
     peak_flops_per_second,
 )
 from feste_dp.config.schema import Config
-from feste_dp.runtime.cpus import cpu_name, default_workers, usable_cpus
+from feste_dp.machine.cpus import cpu_name, default_workers, usable_cpus
 from feste_dp.train.start import Surroundings
 
 

@@ -4,11 +4,11 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from feste_dp.bench.memory import Memory
 from feste_dp.config.schema import Config
+from feste_dp.machine.memory import Memory
 from feste_dp.model.parameters import parameter_count
-from feste_dp.train.estimate import flops_formula, flops_per_token
-from feste_dp.train.step import PHASES, StepTimes
+from feste_dp.plan.arithmetic import flops_formula, flops_per_token
+from feste_dp.run.step_times import PHASES, StepTimes
 
 
 @dataclass(frozen=True)

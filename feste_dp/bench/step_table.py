@@ -1,8 +1,8 @@
 """A step report as text. Pure."""
 
-from feste_dp.bench.memory import COUNTED
 from feste_dp.bench.step_report import Bandwidth, StepReport
-from feste_dp.train.step import PHASES
+from feste_dp.machine.memory import COUNTED
+from feste_dp.run.step_times import PHASES
 from feste_dp.wording import counted
 
 _MEANING = {

@@ -5,13 +5,14 @@ import contextlib
 import os
 from dataclasses import dataclass
 
-from feste_dp.bench.memory import Memory, measure, reset_peak
 from feste_dp.config.schema import Config
+from feste_dp.machine.memory import Memory, measure, reset_peak
 from feste_dp.model.parameters import initial_params, parameter_count
+from feste_dp.run.step_times import StepTimes
 from feste_dp.runtime.arena import arena_sizes
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.train.start import Surroundings, check_machine, prepare, start_workers
-from feste_dp.train.step import Stepper, StepTimes
+from feste_dp.train.step import Stepper
 from feste_dp.wording import counted
 
 

@@ -5,11 +5,11 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from feste_dp.errors import UsageError
 from feste_dp.kernels.peak import TRIAD_BYTES, make_register_loop, make_triad_operands, triad
-from feste_dp.runtime.limits import available_memory
+from feste_dp.machine.limits import available_memory
+from feste_dp.machine.topology import caches
 
 _ROUND_S = 0.05
 _ROUNDS = 6
@@ -51,16 +51,8 @@ def memory_bytes_per_second(cores: int, working_set_bytes: int) -> float:
 
 def beyond_caches_bytes() -> int:
     """A working set that no cache holds: four times the last level, at least 256 MiB where that is free."""
-    wanted = max(_LEAST_MEMORY_BYTES, 4 * _last_level_cache_bytes())
+    wanted = max(_LEAST_MEMORY_BYTES, 4 * max([0, *(cache.bytes for cache in caches([0]))]))
     return max(1 << 20, min(wanted, available_memory() // 4))
-
-
-def _last_level_cache_bytes() -> int:
-    sizes = [0]
-    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
-        text = path.read_text().strip()
-        sizes.append(int(text[:-1]) * {"K": 1 << 10, "M": 1 << 20}[text[-1]])
-    return max(sizes)
 
 
 def _best_repeats_per_second(cores: int, make_work: Callable[[], Work]) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from feste_dp.errors import UsageError
-from feste_dp.limits import JSON_MARKS, too_many_marks
+from feste_dp.files.marks import JSON_MARKS, too_many_marks
 
 ITEM_LIMIT = 50_000  # a manifest has some 700
 NESTING_LIMIT = 32

@@ -11,7 +11,7 @@ import click
 
 from feste_dp.config.schema import MAX_CPU, MAX_SHARDS
 from feste_dp.errors import UsageError
-from feste_dp.home import expand_home
+from feste_dp.files.home import expand_home
 
 _CPU_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 

@@ -16,7 +16,7 @@ from feste_dp.cli.arguments import OVERRIDES, WORKERS, PathType, WholeNumber, sa
 from feste_dp.config.loading import config_from_text, load_config
 from feste_dp.errors import UsageError
 from feste_dp.json_text import json_text
-from feste_dp.train.progress import PlainProgress
+from feste_dp.run.screen import PlainProgress
 from feste_dp.train.signals import StopSignals
 from feste_dp.train.start import Surroundings
 

@@ -7,8 +7,8 @@ import click
 from feste_dp.checkpoint.listing import CheckpointInfo, list_checkpoints
 from feste_dp.cli.arguments import RUN
 from feste_dp.json_text import json_text
-from feste_dp.train.progress import printable
-from feste_dp.train.run_directory import open_run_directory
+from feste_dp.run.directory import open_run_directory
+from feste_dp.run.screen import printable
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
 

@@ -22,7 +22,7 @@ from feste_dp.cli.workers import workers
 from feste_dp.errors import RunError, UsageError
 from feste_dp.interruption import Interrupted, end_on_the_spot, raise_from_here
 from feste_dp.output import Output
-from feste_dp.train.progress import printable
+from feste_dp.run.screen import printable
 from feste_dp.train.signals import described
 
 DONE, FAILED, BAD_USAGE, BROKEN_PIPE = 0, 1, 2, 141

@@ -11,10 +11,10 @@ from feste_dp.cache import cache_root
 from feste_dp.cli.arguments import OVERRIDES, WORKERS, PathType, said_as_typed
 from feste_dp.config.loading import load_config
 from feste_dp.json_text import json_text
-from feste_dp.runtime.limits import measure_limits
-from feste_dp.train.plan import make_plan
-from feste_dp.train.plan_table import plan_table
-from feste_dp.train.progress import PlainProgress
+from feste_dp.machine.limits import measure_limits
+from feste_dp.plan.plan import make_plan
+from feste_dp.plan.table import plan_table
+from feste_dp.run.screen import PlainProgress
 from feste_dp.train.signals import StopSignals
 from feste_dp.train.start import Surroundings, prepare
 

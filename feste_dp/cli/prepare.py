@@ -9,8 +9,8 @@ from feste_dp.data.corpus import read_corpus
 from feste_dp.data.preparation import holds_token_data, prepare_token_data
 from feste_dp.data.tokenizer import BYTE_TOKENS
 from feste_dp.errors import UsageError
-from feste_dp.runtime.limits import available_memory
-from feste_dp.train.progress import printable
+from feste_dp.machine.limits import available_memory
+from feste_dp.run.screen import printable
 from feste_dp.train.signals import StopSignals
 from feste_dp.wording import quoted
 

@@ -12,10 +12,10 @@ from feste_dp.cli.arguments import CHECKPOINT, RUN, WORKERS, Number, PathType, W
 from feste_dp.config.worker_counts import too_many_workers_for_run
 from feste_dp.errors import UsageError
 from feste_dp.json_text import json_text
+from feste_dp.run.screen import printable
+from feste_dp.run.trained_model import evaluate_model, evaluation_data, load_trained_model, write_text
 from feste_dp.runtime.warmup import COMPILING, cache_warnings, compile_kernels
-from feste_dp.train.progress import printable
 from feste_dp.train.signals import StopSignals
-from feste_dp.train.trained_model import evaluate_model, evaluation_data, load_trained_model, write_text
 
 
 def _check_prompt(context: click.Context, parameter: click.Parameter, prompt: str) -> str:

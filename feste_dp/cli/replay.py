@@ -12,12 +12,12 @@ from feste_dp.cache import cache_root
 from feste_dp.cli.arguments import RUN, WORKERS, WholeNumber
 from feste_dp.config.schema import MAX_SHARDS
 from feste_dp.json_text import json_text
-from feste_dp.train.metrics import with_perplexity
-from feste_dp.train.progress import PlainProgress, printable
-from feste_dp.train.replay import Replay, replay
+from feste_dp.replay.replay import Replay, replay
+from feste_dp.replay.step_facts import SequenceFacts, TensorFacts
+from feste_dp.run.metrics import with_perplexity
+from feste_dp.run.screen import PlainProgress, printable
 from feste_dp.train.signals import StopSignals
 from feste_dp.train.start import Surroundings
-from feste_dp.train.step_facts import SequenceFacts, TensorFacts
 
 _SEQUENCES_SHOWN = 16
 

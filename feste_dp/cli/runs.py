@@ -9,7 +9,7 @@ from feste_dp.cli.arguments import PathType
 from feste_dp.json_text import json_text
 from feste_dp.report.discovery import find
 from feste_dp.report.run_summary import RunSummary, summaries
-from feste_dp.train.progress import format_duration, printable
+from feste_dp.run.screen import format_duration, printable
 from feste_dp.wording import counted
 
 _COLORS = {"training": "cyan", "finished": "green", "stopped": "yellow"}

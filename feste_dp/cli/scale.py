@@ -11,13 +11,13 @@ import click
 from feste_dp.cache import cache_root
 from feste_dp.cli.arguments import OVERRIDES, WORKERS, PathType, WholeNumber
 from feste_dp.config.loading import load_config
+from feste_dp.run.screen import PlainProgress
 from feste_dp.scale.assembly import machine_warnings, make_study
 from feste_dp.scale.files import output_directory, write_study
 from feste_dp.scale.machine import read_machine
 from feste_dp.scale.measuring import Plan, check_plan, measure, quietly
 from feste_dp.scale.study import study_to_json
 from feste_dp.scale.table import study_table
-from feste_dp.train.progress import PlainProgress
 from feste_dp.train.signals import StopSignals
 from feste_dp.train.start import Surroundings
 

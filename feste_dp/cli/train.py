@@ -13,9 +13,9 @@ from feste_dp.config.expectations import expected_value
 from feste_dp.config.loading import config_from_text, read_config
 from feste_dp.config.schema import RunConfig
 from feste_dp.errors import UsageError
+from feste_dp.run.directory import is_run
+from feste_dp.run.screen import Progress, make_progress
 from feste_dp.train import launch as runs
-from feste_dp.train.progress import Progress, make_progress
-from feste_dp.train.run_directory import is_run
 from feste_dp.train.signals import StopSignals
 from feste_dp.train.start import Surroundings
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import click
 
 from feste_dp.cli.arguments import RUN, WORKERS
-from feste_dp.train.progress import printable
+from feste_dp.run.screen import printable
+from feste_dp.run.worker_request import request_workers
 from feste_dp.train.signals import StopSignals
-from feste_dp.train.worker_request import request_workers
 from feste_dp.wording import counted
 
 

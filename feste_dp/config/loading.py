@@ -27,8 +27,8 @@ from feste_dp.config.yaml_tree import (
     shortened,
 )
 from feste_dp.errors import UsageError
+from feste_dp.files.home import expand_home
 from feste_dp.files.reading import read_plain
-from feste_dp.home import expand_home
 
 MAX_FILE_BYTES = 1024 * 1024  # a config is 2 KiB; the parser reads about 100 KiB a second
 

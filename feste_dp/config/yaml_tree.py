@@ -13,7 +13,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
 from feste_dp.errors import UsageError
-from feste_dp.limits import YAML_MARKS, too_many_marks
+from feste_dp.files.marks import YAML_MARKS, too_many_marks
 
 MAX_MARKS = 6_000  # a written config has 170, and one more, or two, for each file of its corpus
 MAX_DEPTH = 200  # brackets open at once; for each token the parser looks at all of them

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from feste_dp.errors import UsageError
-from feste_dp.limits import JSON_MARKS, too_many_marks
+from feste_dp.files.marks import JSON_MARKS, too_many_marks
 
 BYTE_TOKENS = 256
 MAX_TOKENIZER_BYTES = 32 * 2**20

@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from feste_dp.data.tokenizer import MAX_TOKENIZER_BYTES, ByteTokenizer, load_tokenizer
 from feste_dp.errors import UsageError
+from feste_dp.files.marks import JSON_MARKS, too_many_marks
 from feste_dp.files.reading import open_plain
-from feste_dp.limits import JSON_MARKS, too_many_marks
 from feste_dp.wording import command
 
 FORMAT_VERSION = 1

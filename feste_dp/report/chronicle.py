@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from feste_dp.report.following import Following
-from feste_dp.track.events import BEGINNINGS, ENDS, TIMES, Event, decode_event
+from feste_dp.run.events import BEGINNINGS, ENDS, TIMES, Event, decode_event
 
 
 class Chronicle:

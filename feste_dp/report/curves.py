@@ -9,8 +9,8 @@ from feste_dp.json_text import json_text
 from feste_dp.report.chart import Chart, Mark, Point, Series, Style
 from feste_dp.report.run_data import RunData
 from feste_dp.report.thinning import MOST_ROWS, running_medians, smoothing_window, thin
-from feste_dp.train.metrics import MetricsRow, perplexity
-from feste_dp.train.step import PHASES
+from feste_dp.run.metrics import MetricsRow, perplexity
+from feste_dp.run.step_times import PHASES
 
 COLORS = 8
 SHOWN_WORKERS = 8

@@ -18,9 +18,9 @@ from feste_dp.report.page import page, report_title, run_parts
 from feste_dp.report.run_data import RunData, RunReader
 from feste_dp.report.run_summary import RunSummary, newest_first, summarize
 from feste_dp.report.study_sections import read_study_part
+from feste_dp.run.directory import RunDirectory
+from feste_dp.run.lock import is_locked
 from feste_dp.scale.study import FILE_NAME
-from feste_dp.train.run_directory import RunDirectory
-from feste_dp.train.run_lock import is_locked
 
 MOST_COMPARED = 8
 MOST_CARDS = 48

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feste_dp.errors import UsageError
+from feste_dp.run.directory import is_run
 from feste_dp.scale.study import FILE_NAME
-from feste_dp.train.run_directory import is_run
 
 DEPTH = 4
 """How far below the directory a run may lie."""

@@ -14,10 +14,10 @@ from feste_dp.errors import UsageError, on_one_line
 from feste_dp.report.chronicle import Chronicle
 from feste_dp.report.following import Following
 from feste_dp.report.status import Status, status_of
-from feste_dp.track.events import BEGINNINGS, Event
-from feste_dp.train.metrics import MetricsRow, read_rows
-from feste_dp.train.run_directory import open_run_directory
-from feste_dp.train.run_lock import is_locked
+from feste_dp.run.directory import open_run_directory
+from feste_dp.run.events import BEGINNINGS, Event
+from feste_dp.run.lock import is_locked
+from feste_dp.run.metrics import MetricsRow, read_rows
 
 
 @dataclass(frozen=True)

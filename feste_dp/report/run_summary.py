@@ -17,10 +17,10 @@ from feste_dp.config.loading import load_config
 from feste_dp.errors import UsageError
 from feste_dp.files.reading import open_plain, read_plain
 from feste_dp.report.status import State, status_of
-from feste_dp.track.events import BEGINNINGS, ENDS, Event, decode_event
-from feste_dp.train.metrics import MetricsRow, Pace, read_rows
-from feste_dp.train.run_directory import RunDirectory
-from feste_dp.train.run_lock import is_locked
+from feste_dp.run.directory import RunDirectory
+from feste_dp.run.events import BEGINNINGS, ENDS, Event, decode_event
+from feste_dp.run.lock import is_locked
+from feste_dp.run.metrics import MetricsRow, Pace, read_rows
 
 T = TypeVar("T")
 _TAIL, _HEAD = 1 << 16, 1 << 13

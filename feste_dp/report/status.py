@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from feste_dp.track.events import BEGINNINGS, ENDS, FAIL, FINISH, Event
+from feste_dp.run.events import BEGINNINGS, ENDS, FAIL, FINISH, Event
 from feste_dp.wording import command
 
 State = Literal["training", "finished", "stopped", "failed", "interrupted"]

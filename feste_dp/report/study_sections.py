@@ -9,8 +9,8 @@ from feste_dp.errors import UsageError
 from feste_dp.report.axes import exact
 from feste_dp.report.chart import Chart, Series, render
 from feste_dp.report.markup import Child, Markup, disclosure, section, table, tag
+from feste_dp.run.step_times import PHASES
 from feste_dp.scale.study import FILE_NAME, read_study
-from feste_dp.train.step import PHASES
 from feste_dp.wording import command, counted
 
 Json = Mapping[str, Any]

@@ -16,10 +16,10 @@ from feste_dp.report.axes import exact_axis
 from feste_dp.report.curves import loss_sparkline
 from feste_dp.report.run_data import RunData, RunReader
 from feste_dp.report.run_sections import ROUTINE, figures
-from feste_dp.track.events import Event
-from feste_dp.train.metrics import MetricsRow
-from feste_dp.train.progress import PlainProgress, printable
-from feste_dp.train.step import PHASES
+from feste_dp.run.events import Event
+from feste_dp.run.metrics import MetricsRow
+from feste_dp.run.screen import PlainProgress, printable
+from feste_dp.run.step_times import PHASES
 
 LOOK_EVERY_S = 1.0
 EXIT_STATUS = {"finished": 0, "training": 0, "stopped": 130, "failed": 1, "interrupted": 1}

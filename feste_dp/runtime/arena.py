@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from feste_dp.errors import UsageError
 from feste_dp.kernels.reduction import chunk_count
+from feste_dp.machine.limits import available_memory
 from feste_dp.runtime.letterbox import BOX_BYTES
-from feste_dp.runtime.limits import available_memory
 from feste_dp.runtime.shared_memory import reserve_shared_memory
 
 _PAGE = 4096

@@ -18,10 +18,10 @@ from feste_dp.data.tokens import HeldTokens, hold_tokens
 from feste_dp.errors import RunError, UsageError
 from feste_dp.interruption import held
 from feste_dp.kernels.reduction import make_tree, reduce_slots
+from feste_dp.machine.cpus import pin_plan, usable_cpus
 from feste_dp.model.parameters import parameter_count
 from feste_dp.runtime import messages as m
 from feste_dp.runtime.arena import create_arena
-from feste_dp.runtime.cpus import pin_plan, usable_cpus
 from feste_dp.runtime.crew import Crew
 from feste_dp.runtime.faults import COORDINATOR, FAULT_VARIABLE, Faults, parse_faults
 from feste_dp.runtime.gathering import Gathering, Notice, Task

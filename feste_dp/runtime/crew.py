@@ -19,12 +19,12 @@ import zmq
 from feste_dp.errors import RunError
 from feste_dp.interruption import held
 from feste_dp.kernels.handover import FULL
+from feste_dp.machine.oom import KillCount, explain_end
 from feste_dp.runtime import messages as m
 from feste_dp.runtime.arena import Arena
 from feste_dp.runtime.door import Door, open_door
 from feste_dp.runtime.frames import FrameReader
 from feste_dp.runtime.letterbox import Letterbox
-from feste_dp.runtime.oom import KillCount, explain_end
 from feste_dp.runtime.own_code import own_code
 from feste_dp.runtime.protocol import Phase, next_phase
 from feste_dp.runtime.tracing import Recorder

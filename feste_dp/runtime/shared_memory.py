@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from feste_dp.files.temporary import temporary_places
-from feste_dp.runtime.file_limit import file_size_limit_lifted
+from feste_dp.machine.file_limit import file_size_limit_lifted
 
 _MISSING = {errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EINVAL, errno.EOPNOTSUPP}
 """What a system call that is not there, or not allowed, answers."""

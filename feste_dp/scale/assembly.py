@@ -11,14 +11,14 @@ import numpy as np
 from feste_dp.bench.step_report import Bandwidth as PhaseBandwidth
 from feste_dp.bench.step_report import Yardsticks, step_report
 from feste_dp.model.parameters import parameter_count
-from feste_dp.scale.baselines import BaselineRun, one_process_words, torch_words
+from feste_dp.plan.arithmetic import flops_formula, flops_per_token
+from feste_dp.scale.baselines.running import BaselineRun, one_process_words, torch_words
 from feste_dp.scale.intervals import METHOD, interval
 from feste_dp.scale.laws import fit_laws
 from feste_dp.scale.limit import find_limit
 from feste_dp.scale.machine import BUSY
 from feste_dp.scale.measuring import BaselineRuns, CountRuns, Measurements, Plan
 from feste_dp.scale.study import FORMAT, Bandwidth, Baseline, BaselineName, Count, Machine, SameBits, Study
-from feste_dp.train.estimate import flops_formula, flops_per_token
 from feste_dp.wording import counted
 
 

@@ -4,11 +4,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from feste_dp.errors import UsageError
+from feste_dp.run.creation import check_can_create, check_can_create_at
+from feste_dp.run.directory import STAMP
 from feste_dp.scale.plot import HOW_TO_INSTALL, can_draw, draw
 from feste_dp.scale.study import FILE_NAME, Study, study_to_json
 from feste_dp.scale.table import study_csv
-from feste_dp.train.run_creation import check_can_create, check_can_create_at
-from feste_dp.train.run_directory import STAMP
 
 DEFAULT_PARENT = Path("data/scaling")
 

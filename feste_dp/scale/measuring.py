@@ -5,20 +5,20 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from feste_dp.bench.memory import Memory
 from feste_dp.bench.step_bench import measure_yardsticks
 from feste_dp.bench.step_report import Yardsticks
 from feste_dp.bench.steps import measure_steps, with_room_for
 from feste_dp.config.schema import Config
 from feste_dp.config.worker_counts import too_many_workers
 from feste_dp.errors import RunError, UsageError
-from feste_dp.runtime.cpus import crowding, usable_cpus
-from feste_dp.scale.baselines import BaselineRun, run_one_process, run_torch, why_no_torch
-from feste_dp.scale.machine import Bystanders
+from feste_dp.machine.cpus import crowding, usable_cpus
+from feste_dp.machine.load import OtherWork
+from feste_dp.machine.memory import Memory
+from feste_dp.run.screen import Progress
+from feste_dp.run.step_times import StepTimes
+from feste_dp.scale.baselines.running import BaselineRun, run_one_process, run_torch, why_no_torch
 from feste_dp.scale.study import Kind
-from feste_dp.train.progress import Progress
 from feste_dp.train.start import Surroundings, check_machine, prepare
-from feste_dp.train.step import StepTimes
 from feste_dp.wording import counted
 
 # Steps of the check that weak scaling needs: each count has a batch of its own.
@@ -101,7 +101,7 @@ def measure(plan: Plan, around: Surroundings, quiet: Surroundings) -> Measuremen
         BaselineRuns(skipped=why_no_torch(_torch_config(plan)) if plan.baselines else "left out"),
         {},
     )
-    bystanders = Bystanders(sorted(os.sched_getaffinity(0)))
+    bystanders = OtherWork(sorted(os.sched_getaffinity(0)))
     for number in range(1, plan.repeats + 1):
 
         def say(what: str, number: int = number) -> None:

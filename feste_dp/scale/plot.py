@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from feste_dp.run.step_times import PHASES
 from feste_dp.scale.study import Count, Interval, Study
-from feste_dp.train.step import PHASES
 
 HOW_TO_INSTALL = "scaling.svg and scaling.png are not drawn: pip install 'feste-dp[plot]' brings matplotlib"
 _LAW_COLOURS = {"Amdahl": "tab:orange", "Gustafson": "tab:orange", "USL": "tab:purple"}

@@ -14,7 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 from feste_dp.errors import UsageError, on_one_line
 from feste_dp.files.reading import read_plain
 from feste_dp.json_text import json_text
-from feste_dp.train.step import PHASES
+from feste_dp.machine.topology import Cache
+from feste_dp.run.step_times import PHASES
 from feste_dp.wording import command
 
 FORMAT = 1
@@ -147,17 +148,6 @@ class SameBits:
 
     agree: bool
     sentence: str
-
-
-@dataclass(frozen=True)
-class Cache:
-    level: int
-    kind: str
-    bytes: int
-    shared_by: int
-    """Logical CPUs that share one."""
-    instances: int
-    """How many of them the usable CPUs have."""
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ import io
 import textwrap
 from collections.abc import Iterator
 
-from feste_dp.scale.study import Baseline, Cache, Count, Fit, Interval, Machine, Study
-from feste_dp.train.step import PHASES
+from feste_dp.machine.topology import Cache
+from feste_dp.run.step_times import PHASES
+from feste_dp.scale.study import Baseline, Count, Fit, Interval, Machine, Study
 from feste_dp.wording import counted
 
 _WIDTH, _LABEL = 110, 15

@@ -19,33 +19,36 @@ from feste_dp.data.tokens import TokenData
 from feste_dp.errors import RunError, UsageError
 from feste_dp.files.writing import write_whole
 from feste_dp.interruption import Interrupted
+from feste_dp.machine.cpus import default_workers
+from feste_dp.machine.facts import machine_facts
 from feste_dp.model.parameters import initial_params, parameter_count
-from feste_dp.runtime.coordinator import Coordinator
-from feste_dp.runtime.cpus import default_workers
-from feste_dp.track.choosing import make_trackers
-from feste_dp.track.events import FINISH, RESUME, START, STOP
-from feste_dp.track.tracker import RunFacts
-from feste_dp.train.held_run import HeldRun
-from feste_dp.train.history import History
-from feste_dp.train.machine import start_facts
-from feste_dp.train.metrics import MetricsWriter, truncate_after, with_perplexity
-from feste_dp.train.nonfinite import NonFiniteError
-from feste_dp.train.notices import teller
-from feste_dp.train.observing import Observing
-from feste_dp.train.progress import format_duration
-from feste_dp.train.prompt import with_prompt
-from feste_dp.train.run_creation import (
+from feste_dp.plan.step_time import LAUNCH_S, estimated_step, run_seconds
+from feste_dp.run.creation import (
     check_can_create,
     check_can_create_at,
     check_can_lock,
     create_run_directory,
     create_run_directory_at,
 )
-from feste_dp.train.run_directory import RunDirectory, open_run_directory
-from feste_dp.train.run_lock import RunLock
-from feste_dp.train.run_log import RunLog
-from feste_dp.train.run_trace import RunTrace, check_steps
-from feste_dp.train.saved_state import is_tokenizer_of, older_arithmetic, saved_config
+from feste_dp.run.directory import RunDirectory, open_run_directory
+from feste_dp.run.events import FINISH, RESUME, START, STOP
+from feste_dp.run.held import HeldRun
+from feste_dp.run.history import History
+from feste_dp.run.lock import RunLock
+from feste_dp.run.log import RunLog
+from feste_dp.run.metrics import MetricsWriter, truncate_after, with_perplexity
+from feste_dp.run.saved_state import is_tokenizer_of, older_arithmetic, saved_config
+from feste_dp.run.screen import format_duration
+from feste_dp.run.token_data import shown_corpus, with_absolute_corpus, with_corpus
+from feste_dp.run.trace import RunTrace, check_steps
+from feste_dp.run.trackers.choosing import make_trackers
+from feste_dp.run.trackers.tracker import RunFacts
+from feste_dp.run.worker_request import take_request
+from feste_dp.runtime.coordinator import Coordinator
+from feste_dp.train.nonfinite import NonFiniteError
+from feste_dp.train.notices import teller
+from feste_dp.train.observing import Observing
+from feste_dp.train.prompt import with_prompt
 from feste_dp.train.start import (
     Surroundings,
     check_layout,
@@ -54,11 +57,8 @@ from feste_dp.train.start import (
     prepare_for,
     start_workers,
 )
-from feste_dp.train.step_time import LAUNCH_S, estimated_step, run_seconds
 from feste_dp.train.stragglers import Stragglers
-from feste_dp.train.token_data import shown_corpus, with_absolute_corpus, with_corpus
 from feste_dp.train.trainer import Outlets, Trainer
-from feste_dp.train.worker_request import take_request
 from feste_dp.wording import command, counted
 
 Beginning = tuple[str, str, dict[str, object]]
@@ -257,7 +257,7 @@ def _train(
         held.keep(inside.config.read_bytes(), data.tokenizer_path.read_bytes(), metrics, history, lock)
         facts = RunFacts(run.path, flat_values(config), dump_config(config), trainer.step)
         history.open(facts, make_trackers(config.run.trackers))
-        history.event(trainer.step, kind, line, **fields, **start_facts(config, data, workers))
+        history.event(trainer.step, kind, line, **fields, **_start_facts(config, data, workers))
         about = ""
         with Observing(warn)("the estimate of the time"):
             about = _time_left(config, workers, trainer.step)
@@ -273,6 +273,16 @@ def _train(
             around.progress.finish(f"to go on from what is saved:    {command('resume', held.path)}")
             raise
         return _finish(held, trainer, config, log, history, around)
+
+
+def _start_facts(config: Config, data: TokenData, workers: int) -> dict[str, object]:
+    return {
+        "workers": workers,
+        "parameters": parameter_count(config.model),
+        "train_tokens": len(data.train),
+        "val_tokens": len(data.val),
+        "machine": machine_facts(),
+    }
 
 
 def _told(error: Exception, held: HeldRun, trainer: Trainer, log: RunLog, around: Surroundings) -> Exception:

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
+from feste_dp.run.history import History
+from feste_dp.run.log import RunLog
+from feste_dp.run.screen import Progress
 from feste_dp.runtime.gathering import Notice
-from feste_dp.train.history import History
 from feste_dp.train.observing import Observing
-from feste_dp.train.progress import Progress
-from feste_dp.train.run_log import RunLog
 from feste_dp.train.stragglers import Stragglers
 
 _GOOD_NEWS = ("joined", "back", "count")

@@ -5,13 +5,14 @@ Decides nothing: whatever fails here is a warning, and the training goes on.
 
 from collections.abc import Iterable
 
-from feste_dp.train.history import History
-from feste_dp.train.metrics import MetricsRow, with_perplexity
+from feste_dp.run.history import History
+from feste_dp.run.log import RunLog
+from feste_dp.run.metrics import MetricsRow, with_perplexity
+from feste_dp.run.screen import Progress
+from feste_dp.run.step_times import StepTimes
 from feste_dp.train.observing import Observing
-from feste_dp.train.progress import Progress
-from feste_dp.train.run_log import RunLog
 from feste_dp.train.spikes import SpikeWatch
-from feste_dp.train.step import StepResult, StepTimes
+from feste_dp.train.step import StepResult
 from feste_dp.train.stragglers import Stragglers
 
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from feste_dp.config.schema import Config
 from feste_dp.data.order import shard_offsets
 from feste_dp.data.tokens import TokenData
+from feste_dp.machine.limits import available_memory
 from feste_dp.model.gpt2 import micro_batch_gradient
 from feste_dp.model.parameters import view_params
 from feste_dp.model.workspace import Activations, make_workspace
-from feste_dp.runtime.limits import available_memory
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,15 @@ from feste_dp.config.schema import Config
 from feste_dp.data.tokens import TokenData
 from feste_dp.data.whereabouts import Corpus
 from feste_dp.errors import UsageError
-from feste_dp.kernels.vector.target import HAS_BF16
+from feste_dp.machine.cpus import crowding
+from feste_dp.machine.limits import measure_limits
 from feste_dp.model.parameters import layout
+from feste_dp.plan.preflight import check_cpus, checkpoint_bytes, shortages
+from feste_dp.run.screen import Progress
+from feste_dp.run.token_data import FoundTokens, find_tokens, prepare_tokens
 from feste_dp.runtime.coordinator import Coordinator
-from feste_dp.runtime.cpus import crowding, pin_plan
-from feste_dp.runtime.limits import measure_limits
 from feste_dp.runtime.warmup import COMPILING, cache_warnings, compile_kernels
-from feste_dp.train.preflight import checkpoint_bytes, shortages
-from feste_dp.train.progress import Progress
 from feste_dp.train.signals import StopSignals
-from feste_dp.train.token_data import FoundTokens, find_tokens, prepare_tokens
 from feste_dp.wording import counted
 
 
@@ -70,16 +69,6 @@ def _threads_in_vain(environ: Mapping[str, str]) -> list[str]:
     if not many:
         return []
     return [f"{', '.join(many)}: a worker has one thread all the same; more cores take more --workers"]
-
-
-def check_cpus(config: Config, workers: int) -> None:
-    """Whether the CPUs can multiply so and be pinned so. Raises UsageError."""
-    if config.train.precision == "bf16" and not HAS_BF16:
-        raise UsageError(
-            "train.precision: bf16 needs a CPU that multiplies bfloat16 (AVX512-BF16), this one does not: "
-            "use train.precision: fp32"
-        )
-    pin_plan(config.run.pin, workers)
 
 
 def prepare(config: Config, around: Surroundings) -> TokenData:

@@ -8,15 +8,16 @@ import contextlib
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from feste_dp.config.schema import Config
 from feste_dp.data.tokens import TokenData
+from feste_dp.machine.cpus import usable_cpus
 from feste_dp.model.parameters import decayed_count
 from feste_dp.optim.adamw import AdamW, FloatArray, clip_factor, gradient_norm
 from feste_dp.optim.schedule import learning_rate
+from feste_dp.run.step_times import StepTimes
 from feste_dp.runtime.coordinator import Coordinator
-from feste_dp.runtime.cpus import usable_cpus
 from feste_dp.train.nonfinite import (
     MAX_SKIPPED_IN_A_ROW,
     NonFiniteError,
@@ -25,44 +26,6 @@ from feste_dp.train.nonfinite import (
     first_bad_tensor,
     is_usable,
 )
-
-PHASES = ("compute", "wait", "reduce", "update", "control")
-
-
-@dataclass(frozen=True)
-class StepTimes:
-    """Seconds of one step, and how they fall to five phases that sum up to `total`."""
-
-    total: float
-    worker_compute: list[float]
-    """Each worker's own time in its shards."""
-    worker_reduce: list[float]
-    """Each worker's own time in its stripe."""
-    update: float
-    """Norm, clip factor, learning rate and AdamW."""
-    worker_shards: list[int] = field(default_factory=list)
-    """How many shards each worker computed, where that is known."""
-
-    @property
-    def compute(self) -> float:
-        """Mean of the compute times of the workers that had any."""
-        worked = [seconds for seconds in self.worker_compute if seconds > 0]
-        return sum(worked) / len(worked) if worked else 0.0
-
-    @property
-    def wait(self) -> float:
-        """What the slowest worker took longer than the mean."""
-        return max(self.worker_compute) - self.compute
-
-    @property
-    def reduce(self) -> float:
-        """The slowest worker's reduce time."""
-        return max(self.worker_reduce)
-
-    @property
-    def control(self) -> float:
-        """All the rest: messages, waking up, Python."""
-        return self.total - self.compute - self.wait - self.reduce - self.update
 
 
 @dataclass(frozen=True)

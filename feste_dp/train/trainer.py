@@ -25,18 +25,18 @@ from feste_dp.data.order import validation_spacing
 from feste_dp.data.tokenizer import ByteTokenizer
 from feste_dp.data.tokens import TokenData
 from feste_dp.errors import RunError, UsageError
+from feste_dp.machine.cpus import crowding
 from feste_dp.model.parameters import layout, view_params
 from feste_dp.model.sampling import NonFiniteLogitsError, Sampler
+from feste_dp.run.held import HeldRun
+from feste_dp.run.history import History
+from feste_dp.run.log import RunLog
+from feste_dp.run.metrics import MetricsRow, MetricsWriter, with_perplexity
+from feste_dp.run.screen import Progress
 from feste_dp.runtime.coordinator import Coordinator
-from feste_dp.runtime.cpus import crowding
 from feste_dp.train.early_stop import EarlyStop
-from feste_dp.train.held_run import HeldRun
-from feste_dp.train.history import History
-from feste_dp.train.metrics import MetricsRow, MetricsWriter, with_perplexity
 from feste_dp.train.nonfinite import MAX_SKIPPED_IN_A_ROW, is_usable
 from feste_dp.train.observers import Observers
-from feste_dp.train.progress import Progress
-from feste_dp.train.run_log import RunLog
 from feste_dp.train.signals import Abandoned, StopSignals
 from feste_dp.train.spikes import WINDOW
 from feste_dp.train.step import Stepper, StepResult

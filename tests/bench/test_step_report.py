@@ -3,7 +3,6 @@ from dataclasses import asdict
 
 import pytest
 
-from feste_dp.bench.memory import Memory
 from feste_dp.bench.step_report import (
     PHASES,
     Spread,
@@ -16,9 +15,10 @@ from feste_dp.bench.step_report import (
 )
 from feste_dp.bench.step_table import step_table
 from feste_dp.config.schema import Config
+from feste_dp.machine.memory import Memory
 from feste_dp.model.parameters import parameter_count
-from feste_dp.train.estimate import flops_per_token
-from feste_dp.train.step import StepTimes
+from feste_dp.plan.arithmetic import flops_per_token
+from feste_dp.run.step_times import StepTimes
 
 CONFIG = Config.model_validate(
     {

@@ -1,7 +1,8 @@
 import pytest
 
-from feste_dp.bench import memory, yardsticks
+from feste_dp.bench import yardsticks
 from feste_dp.errors import UsageError
+from feste_dp.machine import memory
 
 
 def test_the_peak_and_the_bandwidth_are_those_of_a_processor(monkeypatch):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from feste_dp.train.metrics import read_metrics
+from feste_dp.run.metrics import read_metrics
 from tests.browser.conftest import DESKTOP, NARROW, PHONE, Browser
 from tests.report.conftest import HOSTILE, row, study, write_run
 

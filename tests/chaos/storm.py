@@ -15,7 +15,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from feste_dp.checkpoint.format import step_directory_name
-from feste_dp.train.metrics import comparable_rows
+from feste_dp.run.metrics import comparable_rows
 
 PROGRAM = [sys.executable, "-m", "feste_dp"]
 FASTER = ["--set", "checkpoint.every=50", "--set", "eval.every=100", "--set", "sample.every=0"]

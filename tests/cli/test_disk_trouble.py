@@ -13,7 +13,7 @@ import pytest
 
 from feste_dp.checkpoint.listing import step_directories
 from feste_dp.checkpoint.loading import verify_checkpoint
-from feste_dp.train.metrics import comparable_rows
+from feste_dp.run.metrics import comparable_rows
 from tests.cli.conftest import COMMAND, Place
 
 # 2.9 MB a checkpoint: the seventh does not fit on a disk of 20 MB.

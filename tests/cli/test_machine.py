@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from feste_dp.config.loading import load_config
+from feste_dp.plan.preflight import needs
 from feste_dp.train import launch as launching
-from feste_dp.train.preflight import needs
 from tests.cli.conftest import COMMAND, Feste, Place
 
 Launch = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from feste_dp.cli.commands import cli
 from feste_dp.cli.replay import _lines
-from feste_dp.train.metrics import read_metrics
-from feste_dp.train.replay import Replay
-from feste_dp.train.step_facts import SequenceFacts, TensorFacts
+from feste_dp.replay.replay import Replay
+from feste_dp.replay.step_facts import SequenceFacts, TensorFacts
+from feste_dp.run.metrics import read_metrics
 from tests.cli.conftest import Feste, Place
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from feste_dp.config.loading import load_config
-from feste_dp.train.metrics import comparable_rows
+from feste_dp.run.metrics import comparable_rows
 from tests.cli.conftest import Feste, Place
 
 

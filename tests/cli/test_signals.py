@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from feste_dp.checkpoint.format import step_directory_name
-from feste_dp.train.metrics import read_metrics
+from feste_dp.run.metrics import read_metrics
 from feste_dp.train.signals import REPEAT_S, STOPPING_AT_ONCE
 from tests.cli.conftest import COMMAND, Feste, Place
 from tests.cli.terminal import CTRL_C, LIMIT_S, Terminal

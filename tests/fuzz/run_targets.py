@@ -25,10 +25,10 @@ from feste_dp.report.page import page, run_parts
 from feste_dp.report.run_data import RunReader, read_runs
 from feste_dp.report.study_sections import read_study_part
 from feste_dp.report.watch import view, watch_run
-from feste_dp.train.metrics import truncate_after
-from feste_dp.train.run_directory import RunDirectory
-from feste_dp.train.run_log import RunLog
-from feste_dp.train.trained_model import load_trained_model
+from feste_dp.run.directory import RunDirectory
+from feste_dp.run.log import RunLog
+from feste_dp.run.metrics import truncate_after
+from feste_dp.run.trained_model import load_trained_model
 from tests.checkpoint.conftest import example_arrays, example_fields
 from tests.fuzz.mutation import mutated_bytes, mutated_lines
 from tests.fuzz.targets import Mutate, Target, one_line

@@ -22,9 +22,9 @@ from feste_dp.config.schema import Config
 from feste_dp.data.tokenizer import load_tokenizer, train_tokenizer
 from feste_dp.data.tokens import Source, open_token_data, write_token_files
 from feste_dp.errors import UsageError
+from feste_dp.run.metrics import MetricsRow, MetricsWriter, encode_row, read_metrics, truncate_after
 from feste_dp.runtime import messages as m
 from feste_dp.runtime.frames import FrameReader
-from feste_dp.train.metrics import MetricsRow, MetricsWriter, encode_row, read_metrics, truncate_after
 from tests.checkpoint.conftest import example_arrays, example_fields
 from tests.fuzz.mutation import mutated_bytes, mutated_json_text
 from tests.runtime.test_messages import EXAMPLES

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from feste_dp.train.metrics import read_metrics
+from feste_dp.run.metrics import read_metrics
 from tests.cli.conftest import Place
 
 LAUNCH = Path(__file__).parents[2] / "launch"

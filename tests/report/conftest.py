@@ -10,9 +10,9 @@ import pytest
 from feste_dp.config.dumping import dump_config
 from feste_dp.config.schema import Config
 from feste_dp.data.tokenizer import train_tokenizer
-from feste_dp.track.events import Event, encode_event
-from feste_dp.train.metrics import MetricsRow, MetricsWriter
-from feste_dp.train.run_creation import create_run_directory_at
+from feste_dp.run.creation import create_run_directory_at
+from feste_dp.run.events import Event, encode_event
+from feste_dp.run.metrics import MetricsRow, MetricsWriter
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 HOSTILE = "HAMLET.\n</pre><script>alert(1)</script><img src=x onerror=alert(2)> \u202egnp.\x1b[31m &amp; \"'"

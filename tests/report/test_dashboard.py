@@ -17,8 +17,8 @@ from feste_dp.report.dashboard import Dashboard
 from feste_dp.report.discovery import find
 from feste_dp.report.markup import Markup
 from feste_dp.report.run_data import RunData
-from feste_dp.train.run_directory import RunDirectory
-from feste_dp.train.run_lock import RunLock
+from feste_dp.run.directory import RunDirectory
+from feste_dp.run.lock import RunLock
 from tests.report.conftest import NOON, event, history
 
 MakeRun = Callable[..., Path]

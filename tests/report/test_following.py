@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feste_dp.report.following import Following
-from feste_dp.train.metrics import COLUMNS, encode_row, read_metrics, read_rows
+from feste_dp.run.metrics import COLUMNS, encode_row, read_metrics, read_rows
 from tests.report.conftest import row
 
 HEADER = (",".join(COLUMNS) + "\n").encode()

@@ -13,8 +13,8 @@ from feste_dp.cli.commands import cli
 from feste_dp.report import run_summary
 from feste_dp.report.run_data import RunReader
 from feste_dp.report.run_summary import summaries, summarize
-from feste_dp.train.run_directory import RunDirectory
-from feste_dp.train.run_lock import RunLock
+from feste_dp.run.directory import RunDirectory
+from feste_dp.run.lock import RunLock
 from tests.report.conftest import NOON, event, history, row, times
 
 MakeRun = Callable[..., Path]

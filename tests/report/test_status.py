@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from feste_dp.report.status import status_of
-from feste_dp.train.run_directory import RunDirectory
-from feste_dp.train.run_lock import RunLock, is_locked
+from feste_dp.run.directory import RunDirectory
+from feste_dp.run.lock import RunLock, is_locked
 from tests.report.conftest import NOON, event
 
 RUN = Path("data/my run")

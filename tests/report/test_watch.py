@@ -9,10 +9,10 @@ from rich.console import Console
 
 from feste_dp.report.run_data import RunReader
 from feste_dp.report.watch import view, watch_run
-from feste_dp.track.events import encode_event
-from feste_dp.train.metrics import MetricsWriter
-from feste_dp.train.run_directory import RunDirectory
-from feste_dp.train.run_lock import RunLock
+from feste_dp.run.directory import RunDirectory
+from feste_dp.run.events import encode_event
+from feste_dp.run.lock import RunLock
+from feste_dp.run.metrics import MetricsWriter
 from tests.report.conftest import HOSTILE, NOON, event, history, row, times
 
 MakeRun = Callable[..., Path]

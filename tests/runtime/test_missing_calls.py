@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from feste_dp.machine.oom import explain_end
 from feste_dp.runtime import shared_memory
-from feste_dp.runtime.oom import explain_end
 from feste_dp.runtime.shared_memory import reserve_shared_memory
 from feste_dp.runtime.worker_process import start_worker
 

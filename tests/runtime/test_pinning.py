@@ -1,7 +1,7 @@
 import os
 
+from feste_dp.machine.cpus import pin_plan
 from feste_dp.runtime.coordinator import Coordinator
-from feste_dp.runtime.cpus import pin_plan
 
 
 def test_each_worker_runs_on_the_cpu_that_the_plan_gives_it_and_on_no_other(

@@ -33,7 +33,7 @@ from feste_dp.optim.adamw import AdamW
 from feste_dp.runtime.arena import create_arena
 from feste_dp.runtime.rehearsal import rehearse_all
 from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
-from feste_dp.train.step_time import micro_batch_seconds
+from feste_dp.plan.step_time import micro_batch_seconds
 
 entries = [fill_offsets, adamw, uniform, reduce_slots]
 entries += [multiply_tiles, triad, forward, micro_batch]

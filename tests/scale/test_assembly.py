@@ -5,14 +5,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from feste_dp.bench.memory import Memory
 from feste_dp.bench.step_report import Yardsticks
 from feste_dp.config.schema import Config
+from feste_dp.machine.memory import Memory
+from feste_dp.run.step_times import StepTimes
 from feste_dp.scale.assembly import machine_warnings, make_study, same_bits
-from feste_dp.scale.baselines import BaselineRun
+from feste_dp.scale.baselines.running import BaselineRun
 from feste_dp.scale.measuring import BaselineRuns, CountRuns, Measurements, Plan
 from feste_dp.scale.study import study_from_json, study_to_json
-from feste_dp.train.step import StepTimes
 from tests.scale.studies import MACHINE
 
 CONFIG = Config.model_validate(

@@ -5,16 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from feste_dp.machine import load
+from feste_dp.machine.cgroup import cpu_limit, memory_limit
+from feste_dp.machine.load import OtherWork, busy_share
+from feste_dp.machine.topology import Cache, physical_cores
+from feste_dp.machine.versions import versions
 from feste_dp.scale import machine
-from feste_dp.scale.machine import (
-    Bystanders,
-    busy_share,
-    cgroup_limits,
-    physical_cores,
-    read_machine,
-    versions,
-)
-from feste_dp.scale.study import Cache
+from feste_dp.scale.machine import read_machine
 
 
 @pytest.fixture
@@ -55,7 +52,7 @@ def root(tmp_path: Path) -> Path:
 def test_the_machine_is_read_with_its_cores_caches_and_limits(root, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
     monkeypatch.setattr(machine, "usable_cpus", lambda: 4)
-    monkeypatch.setattr(machine, "_WATCH_S", 0.0)
+    monkeypatch.setattr(machine, "busy_share", lambda cpus, root: 0.0)
     found = read_machine("none", 2, root)
     assert (found.cpu, found.usable_cpus, found.physical_cores) == ("A CPU", 4, 2)
     assert (found.sockets, found.threads_per_core, found.numa_nodes) == (2, 2, 2)
@@ -67,29 +64,29 @@ def test_the_machine_is_read_with_its_cores_caches_and_limits(root, monkeypatch)
 def test_siblings_are_one_core_and_a_machine_that_tells_nothing_has_a_core_a_cpu(root, tmp_path):
     assert physical_cores([0, 2], root) == 1 and physical_cores([0, 1, 2], root) == 2
     assert physical_cores([0, 1, 2], tmp_path / "empty") == 3
-    assert cgroup_limits(tmp_path / "empty") == (None, None)
+    assert cpu_limit(tmp_path / "empty") is None and memory_limit(tmp_path / "empty") is None
 
 
 def test_a_busy_cpu_is_seen_and_one_that_is_not_ours_does_not_count(root, monkeypatch):
     later = "cpu0 10 0 0 170 0 0 0 20 0 0\ncpu1 100 0 0 100 0 0 0 0 0 0\n"
-    monkeypatch.setattr(machine.time, "sleep", lambda seconds: (root / "proc/stat").write_text(later))
+    monkeypatch.setattr(load.time, "sleep", lambda seconds: (root / "proc/stat").write_text(later))
     assert busy_share([0], root) == pytest.approx(0.2)  # taken by the hypervisor
     (root / "proc/stat").write_text("cpu0 10 0 0 90 0 0 0 0 0 0\ncpu1 0 0 0 100 0 0 0 0 0 0\n")
     assert busy_share([0, 1], root) == pytest.approx(0.6, abs=0.07)
 
 
 def test_what_this_process_takes_itself_is_not_taken_by_others(root, monkeypatch):
-    monkeypatch.setattr(machine, "_own_ticks", lambda: 100.0)
-    bystanders = Bystanders([0, 1], root)
-    assert bystanders.share() == 0.0
+    monkeypatch.setattr(load, "_own_ticks", lambda: 100.0)
+    others = OtherWork([0, 1], root)
+    assert others.share() == 0.0
     # 100 ticks passed on each, all of one and a tenth of the other busy, 80 of these our own
     (root / "proc/stat").write_text("cpu0 110 0 0 90 0 0 0 0 0 0\ncpu1 10 0 0 190 0 0 0 0 0 0\n")
-    monkeypatch.setattr(machine, "_own_ticks", lambda: 180.0)
-    assert bystanders.share() == pytest.approx(30 / 200)
+    monkeypatch.setattr(load, "_own_ticks", lambda: 180.0)
+    assert others.share() == pytest.approx(30 / 200)
 
 
 def test_this_machine_can_be_read():
     found = read_machine("auto", 1)
     assert 1 <= found.physical_cores <= found.usable_cpus and found.memory_bytes > 1 << 28
     assert 0 <= found.busy_before <= 1
-    assert {"feste-dp", "python", "numpy", "numba", "linux"} <= set(versions())
+    assert {"feste-dp", "python", "numpy", "numba", "linux"} <= set(versions(also=("torch",)))

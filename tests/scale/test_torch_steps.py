@@ -4,8 +4,8 @@ import torch
 
 from feste_dp.config.schema import ModelConfig
 from feste_dp.model.parameters import initial_params
-from feste_dp.scale.torch_gpt2 import TorchGPT2, make_optimizer, set_weights
-from feste_dp.scale.torch_steps import Settings, random_batches, time_steps
+from feste_dp.scale.baselines.torch_gpt2 import TorchGPT2, make_optimizer, set_weights
+from feste_dp.scale.baselines.torch_steps import Settings, random_batches, time_steps
 from tests.model.torch_gpt2 import torch_loss, torch_weights
 
 SHAPE = {"vocab_size": 256, "block_size": 16, "n_layer": 2, "n_head": 2, "n_embd": 32, "dropout": 0.0}

@@ -15,9 +15,9 @@ from safetensors.numpy import load_file
 from feste_dp.checkpoint.format import step_directory_name
 from feste_dp.config.schema import Config
 from feste_dp.data.corpus import read_shakespeare
+from feste_dp.run.metrics import MetricsRow
+from feste_dp.run.screen import Progress
 from feste_dp.train import launch as launching
-from feste_dp.train.metrics import MetricsRow
-from feste_dp.train.progress import Progress
 from feste_dp.train.signals import StopSignals
 from feste_dp.train.start import Surroundings
 

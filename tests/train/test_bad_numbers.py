@@ -8,8 +8,8 @@ import pytest
 from feste_dp.checkpoint.listing import step_directories
 from feste_dp.checkpoint.loading import load_checkpoint
 from feste_dp.errors import RunError
+from feste_dp.run.metrics import comparable_rows, read_metrics
 from feste_dp.runtime.faults import FAULT_VARIABLE
-from feste_dp.train.metrics import comparable_rows, read_metrics
 
 BAD = "any:step12:shard2:nan:always,any:step13:shard0:nan:always,any:step15:shard5:nan:always"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from feste_dp.errors import UsageError
-from feste_dp.train.metrics import comparable_rows, read_metrics
-from feste_dp.train.trained_model import load_trained_model
+from feste_dp.run.metrics import comparable_rows, read_metrics
+from feste_dp.run.trained_model import load_trained_model
 from tests.train.conftest import Outcome, Runs
 
 MORE = ["train.steps=41"]

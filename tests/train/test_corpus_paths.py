@@ -8,7 +8,7 @@ import pytest
 from feste_dp.config.dumping import dump_config
 from feste_dp.config.loading import config_from_text
 from feste_dp.config.schema import Config
-from feste_dp.train.token_data import with_absolute_corpus
+from feste_dp.run.token_data import with_absolute_corpus
 
 
 @pytest.mark.parametrize("corpus", ["texts", ["a.txt", "b.txt"]])

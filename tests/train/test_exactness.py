@@ -3,7 +3,7 @@
 import pytest
 
 from feste_dp.kernels.vector.target import HAS_BF16
-from feste_dp.train.metrics import comparable_rows, read_metrics
+from feste_dp.run.metrics import comparable_rows, read_metrics
 
 SAVED_STEPS = (10, 20, 30, 40)
 

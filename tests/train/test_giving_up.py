@@ -11,8 +11,8 @@ from feste_dp.checkpoint.filesystem import Filesystem
 from feste_dp.checkpoint.loading import read_manifest
 from feste_dp.interruption import Interrupted
 from feste_dp.model.sampling import Sampler
+from feste_dp.run.metrics import comparable_rows, read_metrics
 from feste_dp.runtime.coordinator import Coordinator
-from feste_dp.train.metrics import comparable_rows, read_metrics
 from feste_dp.train.signals import REPEAT_S
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from feste_dp.kernels.vector.target import HAS_BF16
-from feste_dp.train.metrics import read_metrics
+from feste_dp.run.metrics import read_metrics
 
 GOLDEN = (
     5.5657124,

@@ -10,14 +10,14 @@ import pytest
 
 from feste_dp.checkpoint.listing import step_directories
 from feste_dp.errors import UsageError
-from feste_dp.track.events import decode_event
-from feste_dp.track.tracker import RunFacts
-from feste_dp.train import held_run
-from feste_dp.train.held_run import HeldRun
-from feste_dp.train.history import History
-from feste_dp.train.metrics import MetricsRow, MetricsWriter, read_metrics
-from feste_dp.train.run_directory import RunDirectory
-from feste_dp.train.run_lock import RunLock
+from feste_dp.run import held as held_run
+from feste_dp.run.directory import RunDirectory
+from feste_dp.run.events import decode_event
+from feste_dp.run.held import HeldRun
+from feste_dp.run.history import History
+from feste_dp.run.lock import RunLock
+from feste_dp.run.metrics import MetricsRow, MetricsWriter, read_metrics
+from feste_dp.run.trackers.tracker import RunFacts
 
 CONFIG, TOKENIZER = b"run: {name: x}\n", b"{}"
 

@@ -2,9 +2,9 @@ import io
 
 import pytest
 
+from feste_dp.run.screen import Progress
 from feste_dp.runtime.gathering import Notice
 from feste_dp.train.notices import teller
-from feste_dp.train.progress import Progress
 from feste_dp.train.stragglers import Stragglers
 
 

@@ -5,16 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from feste_dp.run.history import History
+from feste_dp.run.log import RunLog
+from feste_dp.run.metrics import MetricsRow
+from feste_dp.run.screen import Progress
+from feste_dp.run.step_times import StepTimes
 from feste_dp.runtime.gathering import Notice
-from feste_dp.train.history import History
-from feste_dp.train.metrics import MetricsRow
 from feste_dp.train.notices import teller
 from feste_dp.train.observers import Observers
 from feste_dp.train.observing import Observing
-from feste_dp.train.progress import Progress
-from feste_dp.train.run_log import RunLog
 from feste_dp.train.signals import Abandoned
-from feste_dp.train.step import StepResult, StepTimes
+from feste_dp.train.step import StepResult
 from feste_dp.train.stragglers import Stragglers
 
 ROW = MetricsRow(7, 1.0, 1e-3, 4.0, 1.0, 100.0, val_loss=4.0, sample="To be")

@@ -11,11 +11,11 @@ import pytest
 
 from feste_dp.checkpoint.format import step_directory_name
 from feste_dp.errors import RunError, UsageError
+from feste_dp.run.directory import RunDirectory
+from feste_dp.run.lock import RunLock
+from feste_dp.run.metrics import comparable_rows
+from feste_dp.run.worker_request import request_workers, take_request
 from feste_dp.runtime.faults import FAULT_VARIABLE
-from feste_dp.train.metrics import comparable_rows
-from feste_dp.train.run_directory import RunDirectory
-from feste_dp.train.run_lock import RunLock
-from feste_dp.train.worker_request import request_workers, take_request
 
 STEPS = 40
 

@@ -10,11 +10,11 @@ import pytest
 
 from feste_dp.checkpoint.listing import step_directories
 from feste_dp.errors import RunError, UsageError
+from feste_dp.replay.replay import replay
+from feste_dp.run.directory import RunDirectory
+from feste_dp.run.lock import RunLock
+from feste_dp.run.metrics import read_metrics
 from feste_dp.runtime.faults import FAULT_VARIABLE
-from feste_dp.train.metrics import read_metrics
-from feste_dp.train.replay import replay
-from feste_dp.train.run_directory import RunDirectory
-from feste_dp.train.run_lock import RunLock
 from feste_dp.train.signals import StopSignals
 from feste_dp.train.start import Surroundings
 from tests.train.conftest import Watched

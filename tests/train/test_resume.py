@@ -12,13 +12,13 @@ import pytest
 from feste_dp.config.loading import load_config
 from feste_dp.data.preparation import prepare_for_run
 from feste_dp.errors import UsageError
-from feste_dp.runtime import limits
-from feste_dp.train.metrics import comparable_rows, read_metrics
-from feste_dp.train.progress import Progress
-from feste_dp.train.replay import replay
+from feste_dp.machine import limits
+from feste_dp.replay.replay import replay
+from feste_dp.run.metrics import comparable_rows, read_metrics
+from feste_dp.run.screen import Progress
+from feste_dp.run.trained_model import evaluation_data, load_trained_model
 from feste_dp.train.signals import StopSignals
 from feste_dp.train.start import Surroundings
-from feste_dp.train.trained_model import evaluation_data, load_trained_model
 
 KILLED_AFTER = 13
 
@@ -27,7 +27,7 @@ import os, signal, sys
 from pathlib import Path
 from feste_dp.config.schema import Config
 from feste_dp.train.launch import launch
-from feste_dp.train.progress import Progress
+from feste_dp.run.screen import Progress
 from feste_dp.train.signals import StopSignals
 from feste_dp.train.start import Surroundings
 

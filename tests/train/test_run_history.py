@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from feste_dp.track import json_lines
-from feste_dp.track.tracker import RunFacts
-from feste_dp.train.metrics import comparable_rows
+from feste_dp.run.metrics import comparable_rows
+from feste_dp.run.trackers import json_lines
+from feste_dp.run.trackers.tracker import RunFacts
 
 
 def history(run: Path) -> list[dict[str, object]]:

@@ -9,8 +9,8 @@ import pytest
 from feste_dp.checkpoint.loading import load_checkpoint
 from feste_dp.data.tokenizer import load_tokenizer, train_tokenizer
 from feste_dp.errors import UsageError
-from feste_dp.train import saved_state, trained_model
-from feste_dp.train.trained_model import load_trained_model, write_text
+from feste_dp.run import saved_state, trained_model
+from feste_dp.run.trained_model import load_trained_model, write_text
 from tests.checkpoint.conftest import seal_manifest
 
 

@@ -13,8 +13,8 @@ from feste_dp.checkpoint.background import BackgroundWriter
 from feste_dp.checkpoint.filesystem import Filesystem
 from feste_dp.checkpoint.listing import newest_whole
 from feste_dp.checkpoint.loading import read_manifest
+from feste_dp.run.metrics import comparable_rows
 from feste_dp.train import launch as launching
-from feste_dp.train.metrics import comparable_rows
 
 SLOW_STEP = 10
 
@@ -25,7 +25,7 @@ from feste_dp.checkpoint.background import BackgroundWriter
 from feste_dp.checkpoint.filesystem import Filesystem
 from feste_dp.config.schema import Config
 from feste_dp.train import launch as launching
-from feste_dp.train.progress import Progress
+from feste_dp.run.screen import Progress
 from feste_dp.train.signals import StopSignals
 from feste_dp.train.start import Surroundings
 

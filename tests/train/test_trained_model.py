@@ -6,8 +6,8 @@ import pytest
 
 from feste_dp.data.tokens import open_token_data
 from feste_dp.errors import RunError, UsageError
-from feste_dp.train.metrics import read_metrics
-from feste_dp.train.trained_model import evaluate_model, evaluation_data, load_trained_model, write_text
+from feste_dp.run.metrics import read_metrics
+from feste_dp.run.trained_model import evaluate_model, evaluation_data, load_trained_model, write_text
 
 
 @pytest.fixture(scope="module")

@@ -20,16 +20,16 @@ from feste_dp.data.preparation import prepare_for_run
 from feste_dp.data.tokenizer import load_tokenizer
 from feste_dp.errors import RunError
 from feste_dp.model.parameters import initial_params, layout, parameter_count, view_params
+from feste_dp.run.history import History
+from feste_dp.run.log import RunLog
+from feste_dp.run.metrics import MetricsWriter, read_metrics
+from feste_dp.run.screen import Progress
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.runtime.faults import Faults
 from feste_dp.runtime.results import Gradient
 from feste_dp.runtime.warmup import compile_kernels
 from feste_dp.train import launch as launching
-from feste_dp.train.history import History
-from feste_dp.train.metrics import MetricsWriter, read_metrics
 from feste_dp.train.nonfinite import MAX_SKIPPED_IN_A_ROW, NonFiniteError
-from feste_dp.train.progress import Progress
-from feste_dp.train.run_log import RunLog
 from feste_dp.train.signals import StopSignals
 from feste_dp.train.trainer import Outlets, Trainer
 

@@ -1,0 +1,85 @@
+"""Which CPUs a run may use, how many workers they are good for, and which of them a worker is bound to."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from feste_dp.errors import UsageError
+from feste_dp.machine.cgroup import cpu_quota
+from feste_dp.machine.proc import text_of
+from feste_dp.machine.topology import core_of
+from feste_dp.wording import counted
+
+
+def usable_cpus() -> int:
+    """CPUs this process may run on: its affinity mask, less where the cgroup's quota allows less."""
+    return max(1, min(len(os.sched_getaffinity(0)), cpu_quota()))
+
+
+def usable_cores() -> int:
+    """Physical cores this process may run on. Hardware threads of one core share its multipliers, which one
+    worker keeps busy."""
+    return min(len({core_of(cpu) for cpu in os.sched_getaffinity(0)}), usable_cpus())
+
+
+def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The CPU as it names itself."""
+    lines = text_of(cpuinfo).splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
+    return names[0] if names else "unknown CPU"
+
+
+def default_workers(shards: int) -> int:
+    """One worker a usable core, at most one a shard."""
+    return min(usable_cores(), shards)
+
+
+def crowding(workers: int) -> str | None:
+    """What to say of more workers than there is room for; None where there is."""
+    cpus, cores, quota = usable_cpus(), usable_cores(), cpu_quota()
+    if workers <= cores:
+        return None
+    if workers > cpus:
+        where = f"{counted(cpus, 'usable CPU')}"
+        if cpus == quota:
+            where += " (the quota of the control group)"
+    else:
+        where = f"{counted(cores, 'physical core')}"
+    return f"{workers} workers share {where}: --workers {cores} takes less memory and is hardly slower"
+
+
+def pin_plan(pin: str | list[int], workers: int) -> list[int | None]:
+    """The CPU of each worker, None where it is not bound. Raises UsageError.
+
+    "auto" takes one CPU of each physical core first, then their siblings; a list is used in its order and
+    must name as many CPUs as there are workers, all of them usable.
+    """
+    if pin == "none":
+        return [None] * workers
+    allowed = sorted(os.sched_getaffinity(0))
+    if isinstance(pin, list):
+        unusable = [cpu for cpu in pin if cpu not in allowed]
+        if unusable:
+            raise UsageError(f"run.pin: CPU {unusable[0]} is not among the usable ones, {allowed}")
+        if len(set(pin)) != len(pin):
+            twice = next(cpu for cpu in pin if pin.count(cpu) > 1)
+            raise UsageError(f"run.pin: CPU {twice} is named twice: name it once")
+        if len(pin) < workers:
+            raise UsageError(
+                f"run.pin: {workers} workers need {workers} CPUs, {len(pin)} named: "
+                f"name more, or set --workers to {len(pin)}"
+            )
+        return list(pin[:workers])
+    order = _one_per_core_first(allowed)
+    return [order[worker] if worker < len(order) else None for worker in range(workers)]
+
+
+def _one_per_core_first(cpus: Sequence[int]) -> list[int]:
+    seen: set[str] = set()
+    first: list[int] = []
+    siblings: list[int] = []
+    for cpu in cpus:
+        core = core_of(cpu)
+        (siblings if core in seen else first).append(cpu)
+        seen.add(core)
+    return first + siblings

@@ -1,0 +1,149 @@
+"""What a run will take, all in one: parameters, arithmetic, memory, disk and time, and what does not fit.
+
+Memory, disk and what is missing are preflight.py's, the time is step_time.py's: a plan and a start say the
+same. Starts no worker and creates nothing but caches.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from feste_dp.config.schema import Config
+from feste_dp.data.tokens import TokenData
+from feste_dp.errors import RunError, UsageError
+from feste_dp.machine.cpus import crowding, default_workers, usable_cpus
+from feste_dp.machine.limits import Limits
+from feste_dp.model.parameters import layout, parameter_count
+from feste_dp.plan.arithmetic import flops_formula, flops_per_token, run_flops
+from feste_dp.plan.preflight import (
+    CHECKPOINT_BYTES_PER_PARAMETER,
+    MemoryNeed,
+    check_cpus,
+    checkpoint_count,
+    needs,
+    shortages,
+)
+from feste_dp.plan.step_time import PLAN_S, StepTime, estimated_step, run_seconds
+from feste_dp.wording import counted
+
+_GROUPS = {
+    "wte": "token embedding",
+    "wpe": "position embedding",
+    "attn": "attention",
+    "mlp": "MLP",
+    "ln": "layer norms",
+    "lm": "output head",
+}
+
+
+@dataclass(frozen=True)
+class TensorGroup:
+    """Tensors that belong together: how many parameters they have, over all layers."""
+
+    name: str
+    tensors: list[str]
+    parameters: int
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """Everything a plan says. Times are None where something is missing that the measurement needs too."""
+
+    parameters: int
+    groups: list[TensorGroup]
+    flops_per_token: float
+    flops_formula: str
+    run_flops: float
+    tokens_per_step: int
+    steps: int
+    tokens: int
+    passes_over_text: float | None
+    workers: int
+    cores: int
+    shards: int
+    memory: MemoryNeed
+    memory_available: int
+    checkpoint_bytes: int
+    checkpoints: int
+    disk_bytes: int
+    disk_available: int
+    step: StepTime | None
+    tokens_per_second: float | None
+    run_seconds: float | None
+    problems: list[str]
+    """What keeps it from running, a line each with the setting to change."""
+    notes: list[str]
+
+
+def tensor_groups(config: Config) -> list[TensorGroup]:
+    """In the order of the flat buffer; a tied output head has no parameters of its own."""
+    found: dict[str, list[tuple[str, int]]] = {}
+    for tensor in layout(config.model):
+        found.setdefault(tensor.name.split("_")[0], []).append((tensor.name, tensor.stop - tensor.start))
+    groups = [
+        TensorGroup(_GROUPS[key], [name for name, _ in tensors], sum(count for _, count in tensors))
+        for key, tensors in found.items()
+    ]
+    if config.model.tie_embeddings:
+        groups.append(TensorGroup(f"{_GROUPS['lm']} (tied to the token embedding)", [], 0))
+    return groups
+
+
+def make_plan(
+    config: Config, limits: Limits, prepare: Callable[[], TokenData], seconds: float = PLAN_S
+) -> RunPlan:
+    """Measures for about `seconds` where the run can start. `prepare` makes token data and kernels ready, as
+    a start does, and raises UsageError for a text that will not do."""
+    workers = config.run.workers or default_workers(config.train.shards)
+    cores = min(workers, usable_cpus())
+    problems = _problems(config, workers, limits)
+    notes = []
+    data, step = None, None
+    if not problems:
+        try:
+            data = prepare()
+            step = estimated_step(config, workers, seconds)
+        except (UsageError, RunError) as error:
+            problems.append(str(error))
+    crowded = crowding(workers)
+    if crowded is not None:
+        notes.append(crowded)
+    if config.train.shards % workers:
+        notes.append(
+            f"{counted(config.train.shards, 'shard')} cannot be dealt out evenly to "
+            f"{counted(workers, 'worker')}: some wait for the others"
+        )
+    need = needs(config, workers)
+    return RunPlan(
+        parameters=parameter_count(config.model),
+        groups=tensor_groups(config),
+        flops_per_token=flops_per_token(config.model),
+        flops_formula=flops_formula(config.model),
+        run_flops=run_flops(config),
+        tokens_per_step=config.tokens_per_step,
+        steps=config.train.steps,
+        tokens=config.total_tokens,
+        passes_over_text=config.total_tokens / len(data.train) if data is not None else None,
+        workers=workers,
+        cores=cores,
+        shards=config.train.shards,
+        memory=need.memory,
+        memory_available=limits.memory,
+        checkpoint_bytes=CHECKPOINT_BYTES_PER_PARAMETER * parameter_count(config.model),
+        checkpoints=checkpoint_count(config),
+        disk_bytes=need.disk,
+        disk_available=limits.disk,
+        step=step,
+        tokens_per_second=config.tokens_per_step / step.total if step else None,
+        run_seconds=run_seconds(config, step) if step else None,
+        problems=problems,
+        notes=notes,
+    )
+
+
+def _problems(config: Config, workers: int, limits: Limits) -> list[str]:
+    problems = []
+    try:
+        check_cpus(config, workers)
+    except UsageError as error:
+        problems.append(str(error))
+    return problems + [shortage.line for shortage in shortages(config, workers, limits)]

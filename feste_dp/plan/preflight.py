@@ -1,0 +1,289 @@
+"""What a run needs of the machine, by kind, and what of it is missing, with the setting to change.
+
+Pure: works on a config and on measured limits (machine/limits.py), so that a plan and a start say the same.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from feste_dp.config.schema import Config
+from feste_dp.errors import UsageError
+from feste_dp.kernels.vector.target import HAS_BF16
+from feste_dp.machine.cpus import pin_plan
+from feste_dp.machine.limits import Limits
+from feste_dp.model.parameters import parameter_count
+from feste_dp.model.workspace import sampling_bytes, workspace_bytes
+from feste_dp.runtime.arena import arena_sizes
+from feste_dp.wording import counted
+
+MIB = 1 << 20
+CHECKPOINT_BYTES_PER_PARAMETER = 12  # weights, m and v
+
+# Measured with Python 3.11, numpy 2.4, numba 0.67 on tiny, medium and gpt2_87m, which differed by 3 MiB.
+LIBRARIES_BYTES = 100 * MIB  # pages of shared libraries: in memory once, however many processes map them
+COORDINATOR_BYTES = 84 * MIB  # beside its arrays: Python, Numba with its code, the text's tokenizer
+WORKER_BYTES = 74 * MIB
+
+# Of the coordinator without workers (standard streams, arena, tokens, lock, metrics, a checkpoint's file,
+# ZeroMQ), measured 16; each worker adds its process handle and its connection. A worker itself has 14.
+_DESCRIPTORS, _DESCRIPTORS_PER_WORKER = 40, 2
+# A worker has its own thread and two of ZeroMQ. The coordinator, started already, adds ZeroMQ's two, the
+# writer of checkpoints and one a CPU for the update, for which 16 are allowed; a replaced worker is reaped
+# before its successor starts.
+_PROCESSES, _PROCESSES_PER_WORKER = 20, 3
+# Stacks and the allocator's arenas of threads that are mapped but hardly touched.
+_MAPPED_BYTES = 512 * MIB
+
+
+_COORDINATOR, _LIBRARIES = "coordinator process", "shared libraries"
+
+
+class Kind(NamedTuple):
+    """One kind of memory, over all processes."""
+
+    name: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """Bytes of memory by kind; shared memory counts once."""
+
+    workers: int
+    weights: int
+    slots: int
+    """The gradient slots, one a shard."""
+    gradient: int
+    """The summed gradient and the norms of its chunks."""
+    moments: int
+    """AdamW's m and v."""
+    staging: int
+    """The copy that a save writes from; 0 where nothing is saved."""
+    activations: int
+    """Activations, their gradients and scratch of one worker."""
+    sampling: int
+    """Activations of the coordinator, which draws the samples; 0 without samples."""
+    coordinator: int = COORDINATOR_BYTES
+    """Python and libraries of the coordinator, what is its own of them."""
+    worker: int = WORKER_BYTES
+    """As `coordinator`, of one worker."""
+    libraries: int = LIBRARIES_BYTES
+    """Pages of libraries, which all processes share."""
+
+    def kinds(self) -> list[Kind]:
+        """All of it, in the order in which it is said; the bytes add up to `total`."""
+        return [
+            Kind("weights", self.weights),
+            Kind("gradient slots", self.slots),
+            Kind("summed gradient", self.gradient),
+            Kind("m and v", self.moments),
+            Kind("staging for saves", self.staging),
+            Kind("activations of the workers", self.workers * self.activations),
+            Kind("activations for samples", self.sampling),
+            Kind("worker processes", self.workers * self.worker),
+            Kind(_COORDINATOR, self.coordinator),
+            Kind(_LIBRARIES, self.libraries),
+        ]
+
+    @property
+    def arena(self) -> int:
+        return self.weights + self.slots + self.gradient
+
+    @property
+    def total(self) -> int:
+        return sum(kind.bytes for kind in self.kinds())
+
+    @property
+    def counted_per_process(self) -> int:
+        """The total where libraries count in every process: the sum of the processes' resident memory."""
+        return self.total + self.workers * self.libraries
+
+    @property
+    def to_come(self) -> int:
+        """What is still to be taken once the coordinator itself is there."""
+        return self.total - self.coordinator - self.libraries
+
+    @property
+    def address_space(self) -> int:
+        """The most that one process, once started, still maps."""
+        coordinator = self.moments + self.staging + self.sampling
+        return self.arena + max(coordinator, self.activations) + _MAPPED_BYTES
+
+
+@dataclass(frozen=True)
+class Needs:
+    """All that a run takes of the machine."""
+
+    memory: MemoryNeed
+    disk: int
+    descriptors: int
+    processes: int
+
+
+class Shortage(NamedTuple):
+    """One thing that does not suffice."""
+
+    what: str
+    needed: int
+    available: int
+    line: str
+    """One line: how much is needed and there, and which setting to change."""
+
+
+def memory_need(config: Config, workers: int, *, saves: bool = True) -> MemoryNeed:
+    """What `workers` workers, their coordinator and the arena take; saves=False for a run that saves nothing
+    and draws no samples."""
+    model, train = config.model, config.train
+    parameters = parameter_count(model)
+    sizes = arena_sizes(parameters, train.shards)
+    drawn = 0
+    if saves and config.sample.every:
+        prompt = len(config.sample.prompt.encode(errors="replace"))
+        drawn = sampling_bytes(model, min(model.block_size, prompt + config.sample.tokens))
+    return MemoryNeed(
+        workers=workers,
+        weights=sizes.slots,
+        slots=sizes.grad - sizes.slots,
+        gradient=sizes.total - sizes.grad,
+        moments=8 * parameters,
+        staging=CHECKPOINT_BYTES_PER_PARAMETER * parameters if saves else 0,
+        activations=workspace_bytes(model, train.micro_batch, model.block_size),
+        sampling=drawn,
+    )
+
+
+def checkpoint_count(config: Config) -> int:
+    """The most checkpoints that lie on disk at once: those kept, the best, the final one, and the one that is
+    being written."""
+    steps, every = config.train.steps, config.checkpoint.every
+    evaluations = steps // config.eval.every if config.eval.every else 0
+    saves = (steps // every if every else 0) + evaluations
+    return min(config.checkpoint.keep, saves) + bool(evaluations) + 2
+
+
+def disk_need(config: Config) -> int:
+    """Bytes of the checkpoints that lie on disk at once."""
+    return checkpoint_count(config) * checkpoint_bytes(config)
+
+
+def checkpoint_bytes(config: Config) -> int:
+    return CHECKPOINT_BYTES_PER_PARAMETER * parameter_count(config.model)
+
+
+def needs(config: Config, workers: int, *, saves: bool = True) -> Needs:
+    return Needs(
+        memory=memory_need(config, workers, saves=saves),
+        disk=disk_need(config) if saves else 0,
+        descriptors=_DESCRIPTORS + workers * _DESCRIPTORS_PER_WORKER,
+        processes=_PROCESSES + workers * _PROCESSES_PER_WORKER,
+    )
+
+
+def shortages(config: Config, workers: int, limits: Limits, *, saves: bool = True) -> list[Shortage]:
+    """Everything that the run needs and `limits` do not give, a line each; empty when it fits."""
+    return list(_shortages(config, workers, limits, saves))
+
+
+def _shortages(config: Config, workers: int, limits: Limits, saves: bool) -> Iterator[Shortage]:
+    need = needs(config, workers, saves=saves)
+    if need.memory.to_come > limits.memory:
+        to_come = [kind for kind in need.memory.kinds() if kind.name not in (_COORDINATOR, _LIBRARIES)]
+        largest = sorted(to_come, key=lambda kind: -kind.bytes)[:3]
+        parts = ", ".join(f"{kind.name} {_mib(kind.bytes)}" for kind in largest)
+        yield Shortage(
+            "memory",
+            need.memory.to_come,
+            limits.memory,
+            f"memory: {_mib(need.memory.to_come)} more are needed ({parts}), {_mib(limits.memory)} are "
+            f"available: {_smaller(config, workers, limits, saves)}",
+        )
+    if need.memory.address_space > limits.address_space:
+        yield Shortage(
+            "address space",
+            need.memory.address_space,
+            limits.address_space,
+            f"address space: a process needs {_mib(need.memory.address_space)} more, its limit leaves "
+            f"{_mib(limits.address_space)}: raise it with `ulimit -v unlimited`, or set train.shards or the "
+            "model smaller",
+        )
+    if need.disk > limits.disk:
+        each = checkpoint_bytes(config)
+        yield Shortage(
+            "disk",
+            need.disk,
+            limits.disk,
+            f"disk: {checkpoint_count(config)} checkpoints of {_mib(each)} need {_mib(need.disk)}, "
+            f"{_mib(limits.disk)} are free: {_fewer_checkpoints(config, limits)}",
+        )
+    if need.descriptors > limits.descriptors:
+        fewer = (limits.descriptors - _DESCRIPTORS) // _DESCRIPTORS_PER_WORKER
+        yield Shortage(
+            "descriptors",
+            need.descriptors,
+            limits.descriptors,
+            f"open files: {counted(workers, 'worker')} need {need.descriptors}, the limit is "
+            f"{limits.descriptors}: raise it with `ulimit -n {need.descriptors}`{_or_fewer_workers(fewer)}",
+        )
+    if need.processes > limits.processes:
+        fewer = (limits.processes - _PROCESSES) // _PROCESSES_PER_WORKER
+        yield Shortage(
+            "processes",
+            need.processes,
+            limits.processes,
+            f"processes: {counted(workers, 'worker')} need {need.processes} processes and threads, "
+            f"{limits.processes} more may be started: raise `ulimit -u` or the control group's pids.max"
+            f"{_or_fewer_workers(fewer)}",
+        )
+
+
+def _smaller(config: Config, workers: int, limits: Limits, saves: bool) -> str:
+    """The settings that make it fit, first those that leave the result alone."""
+    for changes in _smaller_runs(config, workers):
+        smaller = config.train.model_copy(
+            update={key.partition(".")[2]: value for key, value in changes.items() if key != "run.workers"}
+        )
+        need = memory_need(
+            config.model_copy(update={"train": smaller}), changes.get("run.workers", workers), saves=saves
+        )
+        if need.to_come <= limits.memory:
+            return f"set {' and '.join(f'{key} to {value}' for key, value in changes.items())}"
+    return "free memory or raise its limit, or set the model smaller (model.n_layer, n_embd or block_size)"
+
+
+def _smaller_runs(config: Config, workers: int) -> Iterator[dict[str, int]]:
+    """Changes to try: fewer workers, then smaller micro-batches, then fewer shards, then all of these."""
+    yield from ({"run.workers": count} for count in range(workers - 1, 0, -1))
+    one_sequence = {"train.micro_batch": 1} if config.train.micro_batch > 1 else {}
+    if one_sequence:
+        yield one_sequence
+    shards = [1 << power for power in reversed(range(config.train.shards.bit_length() - 1))]
+    yield from ({"train.shards": count} for count in shards if count >= workers)
+    yield from ({"run.workers": 1} | one_sequence | {"train.shards": count} for count in shards)
+
+
+def _fewer_checkpoints(config: Config, limits: Limits) -> str:
+    """The largest number of checkpoints to keep that fits, if one does."""
+    for keep in range(config.checkpoint.keep - 1, 0, -1):
+        smaller = config.checkpoint.model_copy(update={"keep": keep})
+        if disk_need(config.model_copy(update={"checkpoint": smaller})) <= limits.disk:
+            return f"set checkpoint.keep to {keep}, or run.dir to a larger disk"
+    return "free some, or set run.dir to a larger disk"
+
+
+def _or_fewer_workers(count: int) -> str:
+    return f", or set run.workers to {count}" if count >= 1 else ""
+
+
+def _mib(count: int) -> str:
+    return f"{count / MIB:,.0f} MiB"
+
+
+def check_cpus(config: Config, workers: int) -> None:
+    """Whether the CPUs can multiply so and be pinned so. Raises UsageError."""
+    if config.train.precision == "bf16" and not HAS_BF16:
+        raise UsageError(
+            "train.precision: bf16 needs a CPU that multiplies bfloat16 (AVX512-BF16), this one does not: "
+            "use train.precision: fp32"
+        )
+    pin_plan(config.run.pin, workers)

@@ -1,0 +1,152 @@
+"""How long a step and a run will take, from a measurement of about two seconds on the config's own shapes.
+
+Micro-batches are timed on as many cores at once as will work, on a model of one layer and on one of two: what
+the second layer takes, the others take as well. The passes over memory come from a triad. The same estimate
+serves `feste-dp plan` and, measured for a shorter time, the start of every run.
+"""
+
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from feste_dp.config.schema import Config, ModelConfig
+from feste_dp.data.tokens import TokenData
+from feste_dp.kernels.peak import TRIAD_BYTES, make_triad_operands, triad
+from feste_dp.machine.cpus import usable_cpus
+from feste_dp.model.parameters import initial_params, parameter_count
+from feste_dp.plan.arithmetic import flops_per_token, run_flops
+from feste_dp.runtime.arena import PrivateArena
+from feste_dp.runtime.coordinator import SMALL_REDUCTION
+from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
+
+PLAN_S, LAUNCH_S = 2.0, 0.2
+"""How long to measure: for a plan, and before a run that starts anyway."""
+
+_TRIAD_SHARE = 0.1  # of the time
+_TRIAD_BYTES = 64 << 20  # the largest working set, beyond the caches of few cores
+# Of the triad, whose operands stay in the caches of one core: measured 0.3 to 0.7, least for small models,
+# whose slots other cores have just written.
+_OF_TRIAD = 0.5
+# Messages, waking up, drawing the batch, Python: the lower and the upper quartile of tiny's steps with two
+# workers were 0.3 and 0.7 ms.
+_CONTROL_S = 0.5e-3
+_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds of one step by phase."""
+
+    micro_batch: float
+    """One micro-batch on one core, while the others compute too."""
+    compute: float
+    reduce: float
+    update: float
+    control: float
+
+    @property
+    def total(self) -> float:
+        return self.compute + self.reduce + self.update + self.control
+
+
+def estimated_step(config: Config, workers: int, seconds: float) -> StepTime:
+    """Measures for about `seconds`, longer where two micro-batches of one and of two layers take longer."""
+    train, cores = config.train, min(workers, usable_cpus())
+    micro_batch = micro_batch_seconds(config, cores, seconds * (1 - _TRIAD_SHARE))
+    parameters = parameter_count(config.model)
+    reduce_bytes, update_bytes = 4 * (train.shards + 1) * parameters, 4 * 7 * parameters
+    reducers = 1 if train.shards * parameters <= SMALL_REDUCTION else cores
+    bandwidth = {
+        n: memory_bytes_per_second(n, reduce_bytes, seconds * _TRIAD_SHARE / 2) for n in {reducers, cores}
+    }
+    per_shard = train.sequences_per_shard // train.micro_batch
+    in_turn = max(-(-train.shards // workers), train.shards / cores)
+    return StepTime(
+        micro_batch=micro_batch,
+        compute=in_turn * per_shard * micro_batch,
+        reduce=reduce_bytes / bandwidth[reducers] / _OF_TRIAD,
+        update=update_bytes / bandwidth[cores] / _OF_TRIAD,
+        control=_CONTROL_S,
+    )
+
+
+def run_seconds(config: Config, step: StepTime) -> float:
+    """All steps, and validation in proportion to its arithmetic. Samples and saves are not in it."""
+    in_steps = flops_per_token(config.model) * config.total_tokens
+    return config.train.steps * step.total * run_flops(config) / in_steps
+
+
+def micro_batch_seconds(config: Config, cores: int, seconds: float) -> float:
+    """One micro-batch, forward and backward, while `cores` cores compute one each."""
+    layers = config.model.n_layer
+    if layers <= 2:
+        return _seconds_of_depth(config, layers, cores, seconds)
+    one, two = (_seconds_of_depth(config, depth, cores, seconds / 2) for depth in (1, 2))
+    return one + (layers - 1) * max(0.0, two - one)
+
+
+def memory_bytes_per_second(cores: int, working_set_bytes: int, seconds: float) -> float:
+    """What a triad over that many bytes, or 64 MiB if they are more, moves on `cores` cores at once."""
+    share = max(TRIAD_BYTES, min(working_set_bytes, _TRIAD_BYTES) // cores)
+
+    def make_call() -> Callable[[], object]:
+        a, b, scale = make_triad_operands(share)
+        return lambda: triad(a, b, scale, 1)
+
+    return cores * (share // 8) * TRIAD_BYTES / _median_call(cores, make_call, seconds)
+
+
+def _seconds_of_depth(config: Config, layers: int, cores: int, seconds: float) -> float:
+    model = config.model.model_copy(update={"n_layer": layers})
+    sequences = config.train.micro_batch
+    spec = ShardSpec(
+        model=model,
+        shards=1,
+        sequences_per_shard=sequences,
+        micro_batch=sequences,
+        seed=config.train.seed,
+        precision=config.train.precision,
+    )
+    params = initial_params(model, config.train.seed)
+    tokens = _made_up_tokens(model)
+
+    def make_call() -> Callable[[], object]:
+        arena = PrivateArena(len(params))
+        arena.params = params
+        computer = ShardComputer(spec, arena, tokens)
+        return lambda: computer.shard(1, 0)
+
+    return _median_call(cores, make_call, seconds)
+
+
+def _median_call(cores: int, make_call: Callable[[], Callable[[], object]], seconds: float) -> float:
+    """The median time of a call while each core makes calls of its own, at least one timed on each."""
+    barrier = threading.Barrier(cores, timeout=_TIMEOUT_S)
+
+    def follow(_: int) -> list[float]:
+        call = make_call()
+        call()  # memory is touched for the first time
+        barrier.wait()
+        times: list[float] = []
+        deadline = time.perf_counter() + seconds
+        while not times or time.perf_counter() < deadline:
+            started = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - started)
+        return times
+
+    with ThreadPoolExecutor(cores, "estimate") as pool:
+        median = statistics.median(taken for times in pool.map(follow, range(cores)) for taken in times)
+    return max(median, 1e-9)  # a clock that stands still
+
+
+def _made_up_tokens(model: ModelConfig) -> TokenData:
+    """One sequence of all the vocabulary, over and over, and the token after it."""
+    tokens = (np.arange(model.block_size + 1) * 7919 % model.vocab_size).astype(np.uint32)
+    return TokenData(Path(), tokens, tokens, model.vocab_size, "", "", 0, 0)

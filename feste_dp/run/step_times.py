@@ -1,0 +1,41 @@
+"""Where the time of a step goes: five phases that sum up to all of it."""
+
+from dataclasses import dataclass, field
+
+PHASES = ("compute", "wait", "reduce", "update", "control")
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """Seconds of one step, and how they fall to five phases that sum up to `total`."""
+
+    total: float
+    worker_compute: list[float]
+    """Each worker's own time in its shards."""
+    worker_reduce: list[float]
+    """Each worker's own time in its stripe."""
+    update: float
+    """Norm, clip factor, learning rate and AdamW."""
+    worker_shards: list[int] = field(default_factory=list)
+    """How many shards each worker computed, where that is known."""
+
+    @property
+    def compute(self) -> float:
+        """Mean of the compute times of the workers that had any."""
+        worked = [seconds for seconds in self.worker_compute if seconds > 0]
+        return sum(worked) / len(worked) if worked else 0.0
+
+    @property
+    def wait(self) -> float:
+        """What the slowest worker took longer than the mean."""
+        return max(self.worker_compute) - self.compute
+
+    @property
+    def reduce(self) -> float:
+        """The slowest worker's reduce time."""
+        return max(self.worker_reduce)
+
+    @property
+    def control(self) -> float:
+        """All the rest: messages, waking up, Python."""
+        return self.total - self.compute - self.wait - self.reduce - self.update

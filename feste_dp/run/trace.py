@@ -1,0 +1,73 @@
+"""The trace of some steps of a run: asks the processes for their events and makes one file of them."""
+
+import contextlib
+from pathlib import Path
+from types import TracebackType
+
+from feste_dp.errors import UsageError
+from feste_dp.files.temporary import temporary_folder, temporary_places
+from feste_dp.files.writing import write_whole
+from feste_dp.run.screen import Progress
+from feste_dp.runtime.tracing import MAX_STEPS, TraceRequest, merge_traces
+
+
+class RunTrace:
+    """Enter it before the coordinator: it writes the file when all processes have ended.
+
+    Does nothing where no steps are to be traced.
+    """
+
+    def __init__(self, steps: tuple[int, int] | None, progress: Progress) -> None:
+        self._steps, self._progress = steps, progress
+        self.request: TraceRequest | None = None
+        self._stack = contextlib.ExitStack()
+        self._directory: Path | None = None
+
+    def put_in(self, directory: Path | None) -> None:
+        """Where the file goes: the run's directory, once and for as long as there is one."""
+        self._directory = directory
+
+    def __enter__(self) -> "RunTrace":
+        if self._steps is not None:
+            try:
+                folder = self._stack.enter_context(temporary_folder("trace", temporary_places()))
+            except OSError as error:
+                raise UsageError(f"--trace: no temporary folder can be made: {error.strerror}") from None
+            self.request = TraceRequest(first=self._steps[0], last=self._steps[1], directory=str(folder))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._stack:
+            if self.request is not None and self._directory is not None:
+                self._write(self._directory / f"trace-{self.request.first}-{self.request.last}.json")
+
+    def _write(self, path: Path) -> None:
+        assert self.request is not None
+        about = {"run": path.parent.name, "steps": f"{self.request.first} to {self.request.last}"}
+        text = merge_traces(self.request, about)
+        if text is None:
+            self._progress.warning(
+                f"no trace: none of the steps {self.request.first} to {self.request.last} was done"
+            )
+            return
+        try:
+            write_whole(path, text.encode())
+        except OSError as error:
+            self._progress.warning(f"{path}: the trace is not written: {error.strerror}")
+            return
+        self._progress.message(f"trace        {path}, for ui.perfetto.dev or chrome://tracing")
+
+
+def check_steps(steps: tuple[int, int] | None, last_step: int, done: int = 0) -> None:
+    """Raises UsageError where the run has no such steps, has done the first of them, or they are too many."""
+    if steps is None:
+        return
+    first, last = steps
+    if first <= done < last_step:
+        raise UsageError(f"--trace: the run goes on with step {done + 1}: trace steps from that on")
+    if last > last_step:
+        raise UsageError(f"--trace: the run ends with step {last_step}: trace steps up to that")
+    if last - first >= MAX_STEPS:
+        raise UsageError(f"--trace: {last - first + 1} steps are too many: trace at most {MAX_STEPS}")

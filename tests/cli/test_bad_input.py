@@ -1,19 +1,17 @@
 """Bad input: one clear line on standard error, exit status 2, and not a byte changed on disk.
 
-Every case is a process of its own in a directory of its own; two run at a time.
+Every case has a directory of its own; that a process shows no more is tried with a few.
 """
 
 import os
 import re
 import subprocess
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from feste_dp.kernels.code_cache import CACHE_VARIABLE, code_place
 from tests.cli.conftest import COMMAND, Feste, Place
 
 LAUNCH = "launch --config CONFIG"
@@ -203,23 +201,10 @@ VAST_BYTES = 2**40  # of a file with a hole in it, which takes no room
 
 @dataclass(frozen=True)
 class World:
-    """What the words in CASES stand for, and the directory in which `here` makes more."""
+    """What the words in CASES stand for."""
 
     root: Path
     words: dict[str, str]
-
-    def here(self, number: int) -> Path:
-        """A directory with bad files in it, and one for temporary files beside it."""
-        here = self.root / str(number) / "here"
-        for directory in (here, here / "hollow", here.with_name("tmp")):
-            directory.mkdir(parents=True)
-        for name, content in BAD_FILES.items():
-            (here / name).write_bytes(content)
-        (here / "small.yaml").write_text(Path(self.words["CONFIG"]).read_text())
-        os.mkfifo(here / "pipe")
-        with (here / "vast.txt").open("wb") as file:
-            file.truncate(VAST_BYTES)
-        return here
 
     def arguments(self, line: str) -> list[str]:
         return [self._argument(word) for word in line.split()]
@@ -257,62 +242,44 @@ def listing(*roots: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-@dataclass(frozen=True)
-class Ended:
-    """What a process printed, its exit status, and what it left on disk that was not there, or changed."""
-
-    status: int
-    out: str
-    err: str
-    changes: list[str]
-
-
-Outcomes = dict[str, "Future[Ended]"]
-
-
-@pytest.fixture(scope="module")
-def outcomes(world: World, place: Place, request: pytest.FixtureRequest) -> Iterator[Outcomes]:
-    """The cases that this session has chosen, under way."""
-    chosen = {
-        str(item.callspec.params["line"]): None
-        for item in request.session.items
-        if isinstance(item, pytest.Function) and item.originalname == TABLE_TEST
-    }
-    with ThreadPoolExecutor(2) as pool:
-        yield {
-            line: pool.submit(run_bad_input, world, place, number, line) for number, line in enumerate(chosen)
-        }
-
-
-def run_bad_input(world: World, place: Place, number: int, line: str) -> Ended:
-    here = world.here(number)
-    environ = os.environ | {
-        "TMPDIR": str(here.with_name("tmp")),
-        "FESTE_DP_CACHE": str(here.with_name("cache")),
-        CACHE_VARIABLE: str(code_place().path),
-    }
-    before = listing(here.parent, place.run.parent)
-    command = [*COMMAND, *world.arguments(line)]
-    done = subprocess.run(
-        command, cwd=here, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True
-    )
-    after = listing(here.parent, place.run.parent)
-    changes = [path for path in before | after if before.get(path) != after.get(path)]
-    return Ended(done.returncode, done.stdout, done.stderr, changes)
-
-
-TABLE_TEST = "test_bad_input_gets_one_line_and_leaves_no_trace"
+@pytest.fixture
+def here(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current directory, with bad files in it; beside it those for temporary files and for caches."""
+    here = tmp_path / "here"
+    for directory in (here, here / "hollow", tmp_path / "tmp"):
+        directory.mkdir()
+    for name, content in BAD_FILES.items():
+        (here / name).write_bytes(content)
+    (here / "small.yaml").write_text(Path(world.words["CONFIG"]).read_text())
+    os.mkfifo(here / "pipe")
+    with (here / "vast.txt").open("wb") as file:
+        file.truncate(VAST_BYTES)
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("FESTE_DP_CACHE", str(tmp_path / "cache"))
+    return here
 
 
 @pytest.mark.parametrize(("line", "words"), CASES, ids=[line for line, _ in CASES])
-def test_bad_input_gets_one_line_and_leaves_no_trace(line: str, words: str, outcomes: Outcomes) -> None:
-    ended = outcomes[line].result()
-    assert ended.changes == []
+def test_bad_input_gets_one_line_and_leaves_no_trace(
+    line: str, words: str, world: World, place: Place, here: Path, feste: Feste
+) -> None:
+    before = listing(here.parent, place.run.parent)
+    ended = feste(*world.arguments(line))
+    assert listing(here.parent, place.run.parent) == before
     assert ended.status == 2
     assert ended.err.startswith("error: ")
     assert ended.err.count("\n") == 1
     assert re.search(".*".join(map(re.escape, words.split(" ... "))), ended.err, re.IGNORECASE)
     assert set(ended.out.splitlines()) <= {"reading the text"}
+
+
+@pytest.mark.parametrize("line", ["lauch", f"{LAUNCH} --set train.shards=3", "resume RUN --set train.seed=2"])
+def test_a_process_shows_no_more_than_that_line(line: str, world: World, here: Path) -> None:
+    done = subprocess.run([*COMMAND, *world.arguments(line)], cwd=here, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("error: ")
 
 
 def test_there_are_many_cases_and_each_command_has_some() -> None:

@@ -2,12 +2,12 @@ import os
 import subprocess
 import sys
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from feste_dp.kernels.code_cache import CACHE_VARIABLE, KernelCache, code_place
 from feste_dp.kernels.gelu import gelu_backward_block, gelu_forward_block
 from feste_dp.kernels.matmul import (
     matmul,
@@ -277,7 +277,7 @@ def test_every_process_computes_the_same_bits(bf16):
     def printed():
         done = subprocess.run(
             [sys.executable, "-c", PRODUCTS, str(bf16)],
-            env=os.environ | {"FESTE_DP_COMPILED": numba.config.CACHE_DIR},
+            env=os.environ | {CACHE_VARIABLE: str(code_place(KernelCache.kind).path)},
             capture_output=True,
             text=True,
             check=True,

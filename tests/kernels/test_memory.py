@@ -4,9 +4,9 @@ import os
 import subprocess
 import sys
 
-import numba
 import pytest
 
+from feste_dp.kernels.code_cache import CACHE_VARIABLE, KernelCache, code_place
 from tests.kernels.operands import both_precisions
 
 START = """
@@ -70,7 +70,7 @@ for m in sizes:
 def test_kernels_touch_nothing_behind_their_arrays(kernels, bf16):
     done = subprocess.run(
         [sys.executable, "-c", START + kernels + 'print("untouched")', str(bf16)],
-        env=os.environ | {"FESTE_DP_COMPILED": numba.config.CACHE_DIR},
+        env=os.environ | {CACHE_VARIABLE: str(code_place(KernelCache.kind).path)},
         capture_output=True,
         text=True,
         timeout=300,

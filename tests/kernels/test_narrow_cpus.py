@@ -3,10 +3,10 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-import numba
 import pytest
+
+from feste_dp.kernels.code_cache import CACHE_VARIABLE, KernelCache, code_place
 
 START = """
 import sys
@@ -103,11 +103,11 @@ for columns in (1, LANES - 1, LANES, 5 * LANES + 3):
 def test_every_kernel_of_vectors_is_right_at_the_vector_width_of_every_cpu(
     lanes: int, features: list[str], check: str
 ) -> None:
-    compiled = Path(numba.config.CACHE_DIR) / f"{lanes}-lanes"  # Numba does not see that the width differs
-    compiled.mkdir(exist_ok=True)
+    # Numba does not see that the width differs
+    compiled = code_place(KernelCache.kind).path / f"{lanes}-lanes"
     done = subprocess.run(
         [sys.executable, "-c", START + check + 'print("right")', str(lanes), *features],
-        env=os.environ | {"FESTE_DP_COMPILED": str(compiled)},
+        env=os.environ | {CACHE_VARIABLE: str(compiled)},
         capture_output=True,
         text=True,
         timeout=300,

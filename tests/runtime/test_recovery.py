@@ -180,15 +180,6 @@ def test_when_no_worker_can_be_started_any_more_the_run_ends_with_the_reason(sta
         coordinator.gradient(1)
 
 
-def test_crashes_in_every_step_end_in_a_run_with_fewer_workers_and_then_in_its_end(start):
-    coordinator = start(workers=1)
-    with pytest.raises(RunError, match=r"no worker is left, and too many were lost to start more"):
-        for step in range(1, 100):
-            coordinator.gradient(step)
-            os.kill(coordinator.worker_pids()[0], signal.SIGKILL)
-    assert 8 <= len(texts(coordinator, "lost")) <= 14
-
-
 def test_a_worker_that_is_slow_is_named_and_named_again_when_it_is_back(start, undisturbed):
     coordinator = start(faults="worker1:step2:shard6:slow=1.7")
     assert list(numbers(coordinator)) == undisturbed

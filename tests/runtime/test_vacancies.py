@@ -128,6 +128,19 @@ def test_a_run_for_which_no_worker_comes_ends_with_the_reason(crew, gathering):
     assert gathering_module.NO_WORKER_S < crew.now < 4 * gathering_module.NO_WORKER_S
 
 
+def test_losses_after_every_step_end_in_a_run_with_fewer_workers_and_then_in_its_end(crew, gathering):
+    with pytest.raises(
+        RunError, match=r"^worker \d .*; no worker is left, and too many were lost to"
+    ):
+        for _ in range(100):
+            gather(gathering)
+            gathering.step_done()
+            crew.lose(min(crew.members))
+            gathering.tend()
+    kinds = [notice.kind for notice in gathering.notices]
+    assert 8 <= kinds.count("lost") <= 14 and kinds.count("left") == 1
+
+
 @pytest.mark.parametrize("trouble", TROUBLES, ids=lambda trouble: type(trouble).__name__)
 def test_more_workers_that_cannot_be_started_leave_those_that_are_there(crew, gathering, trouble):
     crew.trouble = trouble

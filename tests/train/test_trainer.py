@@ -3,7 +3,6 @@ import functools
 import io
 import math
 import os
-import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -51,9 +50,10 @@ class FakeCoordinator:
         self.workers, self.faults = 2, Faults((), "coordinator")
         self._gradients, self._validation = gradients or {}, iter(validation)
         self.losses = {}
+        self.until_saved = lambda: None
 
     def gradient(self, step):
-        time.sleep(0.02)  # as long as a small step takes: a save in flight ends meanwhile
+        self.until_saved()  # a step takes long enough for a save in flight to end meanwhile
         self.arena.slots[:] = self._gradients.get(step, np.float32(0.001 * step))
         self.arena.grad[:] = self.arena.slots.sum(axis=0)
         self.arena.norms[:] = np.sum(self.arena.grad.astype(np.float64) ** 2)
@@ -145,6 +145,7 @@ def make_trainer(prepared, tmp_path):
         )
         opened.extend([outlets.metrics, writer])
         coordinator = coordinator or FakeCoordinator(parameter_count(config.model))
+        coordinator.until_saved = writer._idle.wait
         trainer = Trainer(config, data, tokenizer, coordinator, outlets)
         trainer.start_from(initial_params(config.model, 1))
         return trainer, outlets

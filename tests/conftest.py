@@ -1,5 +1,6 @@
 """Shared by all tests: where their compiled code goes, and random numbers that are the same in every run."""
 
+import compileall
 import os
 import shutil
 import signal
@@ -12,6 +13,9 @@ from hypothesis import settings
 
 from feste_dp.kernels.code_cache import KernelCache, code_place
 from feste_dp.runtime.warmup import compile_kernels
+
+# Hundreds of processes that tests start load them, also where Python is told to write none.
+compileall.compile_dir(Path(__file__).parents[1] / "feste_dp", quiet=2)
 
 # Tests compile kernels for float64 and more; the cache of real runs, which the processes that tests start
 # use, must hold what the warm-up wrote and nothing else.

@@ -129,9 +129,7 @@ def test_a_run_for_which_no_worker_comes_ends_with_the_reason(crew, gathering):
 
 
 def test_losses_after_every_step_end_in_a_run_with_fewer_workers_and_then_in_its_end(crew, gathering):
-    with pytest.raises(
-        RunError, match=r"^worker \d .*; no worker is left, and too many were lost to"
-    ):
+    with pytest.raises(RunError, match=r"^worker \d .*; no worker is left, and too many were lost to"):
         for _ in range(100):
             gather(gathering)
             gathering.step_done()

@@ -70,6 +70,11 @@ class Output:
         if self._channel is not None:
             self._channel.drain()
 
+    @property
+    def lost_lines(self) -> int:
+        """Lines for which the file behind it had no room."""
+        return 0 if self._channel is None else self._channel.lost_lines
+
 
 def write_if_room(descriptor: int, data: bytes) -> None:
     """Write a short line by the descriptor, or nothing where that would wait; never raises. For handlers of
@@ -132,6 +137,10 @@ class _Channel:
             data = f"[{missing} line{plural} missing here: the output took no more]\n".encode() + data
         tally.given += len(data)
         self._queue.put((descriptor, data))
+
+    @property
+    def lost_lines(self) -> int:
+        return 0 if self._tally.broken else self._tally.lost_lines
 
     def troubles(self) -> list[str]:
         found = []

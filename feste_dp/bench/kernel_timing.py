@@ -19,7 +19,7 @@ from feste_dp.bench.yardsticks import (
 )
 from feste_dp.config.schema import Config
 from feste_dp.errors import RunError
-from feste_dp.kernels.code_cache import CACHE_VARIABLE, code_place
+from feste_dp.kernels.code_cache import code_place
 from feste_dp.machine.cpus import cpu_name, usable_cpus
 from feste_dp.runtime.child_process import child_command
 from feste_dp.runtime.worker_process import worker_environment
@@ -62,7 +62,7 @@ def time_kernels_in_a_process(config: Config, environ: Mapping[str, str]) -> Ker
     cache = code_place("-kernels").path
     process = subprocess.Popen(
         child_command("feste_dp.bench.kernel_timing"),
-        env=worker_environment(environ) | {CACHE_VARIABLE: str(cache)},
+        env=worker_environment(environ, cache),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         process_group=0,

@@ -18,6 +18,7 @@ from feste_dp.checkpoint.pointers import BEST, LATEST, point
 from feste_dp.checkpoint.retention import retain
 from feste_dp.checkpoint.saving import remove_leftovers, write_checkpoint
 from feste_dp.errors import UsageError
+from feste_dp.files.descriptors import spare
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ class BackgroundWriter:
         self._idle.set()
         while (fields := self._jobs.get()) is not None:
             try:
-                self._finished.append(self._save(fields))
+                with spare.lent():
+                    self._finished.append(self._save(fields))
             except (
                 BaseException
             ) as error:  # raised again by poll, in the thread that can do something about it

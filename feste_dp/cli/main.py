@@ -5,7 +5,7 @@ import sys
 
 from feste_dp.cli.environment import settle_environment
 from feste_dp.import_path import leave_current_folder
-from feste_dp.interruption import end_on_the_spot, end_with
+from feste_dp.interruption import asked_to_stop, end_on_the_spot, end_with
 from feste_dp.runtime.numba_config import CONFIG_FILE, pass_over_numba_config
 
 FAILED = 1
@@ -24,6 +24,9 @@ def main() -> None:
 
     status = run()
     end_on_the_spot()
+    signum = asked_to_stop()
+    if signum is not None and status == 128 + signum:
+        _leave_unwritten()
     status = _flushed(status)
     end_with(status)
     sys.exit(status)
@@ -41,6 +44,14 @@ def _open_missing_streams() -> None:
             setattr(sys, name, os.fdopen(descriptor, mode, closefd=False))
         elif name == "stdout":
             sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _leave_unwritten() -> None:
+    """What a command had printed when it was told to stop is not waited for: nobody may ever read it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def _flushed(status: int) -> int:

@@ -11,7 +11,9 @@ from feste_dp.cache import cache_root
 from feste_dp.cli.arguments import CHECKPOINT, RUN, WORKERS, Number, PathType, WholeNumber
 from feste_dp.config.worker_counts import too_many_workers_for_run
 from feste_dp.errors import UsageError
+from feste_dp.interruption import RaisedBySignal, asked_to_stop
 from feste_dp.json_text import json_text
+from feste_dp.output import write_if_room
 from feste_dp.run.screen import printable
 from feste_dp.run.trained_model import evaluate_model, evaluation_data, load_trained_model, write_text
 from feste_dp.runtime.warmup import COMPILING, cache_warnings, compile_kernels
@@ -83,8 +85,11 @@ def generate(
             for piece in itertools.chain([first], pieces):
                 click.echo(printable(piece), nl=False)
                 last = piece or last
+        except RaisedBySignal:
+            write_if_room(1, b"\n")
+            raise
         finally:
-            if not last.endswith("\n"):
+            if not asked_to_stop() and not last.endswith("\n"):
                 click.echo()
     return 0
 

@@ -155,11 +155,14 @@ def hold_tokens(directory: Path) -> HeldTokens:
 
 
 def held_token_data(held: HeldTokens) -> TokenData:
-    """As open_token_data, of held tokens. ValueError where the file has been cut since."""
+    """As open_token_data, of held tokens. Raises UsageError where the file has been cut since."""
     meta = held.meta
     count = meta.train.tokens + meta.val.tokens
     dtype = np.dtype(meta.dtype).newbyteorder("<")
-    content = mmap.mmap(held.fd, count * dtype.itemsize, access=mmap.ACCESS_READ)
+    try:
+        content = mmap.mmap(held.fd, count * dtype.itemsize, access=mmap.ACCESS_READ)
+    except ValueError:
+        raise _damaged(Path(held.directory) / TOKENS_FILE, "it has been cut") from None
     return _token_data(Path(held.directory), meta, np.frombuffer(content, dtype))
 
 

@@ -26,7 +26,8 @@ COORDINATOR_BYTES = 84 * MIB  # beside its arrays: Python, Numba with its code, 
 WORKER_BYTES = 74 * MIB
 
 # Of the coordinator without workers (standard streams, arena, tokens, lock, metrics, a checkpoint's file,
-# ZeroMQ), measured 16; each worker adds its process handle and its connection. A worker itself has 14.
+# ZeroMQ), measured 16, and as many in reserve; each worker adds its process handle and its connection. A
+# worker itself has 14.
 _DESCRIPTORS, _DESCRIPTORS_PER_WORKER = 40, 2
 # A worker has its own thread and two of ZeroMQ. The coordinator, started already, adds ZeroMQ's two, the
 # writer of checkpoints and one a CPU for the update, for which 16 are allowed; a replaced worker is reaped

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from feste_dp.checkpoint.format import step_directory_name
 from feste_dp.errors import UsageError
+from feste_dp.files.descriptors import spare
 from feste_dp.files.writing import sync_directory, write_whole
 from feste_dp.run.directory import RunDirectory, reason
 from feste_dp.run.history import History
@@ -56,7 +57,7 @@ class HeldRun:
         self._kept = (
             # first, for without it another process may write beside this one
             ("lock", lambda: lock.is_at(self.inside.lock), lambda: lock.put_back(self.inside)),
-            ("checkpoints", there("checkpoints"), self._make_checkpoints),
+            ("checkpoints", self._has_checkpoints, self._make_checkpoints),
             ("config.yaml", there("config.yaml"), write("config.yaml", config)),
             ("tokenizer.json", there("tokenizer.json"), write("tokenizer.json", tokenizer)),
             (
@@ -143,7 +144,8 @@ class HeldRun:
                 continue
             line = f"{self.path / name} was removed while the run trains"
             try:
-                put_back()
+                with spare.lent():
+                    put_back()
                 lines.append(f"{line}: it is put back{', empty' if name == 'checkpoints' else ''}")
             except (OSError, UsageError) as error:
                 why = reason(error) if isinstance(error, OSError) else self.shown(str(error))
@@ -152,12 +154,23 @@ class HeldRun:
                 self._told.add(name)
         return lines
 
+    def _has_checkpoints(self) -> bool:
+        """A link stays, and no save follows it."""
+        folder = self.inside.checkpoints
+        return folder.is_dir() or folder.is_symlink()
+
     def _make_checkpoints(self) -> None:
+        _put_aside(self.inside.checkpoints)
         self.inside.checkpoints.mkdir()
         sync_directory(self.inside.path)
 
 
 def _restore(path: Path, written: MetricsWriter | History) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        path.rename(path.with_name(f"{path.name}.replaced"))  # another file: whose, only its owner knows
+    _put_aside(path)
     written.put_back(path)
+
+
+def _put_aside(path: Path) -> None:
+    """What lies in the place of what is put back: whose it is, only its owner knows."""
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(path.with_name(f"{path.name}.replaced"))

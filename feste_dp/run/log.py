@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from feste_dp.files.descriptors import spare
 from feste_dp.files.growing import append_line
 from feste_dp.run.directory import time_text
 
@@ -29,6 +30,6 @@ class RunLog:
     def _append(self, kind: str, line: str) -> None:
         shown = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), line)
         try:
-            append_line(self.path, f"{time_text(self._now())} {kind}: {shown}")
+            spare.in_need(lambda: append_line(self.path, f"{time_text(self._now())} {kind}: {shown}"))
         except OSError:
             self.dropped += 1

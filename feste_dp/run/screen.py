@@ -63,6 +63,7 @@ class Progress:
     def __init__(self, out: TextIO, err: TextIO) -> None:
         self._out = Output(out)
         self._err = self._out if err is out else Output(err)
+        self._summary, self._lost_before = "", 0
 
     def announce(self, lines: Sequence[str]) -> None:
         """What is about to be trained, before the first step."""
@@ -89,7 +90,8 @@ class Progress:
     def finish(self, summary: str) -> None:
         """The end of the run and its result, of one or more lines."""
         self._out.urgent = True
-        self._out.line(printable(summary))
+        self._summary, self._lost_before = printable(summary), self._out.lost_lines
+        self._out.line(self._summary)
 
     def troubles(self) -> list[str]:
         """What went wrong with the screen since the last call, for the log."""
@@ -99,6 +101,9 @@ class Progress:
         """Leaves the terminal as it was, with all that was printed on it where somebody reads; safe to call
         twice."""
         self._out.drain()
+        if self._summary and self._out.lost_lines > self._lost_before:  # a full disk, a limit of file sizes
+            self._err.line(self._summary)
+            self._summary = ""
         self._err.drain()
 
     def __enter__(self) -> "Progress":

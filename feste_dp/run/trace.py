@@ -48,9 +48,10 @@ class RunTrace:
         about = {"run": path.parent.name, "steps": f"{self.request.first} to {self.request.last}"}
         text = merge_traces(self.request, about)
         if text is None:
-            self._progress.warning(
-                f"no trace: none of the steps {self.request.first} to {self.request.last} was done"
-            )
+            why = f"none of the steps {self.request.first} to {self.request.last} was done"
+            if not Path(self.request.directory).is_dir():
+                why = f"{self.request.directory}, where its parts were, was removed"
+            self._progress.warning(f"no trace: {why}")
             return
         try:
             write_whole(path, text.encode())

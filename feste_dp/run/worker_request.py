@@ -9,6 +9,7 @@ from pathlib import Path
 from feste_dp.config.loading import load_config
 from feste_dp.config.worker_counts import too_many_workers_for_run
 from feste_dp.errors import RunError, UsageError
+from feste_dp.files.descriptors import spare
 from feste_dp.files.reading import read_plain
 from feste_dp.files.writing import write_whole
 from feste_dp.machine.cpus import crowding
@@ -49,7 +50,7 @@ def take_request(run: RunDirectory) -> int | None:
     """The number asked for, once; None when nothing is. What is no number is not ours, and is dropped."""
     request = _place(run)
     try:
-        number = read_plain(request, _MAX_BYTES).strip()
+        number = spare.in_need(lambda: read_plain(request, _MAX_BYTES)).strip()
     except FileNotFoundError:
         return None
     except OSError:

@@ -4,6 +4,7 @@ modules come from and the package are the parent's; nothing of the current folde
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from feste_dp.import_path import import_path
 from feste_dp.kernels.code_cache import CACHE_VARIABLE, code_place
@@ -31,10 +32,14 @@ def child_command(module: str, *arguments: str) -> list[str]:
     return [sys.executable, *_interpreter_flags(), child_boot.__file__, str(os.getpid()), module, *arguments]
 
 
-def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """`environ`, and what a child must have of this process: its import path and its compiled code."""
+def child_environment(environ: Mapping[str, str], code: Path | None = None) -> dict[str, str]:
+    """`environ`, and what a child must have of this process: its import path and its compiled code, also
+    where that lies in another folder by now."""
     path = b"\0".join(map(os.fsencode, import_path()))  # in hexadecimal: a folder's name may hold anything
-    return dict(environ) | {child_boot.PATH_VARIABLE: path.hex(), CACHE_VARIABLE: str(code_place().path)}
+    return dict(environ) | {
+        child_boot.PATH_VARIABLE: path.hex(),
+        CACHE_VARIABLE: str(code or code_place().path),
+    }
 
 
 def _interpreter_flags() -> list[str]:

@@ -14,8 +14,10 @@ from typing import Self, TypeVar
 
 from feste_dp.config.schema import Config
 from feste_dp.data.order import Spacing
+from feste_dp.data.token_guard import TokenGuard
 from feste_dp.data.tokens import HeldTokens, hold_tokens
 from feste_dp.errors import RunError, UsageError
+from feste_dp.files.descriptors import spare
 from feste_dp.interruption import held
 from feste_dp.kernels.reduction import make_tree, reduce_slots
 from feste_dp.machine.cpus import pin_plan, usable_cpus
@@ -27,6 +29,7 @@ from feste_dp.runtime.faults import COORDINATOR, FAULT_VARIABLE, Faults, parse_f
 from feste_dp.runtime.gathering import Gathering, Notice, Task
 from feste_dp.runtime.held_code import HeldCode
 from feste_dp.runtime.ledger import Ledger
+from feste_dp.runtime.rehearsal import rehearse_sampler
 from feste_dp.runtime.results import Gradient, tree_sum
 from feste_dp.runtime.shard_computer import ShardSpec
 from feste_dp.runtime.tracing import Recorder, TraceRequest
@@ -59,6 +62,8 @@ class Coordinator:
         self._config, self._data_directory = config, data_directory
         self._count, self._cpus = workers, pin_plan(config.run.pin, workers)
         self.arena = create_arena(parameter_count(config.model), config.train.shards)
+        spare.hold()
+        self._held_code = HeldCode()
         self._tree = make_tree(config.train.shards)
         self._crew = Crew(self._spec, self.arena, environ, self.recorder)
         self._tokens: HeldTokens | None = None
@@ -66,7 +71,9 @@ class Coordinator:
             self._tokens = hold_tokens(data_directory)
             self._crew.inherited = (self._tokens.fd,)
         self._gathering = Gathering(self._crew, workers, config.run.step_timeout_s, notify)
-        self._gathering.before_hiring = HeldCode().put_back
+        self._gathering.before_hiring = self._put_code_back
+        if self._tokens is not None:
+            self._gathering.check = TokenGuard(self._tokens).check
 
     def __enter__(self) -> Self:
         return self
@@ -76,6 +83,7 @@ class Coordinator:
 
     def start(self) -> None:
         """Start the workers and wait until all are ready. Raises RunError where none can be started."""
+        rehearse_sampler()
         self._gathering.start()
 
     @property
@@ -103,6 +111,10 @@ class Coordinator:
         except RunError:
             self._cpus, self._count = before
             raise
+
+    def _put_code_back(self) -> None:
+        self._held_code.put_back()
+        self._crew.code = self._held_code.folder
 
     def tend(self) -> None:
         """Take in what has happened to the workers meanwhile, without waiting: for between the phases."""
@@ -162,12 +174,14 @@ class Coordinator:
             with held:
                 if self.recorder is not None:
                     self.recorder.write()
+                self._held_code.close()
                 if self._tokens is not None:
                     os.close(self._tokens.fd)
                     self._tokens = None
                 if self.arena.fd >= 0:
                     os.close(self.arena.fd)
                     self.arena.fd = -1
+                    spare.release()
 
     def _by_worker(self, numbers: Mapping[int, Number]) -> list[Number]:
         """A list by worker, 0 where one has no number; fewer may be wanted by now than reported."""

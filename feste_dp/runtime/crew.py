@@ -12,11 +12,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import zmq
 
 from feste_dp.errors import RunError
+from feste_dp.files.descriptors import check_free, spare
 from feste_dp.interruption import held
 from feste_dp.kernels.handover import FULL
 from feste_dp.machine.oom import KillCount, explain_end
@@ -104,6 +106,9 @@ class Crew:
         self.members: dict[int, Member] = {}
         self.inherited: tuple[int, ...] = ()
         """Further descriptors that the specs speak of."""
+        self.code: Path | None = None
+        """Where the compiled code lies, if not where this process has it from."""
+        self._borrows = False
         self._lives: dict[int, int] = {}
         self._door: Door | None = None
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
@@ -126,15 +131,32 @@ class Crew:
     def hire(self, numbers: Iterable[int]) -> None:
         """Start workers with these numbers; each joins when it is ready. Raises RunError, UsageError."""
         with held:  # a process that is started is either a member or has ended
-            self._hire(numbers)
+            # until they are in: ZeroMQ aborts where it has no descriptor for one. Not for the first, whose
+            # start would leave high numbers for the reserve, of no use below a limit that is set later
+            if self._lives and not self._borrows:
+                spare.lend()
+                self._borrows = True
+            try:
+                self._hire(numbers)
+            finally:
+                self._take_back()
+
+    def _take_back(self) -> None:
+        if self._borrows and not self.starting():
+            self._borrows = False
+            spare.take_back()
 
     def _hire(self, numbers: Iterable[int]) -> None:
         door = self._door or self._open()
+        if not door.leads_in():
+            door.close()
+            door = self._door = open_door(self._socket)
         descriptors = (self._arena.fd, self._bell, *door.descriptors, *self.inherited)
         started: list[WorkerProcess] = []
         try:
             for worker in numbers:
-                started.append(start_worker(worker, descriptors, self._environ))
+                started.append(start_worker(worker, descriptors, self._environ, self.code))
+            _check_free(len(started) + len(self.starting()))
         except BaseException:
             for process in started:
                 process.kill()
@@ -312,6 +334,7 @@ class Crew:
         self._ends.unregister(member.process.ended)
         del self._by_end[member.process.ended]
         member.process.close()
+        self._take_back()
 
     def _waiting_frames(self) -> list[bytes] | None:
         try:
@@ -341,6 +364,14 @@ class Crew:
             self.kill(worker, f"runs {message.place}, which is not the program of {own_code().place}")
         elif isinstance(message, m.Ready):
             member.joined = True
+            self._take_back()
             self._early.append(Joined(worker))
         else:
             self._early.append(Said(worker, message))
+
+
+def _check_free(connections: int) -> None:
+    try:
+        check_free(connections)
+    except OSError as error:
+        raise RunError(f"no further worker could be started: {error.strerror}") from None

@@ -29,6 +29,10 @@ class Door:
     endpoint: str
     descriptors: tuple[int, ...]
 
+    def leads_in(self) -> bool:
+        """Whether it can be found: /proc may have been taken away since."""
+        return all((_DESCRIPTORS / str(descriptor)).exists() for descriptor in self.descriptors)
+
     def close(self) -> None:
         """Nobody comes in any more but who is on the way."""
         for descriptor in self.descriptors:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from feste_dp.errors import RunError
+from feste_dp.files.descriptors import spare
 from feste_dp.runtime import messages as m
 from feste_dp.runtime.crew import Crew, Event, Joined, Lost, Said
 from feste_dp.runtime.ledger import Ledger, numbers_of
@@ -64,6 +65,9 @@ class Gathering:
         self._called_slow: dict[int, float] = {}
         self.before_hiring: Callable[[], None] = lambda: None
         """Called before a worker is started later than the first: what it needs may have been removed."""
+        self.check: Callable[[], None] = lambda: None
+        """Called when a piece of work is done or a worker lost; raises RunError where no other would do
+        better."""
         crew.tell = lambda line: self.notify(Notice("dropped", -1, line))
 
     def start(self) -> None:
@@ -122,6 +126,7 @@ class Gathering:
             self._take_in(event, ledger, task)
             if self._deal(ledger, task):
                 look_at = None
+        self.check()
 
     def _deal(self, ledger: Ledger, task: Task) -> bool:
         """Give what nobody holds to whoever has nothing to do; whether anybody was given anything."""
@@ -160,6 +165,7 @@ class Gathering:
 
     def _replace(self, lost: Lost, ledger: Ledger | None, task: Task | None) -> None:
         """Free what a lost worker held, and start another unless that has failed too often."""
+        self.check()
         self._called_slow.pop(lost.worker, None)
         undone = ledger.release(lost.worker) if ledger is not None else []
         where = "start-up" if not lost.was_ready else task.where if task is not None else "the wait for work"
@@ -191,8 +197,9 @@ class Gathering:
     def _hire(self, workers: Sequence[int]) -> None:
         """Raises RunError where one cannot be started, whatever it lacks."""
         try:
-            self.before_hiring()
-            self._crew.hire(workers)
+            with spare.lent():
+                self.before_hiring()
+                self._crew.hire(workers)
         except RunError:
             raise
         except Exception as error:

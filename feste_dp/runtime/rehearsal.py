@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from feste_dp.config.schema import ModelConfig, OptimConfig
 from feste_dp.data.order import Spacing
 from feste_dp.data.tokens import TokenData
+from feste_dp.errors import RunError
 from feste_dp.kernels.code_cache import code_place
 from feste_dp.kernels.data_order import fill_offsets
 from feste_dp.kernels.handover import go_away, hand_over, is_full, is_listening, listen, look
@@ -43,7 +44,7 @@ _WORKER_KERNELS: tuple[Any, ...] = (
 
 
 def check_that_compiled_code_is_loaded() -> None:
-    """Rehearse what a worker calls. Raises RuntimeError when anything had to be compiled.
+    """Rehearse what a worker calls. Raises RunError when anything had to be compiled.
 
     Code compiled in memory is optimised differently from the same code loaded from the cache: its sums differ
     in their last bits, and workers must not differ.
@@ -52,7 +53,7 @@ def check_that_compiled_code_is_loaded() -> None:
     _rehearse_worker(arena)
     os.close(arena.fd)
     if any(sum(kernel.stats.cache_misses.values()) for kernel in _WORKER_KERNELS):
-        raise RuntimeError(f"compiled code is missing from {code_place().path}: delete it and start again")
+        raise RunError(f"compiled code is missing from {code_place().path}: delete it and start again")
 
 
 def rehearse_all() -> None:
@@ -61,9 +62,16 @@ def rehearse_all() -> None:
     _rehearse_worker(arena)
     optimizer = AdamW(len(arena.params), decayed_count(_MODEL), OptimConfig(), threads=1)
     optimizer.update(arena.params, arena.grad, 1, 1e-3, 1.0)
-    list(Sampler(_MODEL, view_params(arena.params, _MODEL)).draw([0], 1, temperature=1.0, seed=1))
+    rehearse_sampler(arena.params)
     _rehearse_yardsticks()
     os.close(arena.fd)
+
+
+def rehearse_sampler(params: NDArray[np.float32] | None = None) -> None:
+    """Load what a first sample would, which may come when the cache was removed."""
+    if params is None:
+        params = np.zeros(parameter_count(_MODEL), np.float32)
+    list(Sampler(_MODEL, view_params(params, _MODEL)).draw([0], 1, temperature=1.0, seed=1))
 
 
 def _rehearse_yardsticks() -> None:

@@ -6,6 +6,7 @@ them. Clocks are time.perf_counter, which all processes of a machine share.
 Format: "Trace Event Format", the Chromium project: complete events X, metadata M, flows s and f.
 """
 
+import contextlib
 import json
 import os
 from collections import Counter
@@ -15,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from feste_dp.files.writing import write_whole
 from feste_dp.kernels.stamps import BEGINNING, places
 from feste_dp.runtime import messages as m
 
@@ -125,11 +127,13 @@ class Recorder:
             self._flow("f", worker, message, max(started, ended - _INSIDE_S))
 
     def write(self) -> None:
-        """Put the events where merge_traces finds them, once; what is recorded later is lost."""
-        if self._events:
+        """Put the events where merge_traces finds them, once; what is recorded later is lost, and all of it
+        where they cannot be written: no step is worth a trace."""
+        events, self._events = self._events, []
+        if events:
             path = self._file.with_name(f"{self._file.name}{_PIECE[1:]}")
-            path.write_text(json.dumps(self._events))
-            self._events = []
+            with contextlib.suppress(OSError):
+                write_whole(path, json.dumps(events).encode())
 
     def _flow(self, phase: Literal["s", "f"], worker: int, message: m.Message, at: float) -> None:
         """Both ends of a message give it the same name: what it says, and how often it has been said."""

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from feste_dp.data.order import Spacing
 from feste_dp.data.tokens import HeldTokens, TokenData, held_token_data, open_token_data
+from feste_dp.errors import RunError, UsageError
 from feste_dp.model.parameters import parameter_count
 from feste_dp.output import write_if_room
 from feste_dp.runtime import messages as m
@@ -30,6 +31,8 @@ from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
 from feste_dp.runtime.tracing import Recorder, TraceRequest, step_of
 
 _PARENT_CHECK_MS = 1000
+_OF_THE_MACHINE = (OSError, MemoryError, zmq.ZMQError, RunError, UsageError)
+"""What is no fault of the program: what it says is enough, where it stood in the program is of no use."""
 _REPORT_EVERY_S = 0.02  # of units that take less than that: their reports must not drown the coordinator
 
 
@@ -135,6 +138,8 @@ class Connection:
     def report_failure(self, error: Exception) -> None:
         """Tell the coordinator why this worker ends, giving the message a second to leave."""
         reason, trace = f"{type(error).__name__}: {error}", traceback.format_exc()
+        if isinstance(error, _OF_THE_MACHINE):
+            reason, trace = str(error) or type(error).__name__, ""
         self._socket.setsockopt(zmq.LINGER, 1000)
         self.send(m.Failed(*(text.encode(errors="backslashreplace").decode() for text in (reason, trace))))
         zmq.Context.instance().destroy(linger=1000)

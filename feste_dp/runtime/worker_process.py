@@ -10,6 +10,7 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from feste_dp.errors import RunError
@@ -73,12 +74,14 @@ class WorkerProcess:
         os.close(self.ended)
 
 
-def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a child that has one thread."""
-    return child_environment(environ) | ONE_THREAD
+def worker_environment(environ: Mapping[str, str], code: Path | None = None) -> dict[str, str]:
+    """The environment of a child that has one thread, and its code from a folder, if not this process's."""
+    return child_environment(environ, code) | ONE_THREAD
 
 
-def start_worker(worker: int, descriptors: Sequence[int], environ: Mapping[str, str]) -> WorkerProcess:
+def start_worker(
+    worker: int, descriptors: Sequence[int], environ: Mapping[str, str], code: Path | None = None
+) -> WorkerProcess:
     """Start a worker, which inherits the descriptors and waits to be told its spec. Raises RunError.
 
     From the main thread only.
@@ -93,7 +96,7 @@ def start_worker(worker: int, descriptors: Sequence[int], environ: Mapping[str, 
                     child_command("feste_dp.runtime.worker_boot"),
                     stdin=subprocess.PIPE,
                     pass_fds=[*descriptors, *ending.inherited],
-                    env=worker_environment(environ),
+                    env=worker_environment(environ, code),
                     process_group=0,
                 )
             finally:

@@ -3,6 +3,7 @@
 import io
 import math
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -254,6 +255,21 @@ def test_an_ascii_output_gets_escapes_for_what_it_lacks(terminal: bool) -> None:
     text = raw.getvalue().decode("ascii")
     assert "na\\xefve \\u2603" in text
     assert "done" in text
+
+
+def test_the_summary_goes_to_standard_error_where_the_output_has_no_room() -> None:
+    err = io.StringIO()
+    with Path("/dev/full").open("w") as full, Progress(full, err) as progress:
+        progress.message("lost")
+        progress.finish("finished\nto write: ...")
+    assert err.getvalue() == "finished\nto write: ...\n"
+
+
+def test_the_summary_is_not_said_twice() -> None:
+    out, err = io.StringIO(), io.StringIO()
+    with Progress(out, err) as progress:
+        progress.finish("finished")
+    assert (out.getvalue(), err.getvalue()) == ("finished\n", "")
 
 
 @given(text=st.text() | st.text(alphabet=st.sampled_from("\x1b\x9b\r\n\t[]m0\x00\x7f\ud800a")))

@@ -277,7 +277,8 @@ def test_a_worker_that_cannot_start_ends_the_run_with_its_reason(make_config, te
     missing = temporary / "missing"
     with (
         pytest.raises(
-            RunError, match=r"worker \d .* exited with status 1 during start-up: UsageError: .*missing"
+            RunError,
+            match=r"worker \d .* exited with status 1 during start-up: token data is incomplete: .*missing",
         ),
         Coordinator(make_config(), workers, missing, os.environ) as coordinator,
     ):

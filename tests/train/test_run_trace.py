@@ -1,11 +1,13 @@
 """A traced run: the same bits as without a trace, and a file as the Trace Event Format describes it."""
 
 import json
+import shutil
 from collections import Counter, defaultdict
 
 import pytest
 
 from feste_dp.errors import UsageError
+from feste_dp.run import trace as run_trace
 from tests.train.test_exactness import assert_equal_runs
 
 SHARDS, LAYERS, WORKERS = 8, 2, 2
@@ -126,3 +128,32 @@ def test_steps_that_are_not_there_are_refused_and_nothing_is_made(runs, steps, w
     with pytest.raises(UsageError, match=words):
         runs.launch(config, trace=steps)
     assert not path.exists()
+
+
+def test_the_trace_of_a_run_that_is_moved_lies_where_the_run_is(runs):
+    path = runs.new_path()
+    new = path.with_name(f"{path.name}-moved")
+    outcome = runs.launch(
+        runs.config(train__steps=8),
+        path=path,
+        trace=(2, 3),
+        on_step=lambda step: path.rename(new) if step == 5 else None,
+    )
+    assert outcome.status == 1 and not path.exists()
+    content = json.loads((new / "trace-2-3.json").read_text())
+    assert content["otherData"]["run"] == new.name
+    assert any(str(new / "trace-2-3.json") in message for message in outcome.messages)
+
+
+def test_a_trace_that_has_no_place_costs_a_warning_and_no_worker(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_trace, "temporary_places", lambda: [tmp_path])
+
+    def remove(step):
+        if step == 2:
+            for folder in tmp_path.iterdir():
+                shutil.rmtree(folder)
+
+    outcome = runs.launch(runs.config(train__steps=8), trace=(2, 3), on_step=remove)
+    assert outcome.status == 0
+    (line,) = outcome.warnings.splitlines()
+    assert line.startswith("warning: no trace: ") and line.endswith("where its parts were, was removed")

@@ -98,6 +98,12 @@ class HeldRun:
             lines.append("/proc is gone: the run would not be followed if it were moved from now on")
             self.inside = RunDirectory(place)
             self._follow(self.inside)
+        elif self.inside.path != place and not self._is_ours(place) and "" not in self._told:
+            self._told.add("")
+            lines.append(
+                f"{self.path} is covered, by what was mounted there while the run trains: what is saved lies "
+                "below it"
+            )
         return lines + self._put_back()
 
     def holds(self, step: int) -> bool:

@@ -91,6 +91,15 @@ def test_another_directory_in_its_place_is_not_taken_for_it(tmp_path, run, held)
     assert held.path == tmp_path / "new"
 
 
+def test_a_directory_over_which_another_is_mounted_is_written_to_below_it(run, held, monkeypatch):
+    covered = run.path.absolute()
+    real = HeldRun._is_ours
+    monkeypatch.setattr(HeldRun, "_is_ours", lambda self, path: path != covered and real(self, path))
+    (line,) = held.look(at_once=True)
+    assert line.startswith(f"{run.path} is covered") and held.look(at_once=True) == []
+    assert held.path == run.path and held.holds(1) is False
+
+
 def test_a_directory_that_is_removed_is_told_once_and_not_made_anew(run, held):
     shutil.rmtree(run.path)
     (line,) = held.look(at_once=True)

@@ -21,7 +21,8 @@ class SpareDescriptors:
     """For any thread."""
 
     def __init__(self, count: int = COUNT) -> None:
-        self._count, self._lock = count, threading.Lock()
+        # a save that a signal asks for may come in the midst of a settlement, in the same thread
+        self._count, self._lock = count, threading.RLock()
         self._held: list[int] = []
         self._holders = self._borrowers = 0
 

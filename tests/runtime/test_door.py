@@ -104,3 +104,17 @@ def test_the_places_for_temporary_folders_are_the_users_own_first(monkeypatch, t
     monkeypatch.setenv("XDG_RUNTIME_DIR", "not/absolute")
     monkeypatch.delenv("TMPDIR", raising=False)
     assert temporary.temporary_places() == [tmp_path, Path("/dev/shm"), Path("/tmp")]
+
+
+def test_where_proc_is_taken_away_another_door_is_opened_beside_it(router, monkeypatch):
+    with tempfile.TemporaryDirectory() as folder:  # tmp_path is too long for a socket
+        proc = Path(folder) / "p"
+        proc.symlink_to("/proc/self/fd")
+        monkeypatch.setattr(door_module, "_DESCRIPTORS", proc)
+        door = open_door(router)
+        assert door.endpoint.startswith(f"ipc://{proc}/") and door.leads_in() and says_hello(door, router)
+        proc.unlink()
+        assert not door.leads_in()
+        second = open_door(router)
+        assert second.endpoint.startswith("ipc://@") and second.leads_in() and says_hello(second, router)
+        door.close()

@@ -1,7 +1,9 @@
 """Matrices in the midst of larger arrays, and what rounding to bfloat16 makes of them."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 import pytest
 
@@ -14,6 +16,22 @@ PRECISIONS = [False] + [True] * HAS_BF16
 """Values of PackBuffers.bf16 that this CPU can multiply with."""
 
 both_precisions = pytest.mark.parametrize("bf16", PRECISIONS, ids=["fp32", "bf16"][: len(PRECISIONS)])
+
+
+def in_any_layout(kernel: Any) -> Callable[..., None]:
+    """The kernel as it is compiled for arrays of any layout. Left alone, Numba takes views with a length of 1
+    for whole arrays, and compiles the same kernel for each mixture of the two."""
+
+    def call(*arguments: Any) -> None:
+        given = map(numba.typeof, arguments)
+        types = tuple(
+            each.copy(layout="A") if isinstance(each, numba.types.Array) else each for each in given
+        )
+        if types not in kernel.overloads:
+            kernel.compile(types)
+        kernel.overloads[types].entry_point(*arguments)
+
+    return call
 
 
 def placed(matrix: np.ndarray, layout: str, around: float) -> np.ndarray:

@@ -1,19 +1,15 @@
 import numpy as np
 import pytest
 
-from feste_dp.kernels.attention import (
-    KEY_BLOCK,
-    KEYS,
-    QUERIES,
-    QUERY_BLOCK,
-    attention_backward,
-    attention_forward,
-    make_attention_scratch,
-)
+from feste_dp.kernels import attention as kernels
+from feste_dp.kernels.attention import KEY_BLOCK, KEYS, QUERIES, QUERY_BLOCK, make_attention_scratch
 from feste_dp.kernels.packing import make_pack_buffers
 from feste_dp.kernels.vector.target import LANES, TILE_ROWS
 from tests.kernels.finite_differences import assert_gradients_match
-from tests.kernels.operands import PRECISIONS, Guarded, GuardedBuffers, both_precisions
+from tests.kernels.operands import PRECISIONS, Guarded, GuardedBuffers, both_precisions, in_any_layout
+
+attention_forward = in_any_layout(kernels.attention_forward)
+attention_backward = in_any_layout(kernels.attention_backward)
 
 # (B, T, heads, D)
 SMALL_SHAPES = [(1, 1, 1, 1), (2, 5, 2, 3), (1, 6, 3, 4)]

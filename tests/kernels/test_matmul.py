@@ -7,16 +7,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from feste_dp.kernels import matmul as kernels
 from feste_dp.kernels.code_cache import CACHE_VARIABLE, KernelCache, code_place
 from feste_dp.kernels.gelu import gelu_backward_block, gelu_forward_block
-from feste_dp.kernels.matmul import (
-    matmul,
-    matmul_bias,
-    matmul_bias_gelu,
-    matmul_bias_residual,
-    matmul_column_sums,
-    matmul_gelu_backward,
-)
 from feste_dp.kernels.packing import BLOCK_COLUMNS, BLOCK_DEPTH, BLOCK_ROWS, make_pack_buffers
 from feste_dp.kernels.vector.target import LANES, ROW_STEP, TILE_COLUMNS, TILE_ROWS
 from tests.kernels.gelu_formula import DERIVATIVE_ERROR, FORWARD_ERROR, gelu, gelu_derivative
@@ -28,11 +21,19 @@ from tests.kernels.operands import (
     assert_product_is_right,
     assert_within,
     both_precisions,
+    in_any_layout,
     placed,
     product_and_bound,
     random_matrix,
     rounded_to_bfloat16,
 )
+
+matmul = in_any_layout(kernels.matmul)
+matmul_bias = in_any_layout(kernels.matmul_bias)
+matmul_bias_gelu = in_any_layout(kernels.matmul_bias_gelu)
+matmul_bias_residual = in_any_layout(kernels.matmul_bias_residual)
+matmul_column_sums = in_any_layout(kernels.matmul_column_sums)
+matmul_gelu_backward = in_any_layout(kernels.matmul_gelu_backward)
 
 GUARDED_PACKS = {bf16: GuardedBuffers(make_pack_buffers(bf16)) for bf16 in PRECISIONS}
 PACKS = {bf16: guarded.buffers for bf16, guarded in GUARDED_PACKS.items()}
@@ -260,13 +261,13 @@ def moved(matrix):
     return view
 
 digest, pack = hashlib.sha256(), make_pack_buffers(sys.argv[1] == "True")
-for rows, depth, columns in ((1, 1, 1), (7, 33, 5), (64, 64, 64), (130, 1100, 77), (24, 31, 1600)):
+for rows, depth, columns in ((2, 1, 2), (7, 33, 5), (64, 64, 64), (130, 1100, 77), (24, 31, 1600)):
     rng = np.random.default_rng(rows)
     a, b = (moved(rng.standard_normal(s, dtype=np.float32)) for s in ((rows, depth), (columns, depth)))
     c, gelu_c = moved(np.zeros((rows, columns))), moved(np.zeros((rows, columns)))
     matmul(c, a, b.T, False, pack)
     digest.update(c.tobytes())
-    matmul_bias_gelu(c, gelu_c, a, b.T, np.arange(columns, dtype=np.float32), pack)
+    matmul_bias_gelu(c, gelu_c, a, b.T, np.arange(2 * columns, dtype=np.float32)[::2], pack)
     digest.update(c.tobytes() + gelu_c.tobytes())
 print(digest.hexdigest())
 """

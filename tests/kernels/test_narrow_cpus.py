@@ -36,7 +36,7 @@ def view(matrix):
     room[:, 2:-3] = matrix
     return room[:, 2:-3]
 
-for rows, depth, columns in ((1, 1, 1), (13, 7, 5), (24, 32, 48), (67, 300, 51), (100, 65, 1540)):
+for rows, depth, columns in ((2, 1, 2), (13, 7, 5), (24, 32, 48), (67, 300, 51), (100, 65, 1540)):
     a = rng.standard_normal((rows, depth), dtype=np.float32)
     b = rng.standard_normal((depth, columns), dtype=np.float32)
     for left in (view(a), view(a.T).T):

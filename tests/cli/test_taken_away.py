@@ -164,10 +164,10 @@ def test_a_run_goes_on_to_the_same_bits_or_saves_its_last_step_and_says_why_it_e
     assert end.states and end.states.items() <= undisturbed.items(), told
     assert end.saved.items() <= undisturbed.items(), told
     assert "Traceback" not in told + end.log and end.left_over == [], told + end.log
-    if moment in ENDS.get(thing, ()):
+    if moment in ENDS.get(thing, ()):  # a start is tried three times, with a line each
         assert end.status == 1 and end.out == "", told
         assert end.last == (STEPS - 1 if moment == "end" else TAKEN_AT), told
-        assert end.err.count("error: ") == 1 and end.err.count("\n") <= 3, told
+        assert end.err.count("error: ") == 1 and end.err.count("\n") <= 4, told
         assert f"to go on after step {end.last}: " in end.err.splitlines()[-1] and end.last in end.saved, told
         return
     usual = 128 + signal.SIGTERM if moment == "stop" else 0

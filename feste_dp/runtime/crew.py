@@ -361,7 +361,9 @@ class Crew:
             member.failure = message  # it ends next
         elif isinstance(message, m.Ready) and message.code != own_code().digest:
             member.phase, member.is_other_code = Phase.FAILED, True
-            self.kill(worker, f"runs {message.place}, which is not the program of {own_code().place}")
+            own, other = own_code().place, f"runs {message.place}, which"
+            changed = f"{other} was changed since this run started"
+            self.kill(worker, changed if message.place == own else f"{other} is not the program of {own}")
         elif isinstance(message, m.Ready):
             member.joined = True
             self._take_back()

@@ -55,6 +55,13 @@ def test_a_worker_of_another_program_ends_the_start_in_one_line_that_names_both_
     assert notices == []
 
 
+def test_a_program_whose_files_were_changed_is_named_as_such(coordinator, monkeypatch):
+    changed = Code(OTHER.digest, own_code.own_code().place)
+    monkeypatch.setattr(crew, "own_code", lambda: changed)
+    with pytest.raises(RunError, match="which was changed since this run started"):
+        coordinator.start()
+
+
 def test_a_program_that_changes_while_a_run_trains_costs_the_workers_that_are_lost(coordinator, monkeypatch):
     notices = []
     coordinator.tell(notices.append)

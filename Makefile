@@ -12,7 +12,7 @@ train: $(VENV)/installed
 	$(BIN)/feste-dp launch --config configs/quick.yaml
 
 test: lint
-	$(BIN)/python -m pytest -m "not long and not browser"
+	$(BIN)/python -m pytest -m "not long and not browser" -n 2 --dist loadfile
 
 test-long: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m long

@@ -156,6 +156,8 @@ def test_a_run_whose_workers_have_all_been_stopped_can_still_be_ended(place: Pla
         process.send_signal(signal.SIGTERM)
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
-        assert process.wait(LIMIT_S) in (130, 143)
+        status = process.wait(LIMIT_S)
+        # the second may come when the interpreter is past all handlers, and ends it as it ends any program
+        assert status in (130, 143, -signal.SIGINT)
     for pid in workers:
         assert not Path(f"/proc/{pid}").exists()

@@ -1,5 +1,5 @@
 # make train   sets up .venv and trains on Shakespeare for about three minutes
-# make test    sets up .venv and runs lint, types and all tests (under 15 minutes on two cores)
+# make test    sets up .venv and runs lint, types and all tests (under 12 minutes on two cores)
 # make test-browser   tests the pages in Chromium, which must be installed
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3,$(shell command -v $(p) 2>/dev/null)))

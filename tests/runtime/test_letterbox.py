@@ -1,3 +1,4 @@
+import sys
 import threading
 import time
 
@@ -66,7 +67,16 @@ def test_an_owner_that_never_sleeps_collects_what_is_there(both):
         assert owner.collect() == frame and owner.collect() is None
 
 
-def test_no_order_is_lost_or_doubled_however_the_two_sides_meet(both):
+@pytest.fixture
+def often():
+    """Threads take turns so often that none of them waits for its turn, 5 ms each, at every order."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_no_order_is_lost_or_doubled_however_the_two_sides_meet(both, often):
     """The worker gives up looking all the time; what is refused is tried again, as the socket would."""
     coordinator, worker = both
     count, taken = 3000, []

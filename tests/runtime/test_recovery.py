@@ -107,7 +107,7 @@ def texts(coordinator, kind):
     return [notice.text for notice in coordinator.notices if notice.kind == kind]
 
 
-def until(condition, coordinator, seconds=20):
+def until(condition, coordinator, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         coordinator.tend()
@@ -126,7 +126,7 @@ def test_workers_lost_in_every_phase_leave_every_number_as_it_was(start, undistu
     for pattern in said:
         assert [text for text in lost if re.match(pattern, text)], (pattern, lost)
     assert all(text.endswith("another is started") for text in lost)
-    until(lambda: len(coordinator._crew.ready()) == 4, coordinator, 60)
+    until(lambda: len(coordinator._crew.ready()) == 4, coordinator)
     assert list(numbers(coordinator)) == undisturbed
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from feste_dp.files.reading import open_checked, open_plain
-from feste_dp.files.writing import beside_name
+from feste_dp.files.writing import ABANDONED_S, beside_name, remove_leftovers
 
 MODE = 0o600
 _LOCKS = Path("/proc/locks")
@@ -111,13 +111,11 @@ def check_locks(directory: Path) -> None:
 
     Other OSErrors are passed over: they say nothing of locks.
     """
-    probe = beside_name(directory / "lock")
     try:
-        fd = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
+        fd = _nameless(directory)
     except OSError:
         return
     try:
-        probe.unlink()
         try_lock(fd)
     except NoLocksError:
         raise
@@ -125,3 +123,17 @@ def check_locks(directory: Path) -> None:
         pass
     finally:
         os.close(fd)
+
+
+def _nameless(directory: Path) -> int:
+    """A new file that a kill cannot leave behind; where the file system has none, one that has lost its
+    name."""
+    flags = os.O_RDWR | os.O_CLOEXEC
+    with contextlib.suppress(OSError):
+        return os.open(directory, os.O_TMPFILE | flags, MODE)
+    remove_leftovers(directory / "lock", idle_s=ABANDONED_S)
+    probe = beside_name(directory / "lock")
+    fd = os.open(probe, flags | os.O_CREAT | os.O_EXCL, MODE)
+    with contextlib.suppress(OSError):
+        probe.unlink()
+    return fd

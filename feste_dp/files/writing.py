@@ -8,11 +8,14 @@ import errno
 import os
 import re
 import secrets
+import time
 from pathlib import Path
 
 from feste_dp.interruption import held
 
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{16}\.tmp", re.DOTALL)
+ABANDONED_S = 60.0
+"""No file takes so long to write here."""
 _CANNOT_SYNC = {
     errno.EINVAL,
     errno.ENOTSUP,
@@ -30,9 +33,11 @@ EIO or ENOSPC, which say that something was lost."""
 def write_whole(path: Path, content: bytes, mode: int = 0o666) -> None:
     """Writes beside, fsyncs, renames: after a crash `path` holds the old content or the new, whole.
 
-    A link at `path` is replaced, not followed. OSError leaves the old file and nothing beside it.
+    A link at `path` is replaced, not followed. OSError leaves the old file and nothing beside it. What a
+    killed writer left goes with a later one.
     """
     with held:
+        remove_leftovers(path, idle_s=ABANDONED_S)
         _write_whole(path, content, mode)
 
 
@@ -80,14 +85,16 @@ def beside_name(path: Path) -> Path:
     return path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.tmp")
 
 
-def remove_leftovers(path: Path) -> None:
-    """Clears what dead writers of `path` left beside it, as far as it goes. Only for who keeps others out."""
-    start = f".{path.name[:40]}."
+def remove_leftovers(path: Path, idle_s: float = 0.0) -> None:
+    """Clears what dead writers of `path` left beside it, as far as it goes: all, which is only for who keeps
+    others out, or what nobody has written to for so long."""
+    start, before = f".{path.name[:40]}.", time.time() - idle_s
     with contextlib.suppress(OSError):
         for each in list(path.parent.iterdir()):
             if each.name.startswith(start) and is_leftover(each.name):
                 with contextlib.suppress(OSError):
-                    each.unlink()
+                    if not idle_s or each.lstat().st_mtime < before:
+                        each.unlink()
 
 
 def is_leftover(name: str) -> bool:

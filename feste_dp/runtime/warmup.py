@@ -18,7 +18,7 @@ from feste_dp.cache import locate, make_private
 from feste_dp.errors import RunError
 from feste_dp.files.growing import append_whole, open_growing
 from feste_dp.files.locks import lock_if_possible
-from feste_dp.files.writing import write_whole
+from feste_dp.files.writing import is_leftover, write_whole
 from feste_dp.kernels.code_cache import (
     COMPILED_FOLDER,
     MARK,
@@ -118,8 +118,14 @@ def keep_what_is_whole(folder: Path) -> None:
             whole.append(line)
         else:
             file.unlink(missing_ok=True)
+    for unfinished in (*folder.glob("*/*.nb[ci].tmp.*"), *filter(_is_leftover, folder.rglob(".*.tmp"))):
+        unfinished.unlink(missing_ok=True)
     (folder / MARK).unlink(missing_ok=True)
     write_whole(folder / _JOURNAL, b"".join(whole), 0o600)
+
+
+def _is_leftover(path: Path) -> bool:
+    return is_leftover(path.name)
 
 
 def keep_journal(folder: Path) -> None:

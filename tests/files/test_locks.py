@@ -9,6 +9,7 @@ import pytest
 
 from feste_dp.files import locks
 from feste_dp.files.locks import NoLocksError, check_locks, lock_if_possible, open_lock, try_lock
+from feste_dp.files.writing import beside_name
 
 
 def mode_of(path: Path) -> int:
@@ -75,6 +76,21 @@ def test_a_file_system_without_locks_is_told_from_a_lock_that_is_held(tmp_path, 
     assert [each.name for each in tmp_path.iterdir()] == ["lock"]
     with lock_if_possible(tmp_path / "lock", wait=pytest.fail) as held:
         assert not held
+
+
+@pytest.mark.parametrize("flag", [os.O_TMPFILE, 0])
+def test_a_look_whether_there_are_locks_leaves_nothing_also_where_files_must_have_names(
+    tmp_path: Path, monkeypatch, flag: int
+) -> None:
+    monkeypatch.setattr(locks.os, "O_TMPFILE", flag)
+    left = beside_name(tmp_path / "lock")  # by one that was killed
+    left.touch()
+    os.utime(left, (0, 0))
+    made: list[bool] = []
+    monkeypatch.setattr(locks, "try_lock", lambda fd: made.append(os.fstat(fd).st_nlink == 0))
+    check_locks(tmp_path)
+    assert made == [True]
+    assert [each.name for each in tmp_path.iterdir()] == ([left.name] if flag else [])
 
 
 def test_waiting_for_a_lock_ends_when_it_is_free(tmp_path: Path) -> None:

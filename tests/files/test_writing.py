@@ -70,3 +70,15 @@ def test_the_name_beside_fits_every_file_system_and_is_known_again(tmp_path: Pat
     beside.touch()
     assert is_leftover(beside.name)
     assert not is_leftover(name)
+
+
+def test_what_a_killed_writer_left_goes_with_a_later_write_and_what_is_being_written_does_not(
+    tmp_path: Path,
+) -> None:
+    dead, alive, other = (beside_name(tmp_path / name) for name in ("page", "page", "another"))
+    for path in (dead, alive, other):
+        path.touch()
+    for path in (dead, other):
+        os.utime(path, (0, 0))
+    write_whole(tmp_path / "page", b"")
+    assert names(tmp_path) == sorted([alive.name, other.name, "page"])

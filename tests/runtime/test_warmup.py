@@ -7,6 +7,7 @@ import pytest
 
 from feste_dp.cache import Place
 from feste_dp.errors import RunError
+from feste_dp.files.writing import beside_name
 from feste_dp.kernels.code_cache import CACHE_VARIABLE, KernelCache
 from feste_dp.runtime import warmup
 from feste_dp.runtime.warmup import compile_kernels, keep_journal, keep_what_is_whole
@@ -220,8 +221,11 @@ def test_what_was_compiled_before_a_kill_is_kept_as_far_as_it_is_whole(tmp_path,
     files[1].write_bytes(b"mach")
     with (tmp_path / "finished").open("ab") as journal:
         journal.write(b"0123 half a li")
+    (files[0].parent / "whole.nbc.tmp.0123456789abcdef").touch()  # as Numba writes
+    beside_name(tmp_path / "complete").touch()
     keep_what_is_whole(tmp_path)
     assert sorted(path.name for path in files[0].parent.iterdir()) == ["rewritten.nbc", "whole.nbc"]
+    assert not list(tmp_path.glob(".*"))
     keep_what_is_whole(tmp_path)
     assert len(list(files[0].parent.iterdir())) == 2
 

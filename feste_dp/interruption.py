@@ -181,10 +181,19 @@ def _not_of_signals(before: Callable[..., object]) -> Callable[..., object]:
     """A hook for exceptions that Python can only print, which has those of a signal raised again."""
 
     def hook(unraisable: Any) -> None:
-        if isinstance(unraisable.exc_value, RaisedBySignal):
-            _state.again = unraisable.exc_value.again
-            signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
-        elif not isinstance(unraisable.exc_value, KeyboardInterrupt):
-            before(unraisable)
+        try:
+            if isinstance(unraisable.exc_value, RaisedBySignal):
+                _raise_later(unraisable.exc_value)
+            elif not isinstance(unraisable.exc_value, KeyboardInterrupt):
+                before(unraisable)
+        except RaisedBySignal as error:  # in this hook it would be dropped as well
+            _raise_later(error)
 
     return hook
+
+
+def _raise_later(error: RaisedBySignal) -> None:
+    _state.again = error.again
+    if signal.getsignal(signal.SIGALRM) is signal.SIG_IGN:
+        signal.signal(signal.SIGALRM, lambda signum, frame: receive(signum, lambda signum: None))
+    signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)

@@ -1,8 +1,9 @@
 """Runs a command under a filter of its system calls, which all its children inherit (Linux on x86-64).
 
-`python seccomp.py [-refuse=NAME=ERRNO].. [-watch=SOCKET] COMMAND..`: refused calls fail with this error, as
-where the kernel or a container's profile has none; calls that write are shown to who holds the other end of
-the socket, before each is made (Watch). A program of its own: no fork of a process with threads.
+`python seccomp.py [-refuse=NAME[:SECOND]=ERRNO].. [-watch=SOCKET] COMMAND..`: refused calls, or those of them
+with this second argument, fail with this error, as where the kernel or a container's profile has none. Calls
+that write are shown to who holds the other end of the socket, before each is made (Watch). A program of its
+own: no fork of a process with threads.
 """
 
 import contextlib
@@ -35,14 +36,18 @@ OF_NAMES = {
     "truncate": 76, "bind": 49,
 }  # fmt: skip
 OTHERS = {
-    "sched_setscheduler": 144, "sched_setaffinity": 203, "setpriority": 141, "pidfd_open": 434,
-    "memfd_create": 319, "flock": 73, "prctl": 157, "eventfd2": 290,
+    "sched_setscheduler": 144, "sched_setaffinity": 203, "sched_getaffinity": 204, "setpriority": 141,
+    "pidfd_open": 434, "memfd_create": 319, "prctl": 157,
 }  # fmt: skip
 SYNCS = ("fsync", "fdatasync")
 _NAMES = {number: name for name, number in (OF_DESCRIPTORS | OF_NAMES | OTHERS).items()}
 _CREATES = os.O_CREAT | os.O_TRUNC
 
-_LOAD_NUMBER, _LOAD_FLAGS = (0x20, 0, 0, 0), (0x20, 0, 0, 16 + 2 * 8)  # of struct seccomp_data
+_LOAD_NUMBER, _LOAD_SECOND, _LOAD_FLAGS = (
+    (0x20, 0, 0, 0),
+    (0x20, 0, 0, 16 + 8),
+    (0x20, 0, 0, 16 + 2 * 8),
+)  # of struct seccomp_data
 _EQUALS, _HAS_BITS, _RETURN = 0x15, 0x45, 0x06
 _ALLOW, _SHOW, _REFUSE = 0x7FFF0000, 0x7FC00000, 0x00050000
 _SECCOMP, _SET_FILTER, _NO_NEW_PRIVILEGES = 317, 1, 38
@@ -65,8 +70,12 @@ def main() -> None:
         kind, _, value = arguments.pop(0).partition("=")
         if kind == "-refuse":
             name, _, number = value.partition("=")
-            program += [(_EQUALS, 0, 1, (OF_DESCRIPTORS | OF_NAMES | OTHERS)[name])]
+            name, _, second = name.partition(":")
+            program += [(_EQUALS, 0, 4 if second else 1, (OF_DESCRIPTORS | OF_NAMES | OTHERS)[name])]
+            if second:
+                program += [_LOAD_SECOND, (_EQUALS, 0, 1, int(second))]
             program += [(_RETURN, 0, 0, _REFUSE | int(number))]
+            program += [_LOAD_NUMBER] if second else []
         else:
             channel = socket.socket(fileno=int(value))
             for shown in (OF_DESCRIPTORS | OF_NAMES).values():

@@ -1,11 +1,13 @@
 """Signals in the middle of things: held back, raised once, never lost; and at the very beginning and end."""
 
 import ctypes
+import gc
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import pytest
 
@@ -83,6 +85,64 @@ def test_an_interruption_that_a_callback_drops_is_raised_again_and_nothing_is_pr
         in_a_callback_of_compiled_code(signal.SIGTERM)
         wait_for_it()
     assert caught.value.exit_status == 143
+
+
+def test_an_interruption_that_is_dropped_where_sigalrm_is_ignored_is_raised_again_too(hook):
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)  # as a parent may have left it
+    try:
+        with StopSignals(ignore), pytest.raises(Interrupted) as caught:
+            in_a_callback_of_compiled_code(signal.SIGTERM)
+            wait_for_it()
+    finally:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    assert caught.value.exit_status == 143
+
+
+class Dropped:
+    """An object at whose end a signal comes, and one with which something else goes wrong."""
+
+    def __init__(self, signum: int = 0) -> None:
+        self.signum = signum
+
+    def __del__(self) -> None:
+        if self.signum:
+            send(self.signum)
+        else:
+            raise ValueError("at the end of an object")
+
+
+class Watched:
+    pass
+
+
+@pytest.mark.parametrize("where", ["an object's end", "a weak reference", "a collection", "the hook"])
+def test_an_interruption_is_raised_again_wherever_python_drops_it(monkeypatch, where):
+    told = []
+
+    def tell(unraisable):
+        told.append(unraisable.exc_type)
+        send(signal.SIGTERM)  # while this is written
+
+    monkeypatch.setattr(sys, "unraisablehook", interruption._not_of_signals(tell))
+    with StopSignals(ignore), pytest.raises(Interrupted) as caught:
+        match where:
+            case "an object's end":
+                Dropped(signal.SIGTERM)
+            case "a weak reference":
+                watched = Watched()
+                reference = weakref.ref(watched, lambda gone: send(signal.SIGTERM))
+                del watched
+                assert reference() is None
+            case "a collection":
+                ring = [Dropped(signal.SIGTERM)]
+                ring.append(ring)
+                del ring
+                gc.collect()
+            case "the hook":
+                Dropped()
+        wait_for_it()
+    assert caught.value.exit_status == 143
+    assert told == [ValueError] * (where == "the hook")
 
 
 def test_a_step_is_given_up_though_a_callback_dropped_it_and_that_is_no_second_request(hook):

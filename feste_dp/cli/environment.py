@@ -1,14 +1,18 @@
-"""What the user's environment variables may do to this program, settled before numpy and Numba read them.
+"""What the user's environment may do to this program, settled before numpy and Numba read its variables.
 
 Workers have one thread whatever is set (runtime/worker_process.py); this is about the process that the user
 starts, and about what its compiled code depends on.
 """
 
+import contextlib
+import resource
 from collections.abc import MutableMapping
 
 _NUMBA = "NUMBA_"
 _NUMBA_THREADS = "NUMBA_NUM_THREADS"
 _BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
+_SAVING_CPU_S = 60
+"""More CPU time than any save and end takes."""
 
 
 def settle_environment(environ: MutableMapping[str, str]) -> list[str]:
@@ -26,3 +30,15 @@ def settle_environment(environ: MutableMapping[str, str]) -> list[str]:
     if not any(environ.get(name) for name in _BLAS_THREADS):
         environ[_BLAS_THREADS[0]] = "1"
     return dropped
+
+
+def settle_cpu_limit() -> None:
+    """Have SIGXCPU come before the kernel kills, for this process and all it starts, so that a run can be
+    saved: `ulimit -t` sets the limit that warns and the one that kills to the same second."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    if hard == resource.RLIM_INFINITY:
+        return
+    warned = max(1, hard - max(1, min(hard // 5, _SAVING_CPU_S)))
+    if soft == resource.RLIM_INFINITY or soft > warned:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_CPU, (warned, hard))

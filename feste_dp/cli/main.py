@@ -3,7 +3,8 @@
 import os
 import sys
 
-from feste_dp.cli.environment import settle_environment
+from feste_dp.cli.environment import settle_cpu_limit, settle_environment
+from feste_dp.errors import on_one_line
 from feste_dp.import_path import leave_current_folder
 from feste_dp.interruption import asked_to_stop, end_on_the_spot, end_with
 from feste_dp.runtime.numba_config import CONFIG_FILE, pass_over_numba_config
@@ -17,11 +18,15 @@ def main() -> None:
     end_on_the_spot()
     leave_current_folder()
     _open_missing_streams()
+    settle_cpu_limit()
     ignored = settle_environment(os.environ) + [CONFIG_FILE] * pass_over_numba_config()
     for name in ignored:
         sys.stderr.write(f"warning: {name} is ignored: all runs must have the same compiled code\n")
-    from feste_dp.cli.commands import run  # here: half a second goes by in it
-
+    try:
+        from feste_dp.cli.commands import run  # here: half a second goes by in it
+    except (OSError, MemoryError) as error:  # a refused system call, no descriptor, no address space
+        sys.stderr.write(f"error: the program cannot be loaded here: {on_one_line(error)}\n")
+        sys.exit(FAILED)
     status = run()
     end_on_the_spot()
     signum = asked_to_stop()

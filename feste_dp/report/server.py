@@ -1,18 +1,21 @@
 """Serves the dashboard over HTTP: on loopback unless told otherwise, GET only, for known host names only."""
 
+import contextlib
 import ipaddress
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from feste_dp.errors import UsageError
-from feste_dp.interruption import Interrupted
+from feste_dp.interruption import STOP_SIGNALS, Interrupted, interrupt
 from feste_dp.report.dashboard import Dashboard
 
 if TYPE_CHECKING:
+    import uvicorn
     from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -24,6 +27,9 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+
+
+_OF_THE_SERVER = (signal.SIGINT, signal.SIGTERM)
 
 
 def serve(directory: Path, host: str, port: int, say: Callable[[str], object]) -> int:
@@ -41,13 +47,37 @@ def serve(directory: Path, host: str, port: int, say: Callable[[str], object]) -
     say(f"the runs in {directory}: http://{shown}:{port}/    (Ctrl-C ends this)")
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
     try:
-        server.run(sockets=[listener])
+        with _stopped_by_all_signals(server):
+            server.run(sockets=[listener])
     except Interrupted as stopped:
         if stopped.signum != signal.SIGINT:
             raise
     finally:
         listener.close()
     return 0
+
+
+@contextlib.contextmanager
+def _stopped_by_all_signals(server: "uvicorn.Server") -> Iterator[None]:
+    """The server takes SIGINT and SIGTERM for itself and, in the middle of an answer, drops what the handler
+    of another signal raises: those only ask it to stop, too, and raise when it has."""
+    asked: list[int] = []
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        asked.append(signum)
+        server.should_exit = True
+
+    others = {signum: signal.getsignal(signum) for signum in STOP_SIGNALS if signum not in _OF_THE_SERVER}
+    before = {signum: handler for signum, handler in others.items() if callable(handler)}
+    for signum in before:
+        signal.signal(signum, stop)
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+    if asked:
+        interrupt(asked[0])
 
 
 def make_app(dashboard: Dashboard, host: str) -> "ASGIApp":

@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 import zmq
 
-from feste_dp.errors import RunError
+from feste_dp.errors import RunError, UsageError
 from feste_dp.files.descriptors import check_free, spare
 from feste_dp.interruption import held
 from feste_dp.kernels.handover import FULL
@@ -285,6 +285,7 @@ class Crew:
             self._bell = -1
 
     def _open(self) -> Door:
+        _check_that_a_thread_may_choose_its_scheduling()
         self._context = zmq.Context()
         try:
             self._socket = self._context.socket(zmq.ROUTER)
@@ -377,3 +378,14 @@ def _check_free(connections: int) -> None:
         check_free(connections)
     except OSError as error:
         raise RunError(f"no further worker could be started: {error.strerror}") from None
+
+
+def _check_that_a_thread_may_choose_its_scheduling() -> None:
+    """ZeroMQ gives its thread the policy that it has, and ends the process where that is refused."""
+    try:
+        os.sched_setscheduler(0, os.sched_getscheduler(0), os.sched_getparam(0))
+    except OSError as error:
+        raise UsageError(
+            f"the system call sched_setscheduler is refused ({error.strerror}), which ZeroMQ needs: allow it "
+            "in the container's profile or the service's SystemCallFilter"
+        ) from None

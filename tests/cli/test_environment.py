@@ -34,6 +34,27 @@ def test_a_number_of_threads_that_numba_would_refuse_is_dropped(value: str, kept
     assert ("NUMBA_NUM_THREADS" in environ) == kept
 
 
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [
+        ((-1, -1), (-1, -1)),
+        ((7, -1), (7, -1)),
+        ((100, 100), (80, 100)),
+        ((7200, 7200), (7140, 7200)),
+        ((30, 100), (30, 100)),
+        ((2, 2), (1, 2)),
+    ],
+)
+def test_a_limit_of_cpu_time_that_kills_warns_before(given: tuple[int, int], left: tuple[int, int]) -> None:
+    program = (
+        f"import resource; resource.setrlimit(resource.RLIMIT_CPU, {given})\n"
+        "from feste_dp.cli.environment import settle_cpu_limit; settle_cpu_limit()\n"
+        "print(resource.getrlimit(resource.RLIMIT_CPU))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (f"{left}\n", "")
+
+
 PASS_OVER = """
 import sys, warnings
 warnings.simplefilter("error")

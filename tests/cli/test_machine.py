@@ -1,6 +1,7 @@
 """Too small a machine, as a user meets it: one line that says what is missing and what to change, exit status
 2, nothing created; and what looks too small but is not."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -13,7 +14,9 @@ import pytest
 from feste_dp.config.loading import load_config
 from feste_dp.plan.preflight import needs
 from feste_dp.train import launch as launching
+from tests.chaos.storm import outcome_of
 from tests.cli.conftest import COMMAND, Feste, Place
+from tests.seccomp import SUPPORTED, under
 
 Launch = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -53,6 +56,37 @@ def test_a_run_does_not_need_room_in_dev_shm(launch: Launch, tmp_path: Path) -> 
     done = launch(small, "--set", "model.n_embd=64", "--out", "run", namespaces=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "run/checkpoints/latest").readlink().name == "step-00000012"
+
+
+@pytest.mark.skipif(not SUPPORTED, reason="calls can be refused on Linux on x86-64 only")
+@pytest.mark.parametrize("number", [errno.EPERM, pytest.param(errno.ENOSYS, marks=pytest.mark.long)])
+def test_refused_calls_about_cpus_and_priorities_change_nothing_in_any_process(
+    place: Place, tmp_path: Path, number: int
+) -> None:
+    calls = (f"sched_setscheduler:{os.SCHED_BATCH}", "sched_setaffinity", "setpriority", "prctl")
+    out = tmp_path / "run"
+    command = [*COMMAND, "launch", "--config", str(place.config), "--out", str(out), "--pin", "auto"]
+    refused = under([*command, "--workers", "2", "--quiet"], dict.fromkeys(calls, number))
+    done = subprocess.run(refused, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert outcome_of(out, 12) == outcome_of(place.run, 12)
+
+
+@pytest.mark.skipif(not SUPPORTED, reason="calls can be refused on Linux on x86-64 only")
+def test_a_refused_call_without_which_a_library_cannot_work_is_one_line(place: Place, tmp_path: Path) -> None:
+    command = [*COMMAND, "launch", "--config", str(place.config), "--out", str(tmp_path / "run"), "--quiet"]
+    for call, status, words in (
+        ("sched_getaffinity", 1, "error: the program cannot be loaded here: "),  # Numba asks at its import
+        (
+            "sched_setscheduler",
+            2,
+            "sched_setscheduler is refused (Operation not permitted), which ZeroMQ needs",
+        ),
+    ):
+        done = subprocess.run(under(command, {call: errno.EPERM}), capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (status, "") and words in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 @needs_namespaces

@@ -14,7 +14,7 @@ import pytest
 
 from feste_dp.checkpoint.format import step_directory_name
 from feste_dp.run.metrics import read_metrics
-from feste_dp.train.signals import REPEAT_S, STOPPING_AT_ONCE
+from feste_dp.train.signals import REPEAT_S, STOPPING_AT_ONCE, described
 from tests.cli.conftest import COMMAND, Feste, Place
 from tests.cli.terminal import CTRL_C, LIMIT_S, Terminal
 
@@ -156,6 +156,17 @@ def test_under_nohup_the_run_outlives_its_terminal(
         terminal.close_window()
         assert terminal.finish() == 0
     assert steps_saved(tmp_path / "run") == [400]
+
+
+def test_a_limit_of_cpu_time_that_kills_is_told_before_and_the_run_saved(
+    place: Place, environ: dict[str, str], tmp_path: Path
+) -> None:
+    limited = ["sh", "-c", 'ulimit -t 6; exec "$@"', "sh"]  # in the sample, when the workers are idle
+    with launch(place, environ, tmp_path, *RARELY, *LONG_SAMPLE, prefix=limited) as terminal:
+        assert terminal.finish() == 152
+    assert f"{described(signal.SIGXCPU)}: {STOPPING_AT_ONCE}" in terminal.output
+    assert "stopped after step 2 of 10000000, saved in run\n" in terminal.output
+    assert "Traceback" not in terminal.output and steps_saved(tmp_path / "run") == [2]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from feste_dp.machine.oom import explain_end
-from feste_dp.runtime import shared_memory
+from feste_dp.runtime import shared_memory, worker
 from feste_dp.runtime.shared_memory import reserve_shared_memory
 from feste_dp.runtime.worker_process import start_worker
 
@@ -60,6 +60,20 @@ def test_where_nothing_is_left_the_last_reason_is_given(monkeypatch):
     monkeypatch.setattr(shared_memory, "_fill", missing(errno.ENOSPC))
     with pytest.raises(OSError, match="No space left"):
         reserve_shared_memory(SIZE)
+
+
+def test_a_worker_yields_to_the_coordinator_where_it_may_and_keeps_a_policy_that_the_user_chose(monkeypatch):
+    asked = []
+
+    def refuse(pid, policy, param):
+        asked.append(policy)
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    for policy in (os.SCHED_OTHER, os.SCHED_IDLE, os.SCHED_BATCH):
+        monkeypatch.setattr(os, "sched_getscheduler", lambda pid, policy=policy: policy)
+        worker._yield_to_coordinator()
+    assert asked == [os.SCHED_BATCH]
 
 
 def test_a_worker_at_its_limit_of_cpu_time_is_named_as_such():

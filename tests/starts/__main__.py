@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from feste_dp.cache import cache_root
+from feste_dp.interruption import STOP_SIGNALS
 from feste_dp.kernels.code_cache import COMPILED_FOLDER
 from feste_dp.runtime.warmup import compile_kernels
 from tests.starts.commands import COMMANDS, ENDED_BY, Scene, try_closed_pipe, try_signal
@@ -30,7 +31,7 @@ class Sweep:
     """Attempts, counted by what they came to, with the faults told as they are found."""
 
     def __init__(self) -> None:
-        self.done: Counter[object] = Counter()
+        self.done: Counter[str] = Counter()
         self.faults = 0
 
     def attempt(self, what: str, work: Callable[[], object]) -> object:
@@ -41,21 +42,21 @@ class Sweep:
             print(f"{what}: FAULT\n{traceback.format_exc()}", flush=True)
             self.faults += 1
             result = "fault"
-        self.done[result] += 1
+        self.done[str(result)] += 1
         return result
 
     def summary(self, what: str) -> str:
-        ends = ", ".join(f"{count} x {end}" for end, count in sorted(self.done.items(), key=str))
+        ends = ", ".join(f"{count} x {end}" for end, count in sorted(self.done.items()))
         return f"{what}: {self.done.total()} attempts: {ends}"
 
 
-def at_calls(stage: Stage, how: str, every: int, offset: int, starts: Sequence[str]) -> int:
+def at_calls(stage: Stage, how: str, calls: range, starts: Sequence[str]) -> int:
     """Kills, power failures or signals at the calls that write."""
     faults = 0
     for start in starts:
         sweep = Sweep()
-        for number in itertools.count(1 + offset, every):
-            signum = SIGNALS[number // every % len(SIGNALS)]
+        for number in calls:
+            signum = SIGNALS[number % len(SIGNALS)]
             work = partial(try_kill, stage, start, number, how)
             if how == "signals":
                 work = partial(try_signal_at_call, stage, start, number, signum)
@@ -110,19 +111,23 @@ def other_commands(stage: Stage, moments: int, only: str | None) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.starts", description=__doc__)
     parser.add_argument("what", choices=["kills", "power", "signals", "moments", "process-one", "commands"])
-    parser.add_argument("--every", type=int, default=1, help="only every so many-th call")
-    parser.add_argument("--offset", type=int, default=0, help="leave out so many calls at first")
+    parser.add_argument("--first", type=int, default=1, metavar="CALL")
+    parser.add_argument("--last", type=int, default=10**6, metavar="CALL")
+    parser.add_argument("--every", type=int, default=1, help="only every so many-th call of these")
     parser.add_argument("--start", choices=STARTS, action="append", help="this start only")
     parser.add_argument("--count", type=int, default=200, help="moments of a start")
     parser.add_argument("--moments", type=int, default=4, help="moments of a command, with each signal")
     parser.add_argument("--command", choices=list(COMMANDS), help="this command only")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
+    for signum in STOP_SIGNALS:  # ignored in the background of a script, and then by all that it starts
+        signal.signal(signum, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     compile_kernels(os.environ, lambda seconds: None)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="starts-") as folder:
         stage = Stage(Path(folder), cache_root(os.environ) / COMPILED_FOLDER)
-        calls = (arguments.every, arguments.offset, arguments.start or STARTS)
+        calls = range(arguments.first, arguments.last + 1, arguments.every), arguments.start or STARTS
         match arguments.what:
             case "kills":
                 faults = at_calls(stage, KILL, *calls)

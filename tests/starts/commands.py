@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tests.starts.moments import signalled
+from tests.starts.moments import End, signalled
 from tests.starts.stage import LIMIT_S, PROGRAM, Place, Stage
 
 ENDED_BY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -52,7 +52,8 @@ class Scene:
     def __init__(self, stage: Stage, command: Command) -> None:
         self.place: Place = stage.place()
         self._stage, self._command = stage, command
-        self.place.run_launch()
+        if "RUN" in command.arguments:
+            self.place.run_launch()
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
@@ -102,8 +103,8 @@ class Scene:
         return time.monotonic() - began
 
 
-def try_signal(scene: Scene, command: Command, whole: set[str], after_s: float, signum: int) -> int | str:
-    """The exit status of the command; `whole` is all that an undisturbed one makes."""
+def try_signal(scene: Scene, command: Command, whole: set[str], after_s: float, signum: int) -> End:
+    """How the command ended; `whole` is all that an undisturbed one makes."""
     scene.reset()
     before = set(scene.place.names())
     end = signalled(scene.line(), scene.place.environ, after_s, [signum])
@@ -117,7 +118,7 @@ def try_signal(scene: Scene, command: Command, whole: set[str], after_s: float, 
     made = set(scene.place.names()) - before
     assert made in (set(), whole), f"left: {sorted(made)}"
     assert scene.place.temporary_files() == []
-    return end.status if end.had_begun else f"{end.status} (before the first line)"
+    return end
 
 
 def try_closed_pipe(scene: Scene) -> int:

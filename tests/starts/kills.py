@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.seccomp import SYNCS, Call, Watch, kill_all
-from tests.starts.moments import WRONG_WORDS, allowed, signalled
+from tests.starts.moments import WRONG_WORDS, End, allowed, signalled
 from tests.starts.stage import LIMIT_S, Place, Stage
 
 STARTS = ("launch", "resume")
@@ -105,8 +105,8 @@ def try_signal_at_call(stage: Stage, start: str, number: int, signum: int) -> in
 
 def try_signals(
     stage: Stage, after_s: float, signals: Sequence[int], as_process_one: bool, goes_on: bool
-) -> int | str:
-    """The exit status of a launch that got signals at this time."""
+) -> End:
+    """How a launch ended that got signals at this time."""
     place = stage.place()
     end = signalled(place.launch(), place.environ, after_s, signals, as_process_one)
     assert end.status in allowed(signals, end), f"status {end.status}: {end.said}"
@@ -116,4 +116,4 @@ def try_signals(
     if goes_on:
         place.check_that_it_goes_on()
     place.remove()
-    return end.status if end.had_begun else f"{end.status} (before the first line)"
+    return end

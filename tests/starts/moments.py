@@ -28,6 +28,10 @@ class End:
     was_over: bool = False
     """The command had ended before a signal came."""
 
+    def __str__(self) -> str:
+        before = " before the first line" if not self.had_begun else " too late" if self.was_over else ""
+        return f"{self.status}{before}"
+
     @property
     def is_quiet(self) -> bool:
         return not any(words in self.said for words in WRONG_WORDS)

@@ -1,6 +1,7 @@
 """Where starts are disturbed: a small text and config, the outcome of a quiet run, and a fresh place for each
 attempt, of which is known what must be left in it at the end."""
 
+import functools
 import os
 import shutil
 import subprocess
@@ -32,8 +33,7 @@ run: {workers: 1}
 
 
 class Stage:
-    """What all attempts share: compiled code, a text, a config, a quiet run of STEPS, and one that was killed
-    after its first save."""
+    """What all attempts share: compiled code, a text, a config, and a quiet run of STEPS."""
 
     def __init__(self, folder: Path, compiled: Path) -> None:
         """compiled: the folder of folders of compiled code, which must be complete."""
@@ -45,13 +45,14 @@ class Stage:
         place = self.place()
         place.run_launch()
         self.quiet, self.names = place.outcome(), place.names()
-        self.half = self._half()
 
     def place(self) -> "Place":
         self._made += 1
         return Place(self, self.folder / f"at{self._made}")
 
-    def _half(self) -> Path:
+    @functools.cached_property
+    def half(self) -> Path:
+        """A run that was killed after its first save."""
         place = self.place()
         command = place.launch("--set", f"checkpoint.every={STEPS - 1}")
         with Watch(command, env=place.environ, stdout=subprocess.DEVNULL) as watch:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from feste_dp.checkpoint.filesystem import Filesystem, SaveError
-from feste_dp.checkpoint.format import FloatArray, ManifestFields, Snapshot
+from feste_dp.checkpoint.format import FloatArray, Manifest, ManifestFields, Snapshot, step_directory_name
 from feste_dp.checkpoint.pointers import BEST, LATEST, point
 from feste_dp.checkpoint.retention import retain
 from feste_dp.checkpoint.saving import remove_leftovers, write_checkpoint
@@ -67,6 +67,11 @@ class BackgroundWriter:
         # A daemon: a run that stops at once must not wait for the disk, and a torn save is never committed.
         self._thread = threading.Thread(target=self._write_all, name="checkpoint-writer", daemon=True)
         self._thread.start()
+
+    def catch_up(self, newest: Path, manifest: Manifest) -> None:
+        """Do what a process that was killed right after its last commit had still to do. Before any save."""
+        self._idle.wait()
+        self._follow(newest, manifest.step, manifest.train.best_step)
 
     def submit(
         self, manifest_fields: ManifestFields, params: FloatArray, m: FloatArray, v: FloatArray
@@ -138,7 +143,7 @@ class BackgroundWriter:
         path: Path | None = None
         error: SaveError | None = None
         deleted: list[int] = []
-        staged, fs = self._staging, self._filesystem
+        staged = self._staging
         try:
             path = write_checkpoint(
                 self.checkpoints_dir,
@@ -147,7 +152,7 @@ class BackgroundWriter:
                 staged.m,
                 staged.v,
                 file_count=self._file_count,
-                filesystem=fs,
+                filesystem=self._filesystem,
             )
         except SaveError as failure:
             error = failure
@@ -156,18 +161,25 @@ class BackgroundWriter:
                 f"checkpoint of step {fields.step} was not saved: {failure or type(failure).__name__}"
             )
         else:
-            with self._convenience("pointers"):
-                point(self.checkpoints_dir, LATEST, path, fs)
-                if fields.train.best_step == fields.step:
-                    point(self.checkpoints_dir, BEST, path, fs)
-            best = fields.train.best_step
-            protected = self._protected_steps if best is None else self._protected_steps | {best}
-            with self._convenience("deletions"):
-                deleted = retain(
-                    self.checkpoints_dir, self._keep, protected, newest=fields.step, filesystem=fs
-                )
+            deleted = self._follow(path, fields.step, fields.train.best_step)
         warnings, self._unsaid = tuple(self._unsaid), []
         return SaveResult(fields.step, path, error, tuple(deleted), time.perf_counter() - began, warnings)
+
+    def _follow(self, newest: Path, step: int, best_step: int | None) -> list[int]:
+        """Let pointers and retention follow a commit; the steps that were deleted."""
+        deleted: list[int] = []
+        protected = self._protected_steps if best_step is None else self._protected_steps | {best_step}
+        with self._convenience("pointers"):
+            point(self.checkpoints_dir, LATEST, newest, self._filesystem)
+            if best_step is not None:
+                best = self.checkpoints_dir / step_directory_name(best_step)
+                if best.is_dir():
+                    point(self.checkpoints_dir, BEST, best, self._filesystem)
+        with self._convenience("deletions"):
+            deleted = retain(
+                self.checkpoints_dir, self._keep, protected, newest=step, filesystem=self._filesystem
+            )
+        return deleted
 
     @contextlib.contextmanager
     def _convenience(self, what: str) -> Iterator[None]:

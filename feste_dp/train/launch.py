@@ -249,6 +249,7 @@ def _train(
         else:
             manifest, _ = load_checkpoint(resume_from, out=trainer.restore_into())
             trainer.restore(manifest, rows)
+            writer.catch_up(inside.checkpoints / resume_from.name, manifest)
         if trainer.finished:
             around.progress.finish(_already_finished(run, trainer, config, around))
             return 0

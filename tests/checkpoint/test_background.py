@@ -7,8 +7,8 @@ import pytest
 from feste_dp.checkpoint.background import BackgroundWriter
 from feste_dp.checkpoint.filesystem import Filesystem, SaveError
 from feste_dp.checkpoint.format import TrainState
-from feste_dp.checkpoint.loading import load_checkpoint, verify_checkpoint
-from feste_dp.checkpoint.pointers import BEST, LATEST, best_step, pointed_step
+from feste_dp.checkpoint.loading import load_checkpoint, read_manifest, verify_checkpoint
+from feste_dp.checkpoint.pointers import BEST, LATEST, best_step, point, pointed_step
 from feste_dp.checkpoint.saving import write_checkpoint
 from feste_dp.errors import UsageError
 
@@ -121,6 +121,23 @@ def test_pointers_and_retention_follow_each_commit(tmp_path, make_fields, make_a
     assert deleted == [50, 200, 250, 300]
     names = sorted(path.name for path in (tmp_path / "run").iterdir())
     assert names == ["best", "latest", *(f"step-{step:08d}" for step in (100, 150, 350, 400))]
+
+
+def test_what_a_process_had_to_do_that_was_killed_right_after_its_commit_is_done_by_the_next(
+    tmp_path, make_fields, make_arrays, open_writer
+):
+    run, before = tmp_path / "run", {}
+    for step in (50, 100, 150):
+        before[step] = write_checkpoint(
+            run, make_fields(step, P, train=best_at(min(step, 100))), *make_arrays(step, P)
+        )
+    for name in (LATEST, BEST):
+        point(run, name, before[50])
+    writer = open_writer(keep=1)
+    writer.catch_up(before[150], read_manifest(before[150]))
+    assert (pointed_step(run, LATEST), pointed_step(run, BEST)) == (150, 100)
+    assert sorted(path.name[5:] for path in run.glob("step-*")) == ["00000100", "00000150"]
+    assert writer.close() == []
 
 
 def test_a_failed_save_is_reported_once_and_the_next_one_succeeds(

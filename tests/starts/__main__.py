@@ -8,6 +8,7 @@ import itertools
 import os
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -38,7 +39,7 @@ class Sweep:
         """What the work returns; "fault" where it has found one."""
         try:
             result = work()
-        except (AssertionError, TimeoutError, OSError):
+        except (AssertionError, TimeoutError, OSError, subprocess.SubprocessError):
             print(f"{what}: FAULT\n{traceback.format_exc()}", flush=True)
             self.faults += 1
             result = "fault"

@@ -1,5 +1,6 @@
 """Signals at any moment of a command, also two within a millisecond and to process 1 of a container."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -69,7 +70,8 @@ def signalled(
         had_begun = was_over or _handles_signals(target)
         for signum in signals:
             if process.poll() is None and target:
-                os.kill(target, signum)
+                with contextlib.suppress(ProcessLookupError):  # it has ended by the first
+                    os.kill(target, signum)
                 time.sleep(TWICE_S)
         said, _ = process.communicate(timeout=LIMIT_S)
         _check_that_processes_are_gone(process.pid)

@@ -6,7 +6,7 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 py
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-long test-browser fuzz chaos lint clean
+.PHONY: train test test-long test-browser fuzz chaos starts lint clean
 
 train: $(VENV)/installed
 	$(BIN)/feste-dp launch --config configs/quick.yaml
@@ -25,6 +25,12 @@ fuzz: $(VENV)/installed-test
 SECONDS ?= 60
 chaos: $(VENV)/installed-test
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS)
+
+# kills starts at every system call that writes, and sends signals at any moment: hours, but for one of WHAT=kills,
+# power, signals, moments, process-one, commands
+WHAT ?= kills power signals moments process-one commands
+starts: $(VENV)/installed-test
+	for what in $(WHAT); do $(BIN)/python -m tests.starts $$what || exit; done
 
 test-browser: $(VENV)/installed-browser
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \

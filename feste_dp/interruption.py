@@ -153,6 +153,7 @@ def end_on_the_spot() -> None:
 
 def raise_from_here() -> None:
     """From here on a signal raises Interrupted in the main thread."""
+    start_anew()
     sys.unraisablehook = _not_of_signals(sys.unraisablehook)
     _handle(lambda signum, frame: receive(signum, interrupt))
 

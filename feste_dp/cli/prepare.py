@@ -11,7 +11,6 @@ from feste_dp.data.tokenizer import BYTE_TOKENS
 from feste_dp.errors import UsageError
 from feste_dp.machine.limits import available_memory
 from feste_dp.run.screen import printable
-from feste_dp.train.signals import StopSignals
 from feste_dp.wording import quoted
 
 
@@ -43,23 +42,22 @@ def prepare(texts: tuple[Path, ...], vocab_size: int, out: Path, val_fraction: f
       feste-dp prepare book.txt more.txt --vocab-size 1024 --out data/books
       feste-dp launch --config configs/small.yaml --set data.corpus=data/books
     """
-    with StopSignals():
-        places = [str(path) for path in texts]
-        for place in places:
-            if holds_token_data(place):
-                raise UsageError(f"{place} holds token data already: use it with --set data.corpus={place}")
+    places = [str(path) for path in texts]
+    for place in places:
+        if holds_token_data(place):
+            raise UsageError(f"{place} holds token data already: use it with --set data.corpus={place}")
 
-        def tell(line: str) -> None:
-            click.echo(printable(line))
+    def tell(line: str) -> None:
+        click.echo(printable(line))
 
-        try:
-            corpus = read_corpus(places)
-            if corpus.note is not None:
-                tell(corpus.note)
-            data = prepare_token_data(corpus.texts, vocab_size, val_fraction, out, available_memory(), tell)
-        except UsageError as error:  # here the key of a config is an option
-            message = str(error).replace("model.vocab_size", "--vocab-size").replace("data.corpus: ", "")
-            raise UsageError(message) from None
+    try:
+        corpus = read_corpus(places)
+        if corpus.note is not None:
+            tell(corpus.note)
+        data = prepare_token_data(corpus.texts, vocab_size, val_fraction, out, available_memory(), tell)
+    except UsageError as error:  # here the key of a config is an option
+        message = str(error).replace("model.vocab_size", "--vocab-size").replace("data.corpus: ", "")
+        raise UsageError(message) from None
     click.echo(
         f"{printable(str(out))}: {len(data.train):,} training tokens, {len(data.val):,} for validation, "
         f"vocabulary {data.vocab_size}, {data.train_bytes / max(1, len(data.train)):.2f} bytes a token"

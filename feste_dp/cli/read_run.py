@@ -17,7 +17,6 @@ from feste_dp.output import write_if_room
 from feste_dp.run.screen import printable
 from feste_dp.run.trained_model import evaluate_model, evaluation_data, load_trained_model, write_text
 from feste_dp.runtime.warmup import COMPILING, cache_warnings, compile_kernels
-from feste_dp.train.signals import StopSignals
 
 
 def _check_prompt(context: click.Context, parameter: click.Parameter, prompt: str) -> str:
@@ -74,23 +73,22 @@ def generate(
       feste-dp generate data/runs/tiny-20260131T120000Z --prompt 'HAMLET.'
       feste-dp generate data/runs/tiny-20260131T120000Z --prompt 'To be' --tokens 50 --seed 2
     """
-    with StopSignals():
-        model = load_trained_model(run, which)
-        _compile()
-        last = prompt
-        pieces = write_text(model, prompt, tokens, temperature=temperature, top_k=top_k, seed=seed)
-        first = next(pieces)  # a model that can write nothing is found before anything is printed
-        click.echo(printable(prompt), nl=False)
-        try:
-            for piece in itertools.chain([first], pieces):
-                click.echo(printable(piece), nl=False)
-                last = piece or last
-        except RaisedBySignal:
-            write_if_room(1, b"\n")
-            raise
-        finally:
-            if not asked_to_stop() and not last.endswith("\n"):
-                click.echo()
+    model = load_trained_model(run, which)
+    _compile()
+    last = prompt
+    pieces = write_text(model, prompt, tokens, temperature=temperature, top_k=top_k, seed=seed)
+    first = next(pieces)  # a model that can write nothing is found before anything is printed
+    click.echo(printable(prompt), nl=False)
+    try:
+        for piece in itertools.chain([first], pieces):
+            click.echo(printable(piece), nl=False)
+            last = piece or last
+    except RaisedBySignal:
+        write_if_room(1, b"\n")
+        raise
+    finally:
+        if not asked_to_stop() and not last.endswith("\n"):
+            click.echo()
     return 0
 
 
@@ -109,15 +107,14 @@ def evaluate(
     Example:
       feste-dp evaluate data/runs/tiny-20260131T120000Z --checkpoint latest
     """
-    with StopSignals():
-        model = load_trained_model(run, which)
-        if workers is not None and workers > model.config.train.shards:
-            raise UsageError(f"--workers: {too_many_workers_for_run(workers, model.config.train)}")
-        data, moved = evaluation_data(model, data_directory, cache_root(os.environ))
-        if moved is not None:
-            click.echo(printable(moved), err=True)
-        _compile()
-        result = evaluate_model(model, data, workers)
+    model = load_trained_model(run, which)
+    if workers is not None and workers > model.config.train.shards:
+        raise UsageError(f"--workers: {too_many_workers_for_run(workers, model.config.train)}")
+    data, moved = evaluation_data(model, data_directory, cache_root(os.environ))
+    if moved is not None:
+        click.echo(printable(moved), err=True)
+    _compile()
+    result = evaluate_model(model, data, workers)
     if as_json:
         click.echo(json_text(asdict(result), indent=2))
     else:

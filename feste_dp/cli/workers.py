@@ -7,7 +7,6 @@ import click
 from feste_dp.cli.arguments import RUN, WORKERS
 from feste_dp.run.screen import printable
 from feste_dp.run.worker_request import request_workers
-from feste_dp.train.signals import StopSignals
 from feste_dp.wording import counted
 
 
@@ -23,8 +22,7 @@ def workers(run: Path, number: int) -> int:
     Example:
       feste-dp workers data/runs/tiny-20260131T120000Z 4
     """
-    with StopSignals():
-        warning = request_workers(run, number)
+    warning = request_workers(run, number)
     if warning is not None:
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"{printable(str(run))} goes on with {counted(number, 'worker')}")

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from feste_dp.errors import UsageError
+from feste_dp.interruption import held
 from feste_dp.run.creation import check_can_create, check_can_create_at
 from feste_dp.run.directory import STAMP
 from feste_dp.scale.plot import HOW_TO_INSTALL, can_draw, draw
@@ -27,11 +28,12 @@ def output_directory(out: Path | None, name: str, now: datetime) -> Path:
 
 
 def write_study(study: Study, directory: Path) -> tuple[list[Path], str | None]:
-    """The files written, and what to install for those that are not."""
-    directory.mkdir(parents=True, exist_ok=True)
-    written = [directory / FILE_NAME, directory / "scaling.csv"]
-    for path, text in zip(written, (study_to_json(study), study_csv(study)), strict=True):
-        path.write_text(text, encoding="utf-8")
-    if not can_draw():
-        return written, HOW_TO_INSTALL
-    return [*written, *draw(study, directory / "scaling")], None
+    """The files written, and what to install for those that are not. A signal waits for the last of them."""
+    with held:
+        directory.mkdir(parents=True, exist_ok=True)
+        written = [directory / FILE_NAME, directory / "scaling.csv"]
+        for path, text in zip(written, (study_to_json(study), study_csv(study)), strict=True):
+            path.write_text(text, encoding="utf-8")
+        if not can_draw():
+            return written, HOW_TO_INSTALL
+        return [*written, *draw(study, directory / "scaling")], None

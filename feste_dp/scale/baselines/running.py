@@ -104,7 +104,7 @@ def _run(module: str, settings: dict[str, Any], environ: Mapping[str, str]) -> B
         result = folder / "result.json"
         process = subprocess.Popen(
             child_command(module, str(result)),
-            env=dict(environ),
+            env=dict(environ) | {"TMPDIR": str(folder)},  # PyTorch leaves a cache there
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

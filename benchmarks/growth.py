@@ -73,7 +73,7 @@ class PromptCrew:
 
 def gather(items: int, workers: int) -> None:
     crew = cast(Crew, PromptCrew(workers))
-    task = Task("compute", 1, "shard", m.ShardDone, lambda first, last: m.Compute(1, first, last))
+    task = Task("compute", 1, "shard", m.ShardDone, lambda first, last: m.Compute(1, first, last, 1))
     Gathering(crew, workers, 600.0, print).gather(Ledger(items), task)
 
 

@@ -120,13 +120,13 @@ from feste_dp.runtime.worker import WorkerSpec
 from feste_dp.run.metrics import MetricsRow, MetricsWriter, read_metrics
 from tests.checkpoint.conftest import example_arrays, example_fields
 folder = Path(sys.argv[1])
-checkpoint = write_checkpoint(folder, example_fields(5, 100), *example_arrays(1, 100))
+checkpoint = write_checkpoint(folder, example_fields(5, 100), example_arrays(1, 100))
 load_checkpoint(checkpoint)
 prepare_token_data([text_in_memory("a", "to be or not to be\\n" * 30)], 258, 0.1, folder / "tokens")
 open_token_data(folder / "tokens", verify=True)
 (folder / "c.yaml").write_text("train: {steps: 3}")
 load_config(folder / "c.yaml")
-m.decode(m.encode(m.Compute(1, 1, 2)))
+m.decode(m.encode(m.Compute(1, 1, 2, 1)))
 with MetricsWriter(folder / "m.csv") as writer:
     writer.append(MetricsRow(1, 0.0, 1e-3, 2.0, 1.0, 0.0))
 read_metrics(folder / "m.csv")

@@ -24,18 +24,18 @@ def bench_steps(config: Config, steps: int, warmup: int, around: Surroundings) -
     cores = min(workers, usable_cpus())
     measured = measure_steps(config, workers, steps, warmup, around)
     around.progress.phase("measuring what the cores can do")
-    yardsticks = measure_yardsticks(config, cores)
+    yardsticks = measure_yardsticks(config, workers, cores)
     return step_report(
         config, workers, cores, cpu_name(), yardsticks, measured.times, measured.losses, measured.memory
     )
 
 
-def measure_yardsticks(config: Config, cores: int) -> Yardsticks:
+def measure_yardsticks(config: Config, workers: int, cores: int) -> Yardsticks:
     """What `cores` cores at once reach, over as many bytes as the config's phases touch; takes 2 s."""
     far = beyond_caches_bytes()
     return Yardsticks(
         peak_flops_per_second=peak_flops_per_second(config.train.precision, cores),
-        reduce_bytes_per_second=memory_bytes_per_second(cores, min(far, reduce_bytes(config))),
+        reduce_bytes_per_second=memory_bytes_per_second(cores, min(far, reduce_bytes(config, workers))),
         update_bytes_per_second=memory_bytes_per_second(
             usable_cpus(), min(far, update_working_set_bytes(config))
         ),

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from feste_dp.config.schema import Config
 from feste_dp.machine.memory import Memory
 from feste_dp.model.parameters import parameter_count
+from feste_dp.optim.optimizer import state_bytes, update_bytes
 from feste_dp.plan.arithmetic import flops_formula, flops_per_token
 from feste_dp.run.step_times import PHASES, StepTimes
+from feste_dp.runtime.slots import slot_count
 
 
 @dataclass(frozen=True)
@@ -91,19 +93,15 @@ def phase_means_ms(times: Sequence[StepTimes]) -> dict[str, float]:
     return {name: statistics.fmean(1e3 * getattr(step, name) for step in middle) for name in PHASES}
 
 
-def reduce_bytes(config: Config) -> int:
+def reduce_bytes(config: Config, workers: int) -> int:
     """Every slot read, the gradient written."""
-    return (config.train.shards + 1) * 4 * parameter_count(config.model)
-
-
-def update_bytes(config: Config) -> int:
-    """Gradient, weights, m and v read, the last three written."""
-    return 7 * 4 * parameter_count(config.model)
+    return (slot_count(config.train.shards, workers) + 1) * 4 * parameter_count(config.model)
 
 
 def update_working_set_bytes(config: Config) -> int:
-    """Bytes that the update touches, however often."""
-    return 4 * 4 * parameter_count(config.model)
+    """Bytes that the update touches, however often: gradient, weights and the optimizer's state."""
+    parameters = parameter_count(config.model)
+    return 2 * 4 * parameters + state_bytes(config.optim, parameters)
 
 
 def step_report(
@@ -145,8 +143,14 @@ def step_report(
         gflops_per_second_per_core=gflops,
         peak_gflops_per_second_per_core=peak,
         share_of_peak=gflops / peak,
-        reduce=_bandwidth(reduce_bytes(config), phases["reduce"], yardsticks.reduce_bytes_per_second),
-        update=_bandwidth(update_bytes(config), phases["update"], yardsticks.update_bytes_per_second),
+        reduce=_bandwidth(
+            reduce_bytes(config, workers), phases["reduce"], yardsticks.reduce_bytes_per_second
+        ),
+        update=_bandwidth(
+            update_bytes(config.optim, parameter_count(config.model)),
+            phases["update"],
+            yardsticks.update_bytes_per_second,
+        ),
         memory_gb_per_second=yardsticks.memory_bytes_per_second / 1e9,
         memory=memory,
         first_loss=losses[0],

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from feste_dp.config.schema import Config
 from feste_dp.machine.memory import Memory, measure, reset_peak
-from feste_dp.model.parameters import initial_params, parameter_count
+from feste_dp.model.parameters import initial_params
 from feste_dp.run.step_times import StepTimes
-from feste_dp.runtime.arena import arena_sizes
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.train.start import Surroundings, check_machine, prepare, start_workers
 from feste_dp.train.step import Stepper
@@ -42,9 +41,8 @@ def measure_steps(
             for number in range(1, warmup + steps + 1):
                 results.append(stepper.step(number))
                 if results[-1].skipped is not None:
-                    around.progress.warning(f"step {number} skipped: {results[-1].skipped}")
-            arena_bytes = arena_sizes(parameter_count(config.model), config.train.shards).total
-            memory = measure(os.getpid(), coordinator.worker_pids(), arena_bytes)
+                    around.record.warn(f"step {number} skipped: {results[-1].skipped}")
+            memory = measure(os.getpid(), coordinator.worker_pids(), coordinator.arena.reserved_bytes)
     return MeasuredSteps(
         times=[result.times for result in results[warmup:]],
         losses=[result.train_loss for result in results],

@@ -6,14 +6,21 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from feste_dp.checkpoint.filesystem import Filesystem, SaveError
-from feste_dp.checkpoint.format import FloatArray, Manifest, ManifestFields, Snapshot, step_directory_name
+from feste_dp.checkpoint.format import (
+    PARAMS,
+    Arrays,
+    Manifest,
+    ManifestFields,
+    check_arrays,
+    step_directory_name,
+)
 from feste_dp.checkpoint.pointers import BEST, LATEST, point
 from feste_dp.checkpoint.retention import retain
 from feste_dp.checkpoint.saving import remove_leftovers, write_checkpoint
@@ -34,7 +41,7 @@ class SaveResult:
 
 
 class BackgroundWriter:
-    """One writer thread and one staging buffer of 3P floats; one save in flight.
+    """One writer thread and one staging copy of all arrays; one save in flight.
 
     After a commit the thread lets `latest` (and `best`, when the manifest's best step is this step) point at
     the new checkpoint and applies retention. All methods belong to one thread, that of the training loop.
@@ -44,12 +51,14 @@ class BackgroundWriter:
         self,
         checkpoints_dir: Path,
         parameter_count: int,
+        tensors: Sequence[str],
         *,
         keep: int,
         protected_steps: Collection[int] = (),
         file_count: int = 8,
         filesystem: Filesystem | None = None,
     ) -> None:
+        """tensors are the names of the arrays that submit() will give, PARAMS first."""
         self._unsaid: list[str] = []
         self._said: set[str] = set()
         with self._convenience("leftovers"):
@@ -59,7 +68,7 @@ class BackgroundWriter:
         self._protected_steps = frozenset(protected_steps)
         self._file_count = file_count
         self._filesystem = filesystem
-        self._staging = Snapshot(*np.empty((3, parameter_count), np.float32))
+        self._staging = {name: np.empty(parameter_count, np.float32) for name in tensors}
         self._jobs: queue.SimpleQueue[ManifestFields | None] = queue.SimpleQueue()
         self._finished: deque[SaveResult | BaseException] = deque()
         self._idle = threading.Event()
@@ -73,24 +82,22 @@ class BackgroundWriter:
         self._idle.wait()
         self._follow(newest, manifest.step, manifest.train.best_step)
 
-    def submit(
-        self, manifest_fields: ManifestFields, params: FloatArray, m: FloatArray, v: FloatArray
-    ) -> None:
+    def submit(self, manifest_fields: ManifestFields, arrays: Arrays) -> None:
         """Copies the arrays, which the caller may change again at once, and starts the save.
 
         Waits first for the save in flight, if there is one.
         """
         if not self._thread.is_alive():
             raise ValueError("the checkpoint writer is closed")
-        given = Snapshot(params, m, v)
-        if given.params.size != self._staging.params.size:
-            raise ValueError(
-                f"{given.params.size} parameters given where {self._staging.params.size} are expected"
-            )
+        check_arrays(arrays)
+        given, expected = arrays[PARAMS].size, self._staging[PARAMS].size
+        if given != expected:
+            raise ValueError(f"{given} parameters given where {expected} are expected")
+        if tuple(arrays) != tuple(self._staging):
+            raise ValueError(f"{tuple(arrays)} given where {tuple(self._staging)} are expected")
         self._idle.wait()
-        np.copyto(self._staging.params, given.params)
-        np.copyto(self._staging.m, given.m)
-        np.copyto(self._staging.v, given.v)
+        for name, staged in self._staging.items():
+            np.copyto(staged, arrays[name])
         self._idle.clear()
         self._jobs.put(copy.deepcopy(manifest_fields))
 
@@ -124,7 +131,7 @@ class BackgroundWriter:
         return self.poll()
 
     def _write_all(self) -> None:
-        for array in (self._staging.params, self._staging.m, self._staging.v):
+        for array in self._staging.values():
             array.fill(0)  # touches the pages, so that the first submit takes no longer than the others
         self._idle.set()
         while (fields := self._jobs.get()) is not None:
@@ -143,14 +150,11 @@ class BackgroundWriter:
         path: Path | None = None
         error: SaveError | None = None
         deleted: list[int] = []
-        staged = self._staging
         try:
             path = write_checkpoint(
                 self.checkpoints_dir,
                 fields,
-                staged.params,
-                staged.m,
-                staged.v,
+                self._staging,
                 file_count=self._file_count,
                 filesystem=self._filesystem,
             )

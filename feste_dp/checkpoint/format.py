@@ -8,14 +8,15 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from feste_dp.checkpoint.schema import Fields, parse_json
-from feste_dp.checkpoint.shards import BYTES_PER_PARAMETER, HEADER_LIMIT_BYTES, shard_name
+from feste_dp.checkpoint.shards import FLOAT_BYTES, HEADER_LIMIT_BYTES, shard_name
 from feste_dp.errors import UsageError
 from feste_dp.kernels import ARITHMETIC
 
@@ -26,25 +27,28 @@ STEP_LIMIT = 10**12
 PARAMETER_LIMIT = 2**40
 FILE_LIMIT = 99
 TENSOR_LIMIT = 100_000
+STATE_LIMIT = 8  # arrays of an optimizer; its names fit into the header of a shard file
+
+PARAMS = "params"
+STATE_OF_ADAMW = ("m", "v")
+"""What the optimizer's arrays are where a manifest does not say."""
 
 FloatArray = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, eq=False)
-class Snapshot:
-    """The numbers of a checkpoint: params, m, v, each flat float32 of P elements."""
+Arrays: TypeAlias = Mapping[str, FloatArray]
+"""The numbers of a checkpoint, flat float32 arrays of P elements each: PARAMS, then the optimizer's state by
+the names that the optimizer gives it."""
 
-    params: FloatArray
-    m: FloatArray
-    v: FloatArray
 
-    def __post_init__(self) -> None:
-        for name in ("params", "m", "v"):
-            array = getattr(self, name)
-            if array.ndim != 1 or array.dtype != np.dtype("<f4") or not array.flags.c_contiguous:
-                raise ValueError(f"{name} must be one flat little-endian float32 array")
-            if array.size != self.params.size or array.size == 0:
-                raise ValueError(f"{name} has {array.size} elements and params has {self.params.size}")
+def check_arrays(arrays: Arrays) -> None:
+    """Raises ValueError unless they can go into one checkpoint."""
+    parameters = arrays[PARAMS].size
+    for name, array in arrays.items():
+        if array.ndim != 1 or array.dtype != np.dtype("<f4") or not array.flags.c_contiguous:
+            raise ValueError(f"{name} must be one flat little-endian float32 array")
+        if array.size != parameters or array.size == 0:
+            raise ValueError(f"{name} has {array.size} elements and {PARAMS} has {parameters}")
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class TensorRange:
 
 @dataclass(frozen=True)
 class ShardFile:
-    """A file holds elements [start, stop) of params, m and v."""
+    """A file holds elements [start, stop) of every array."""
 
     name: str
     start: int
@@ -113,7 +117,19 @@ class Manifest(ManifestFields):
     feste_dp_version: str
     files: tuple[ShardFile, ...]
     arithmetic: int = ARITHMETIC
-    """Under which version of order and rounding the next step was to be taken; 1 where it is not said"""
+    """Under which version of order and rounding the next step was to be taken; 1 where it is not said."""
+    state: tuple[str, ...] = STATE_OF_ADAMW
+    """The names of the optimizer's arrays; in manifest.json only where they are others than AdamW's."""
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The names of all arrays, in the order in which a shard file has them."""
+        return (PARAMS, *self.state)
+
+    @property
+    def array_bytes(self) -> int:
+        """The bytes of all arrays."""
+        return self.parameter_count * FLOAT_BYTES * len(self.tensors)
 
     @property
     def parameter_count(self) -> int:
@@ -125,9 +141,18 @@ class Manifest(ManifestFields):
         return sum(file.size for file in self.files)
 
 
-def complete_manifest(given: ManifestFields, version: str, files: tuple[ShardFile, ...]) -> Manifest:
+def complete_manifest(
+    given: ManifestFields, version: str, files: tuple[ShardFile, ...], tensors: Iterable[str]
+) -> Manifest:
+    """`tensors` are the names of all arrays, PARAMS first."""
     chosen = {field.name: getattr(given, field.name) for field in fields(ManifestFields)}
-    return Manifest(**chosen, format_version=FORMAT_VERSION, feste_dp_version=version, files=files)
+    return Manifest(
+        **chosen,
+        format_version=FORMAT_VERSION,
+        feste_dp_version=version,
+        files=files,
+        state=tuple(tensors)[1:],
+    )
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -135,6 +160,8 @@ def encode_manifest(manifest: Manifest) -> bytes:
     content = asdict(manifest)
     if manifest.train.unmeasured is None:
         del content["train"]["unmeasured"]
+    if manifest.state == STATE_OF_ADAMW:
+        del content["state"]
     try:
         text = json.dumps(content, indent=1)
     except (TypeError, ValueError, RecursionError) as error:
@@ -163,7 +190,8 @@ def decode_manifest(data: bytes, source: str = MANIFEST_NAME) -> Manifest:
         top.refuse("format_version", f"is {version}; this program reads format {FORMAT_VERSION}")
     step = top.integer("step", 0, STEP_LIMIT - 1)
     layout = _decode_layout(top)
-    files = _decode_files(top)
+    state = top.texts("state", r"[a-z_0-9]{1,32}", STATE_LIMIT) if top.has("state") else STATE_OF_ADAMW
+    files = _decode_files(top, FLOAT_BYTES * (1 + len(state)))
     if layout[-1].stop != files[-1].stop:
         top.refuse("files", f"hold {files[-1].stop} parameters where the layout has {layout[-1].stop}")
     manifest = Manifest(
@@ -178,6 +206,7 @@ def decode_manifest(data: bytes, source: str = MANIFEST_NAME) -> Manifest:
         train=_decode_train_state(top.object("train"), step),
         layout=layout,
         files=files,
+        state=state,
     )
     top.finish()
     return manifest
@@ -247,7 +276,7 @@ def _decode_layout(top: Fields) -> tuple[TensorRange, ...]:
     return tuple(layout)
 
 
-def _decode_files(top: Fields) -> tuple[ShardFile, ...]:
+def _decode_files(top: Fields, bytes_per_parameter: int) -> tuple[ShardFile, ...]:
     files: list[ShardFile] = []
     at = 0
     entries = list(top.objects("files", FILE_LIMIT))
@@ -256,8 +285,8 @@ def _decode_files(top: Fields) -> tuple[ShardFile, ...]:
         if name != shard_name(i, len(entries)):
             entry.refuse("name", f"{name!r} must be {shard_name(i, len(entries))!r}")
         start, stop = _take_range(entry, at)
-        size = entry.integer("size", 1, 2 * PARAMETER_LIMIT * BYTES_PER_PARAMETER)
-        header_size = size - (stop - start) * BYTES_PER_PARAMETER
+        size = entry.integer("size", 1, 2 * PARAMETER_LIMIT * bytes_per_parameter)
+        header_size = size - (stop - start) * bytes_per_parameter
         if not 8 < header_size <= 8 + HEADER_LIMIT_BYTES:
             entry.refuse("size", f"{size} does not fit {stop - start} parameters")
         files.append(ShardFile(name, start, stop, size, _take_sha256(entry, "sha256")))

@@ -17,19 +17,20 @@ import numpy as np
 from feste_dp.checkpoint.format import (
     MANIFEST_LIMIT_BYTES,
     MANIFEST_NAME,
+    PARAMS,
+    Arrays,
     Manifest,
     ShardFile,
-    Snapshot,
     decode_manifest,
     step_of,
 )
-from feste_dp.checkpoint.shards import BYTES_PER_PARAMETER, TENSORS, check_shard_header
+from feste_dp.checkpoint.shards import FLOAT_BYTES, check_shard_header
 from feste_dp.errors import RunError, UsageError
 
 CHUNK_BYTES = 4 * 1024 * 1024
 
 
-def load_checkpoint(path: Path, *, out: Snapshot | None = None) -> tuple[Manifest, Snapshot]:
+def load_checkpoint(path: Path, *, out: Arrays | None = None) -> tuple[Manifest, Arrays]:
     """The verified manifest and arrays of the checkpoint directory `path`.
 
     The arrays are those of `out` where given (their content is undefined after an error), new ones otherwise.
@@ -40,14 +41,19 @@ def load_checkpoint(path: Path, *, out: Snapshot | None = None) -> tuple[Manifes
         with _open_plain_file(path / file.name) as (_, size):
             _check_size(path, file, size)
     if out is None:
-        out = _allocate(path, manifest.parameter_count)
-    elif out.params.size != manifest.parameter_count:
+        out = _allocate(path, manifest)
+    elif out[PARAMS].size != manifest.parameter_count:
         raise UsageError(
-            f"{path}: holds {manifest.parameter_count} parameters where the model has {out.params.size}"
+            f"{path}: holds {manifest.parameter_count} parameters where the model has {out[PARAMS].size}"
+        )
+    elif tuple(out) != manifest.tensors:
+        raise UsageError(
+            f"{path}: holds {', '.join(manifest.tensors)} where the optimizer has {', '.join(out)}: "
+            "it was saved with another optimizer"
         )
     for file in manifest.files:
-        ranges = [getattr(out, name)[file.start : file.stop] for name in TENSORS]
-        _read_shard(path, file, [memoryview(values).cast("B") for values in ranges])
+        ranges = [out[name][file.start : file.stop] for name in manifest.tensors]
+        _read_shard(path, file, manifest.tensors, [memoryview(values.data).cast("B") for values in ranges])
     return manifest, out
 
 
@@ -60,7 +66,7 @@ def verify_checkpoint(path: Path) -> list[str]:
     problems = []
     for file in manifest.files:
         try:
-            _read_shard(path, file, None)
+            _read_shard(path, file, manifest.tensors, None)
         except UsageError as error:
             problems.append(str(error))
     return problems
@@ -83,30 +89,33 @@ def read_manifest(path: Path) -> Manifest:
     return manifest
 
 
-def _allocate(path: Path, parameter_count: int) -> Snapshot:
+def _allocate(path: Path, manifest: Manifest) -> Arrays:
     try:
-        return Snapshot(*(np.empty(parameter_count, np.float32) for _ in TENSORS))
+        return {name: np.empty(manifest.parameter_count, np.float32) for name in manifest.tensors}
     except MemoryError:
-        needed = parameter_count * BYTES_PER_PARAMETER
+        needed = manifest.array_bytes
         raise RunError(f"{path}: needs {needed / 1e9:.1f} GB of memory, more than there is") from None
 
 
-def _read_shard(path: Path, file: ShardFile, into: Sequence[memoryview] | None) -> None:
-    """Reads and verifies one file; its three tensors end up in `into`, or nowhere."""
+def _read_shard(
+    path: Path, file: ShardFile, tensors: Sequence[str], into: Sequence[memoryview] | None
+) -> None:
+    """Reads and verifies one file; its tensors end up in `into`, or nowhere."""
     source = path / file.name
     length = file.stop - file.start
+    size_of_numbers = length * FLOAT_BYTES * len(tensors)
     digest = hashlib.sha256()
-    header = bytearray(file.size - length * BYTES_PER_PARAMETER)
+    header = bytearray(file.size - size_of_numbers)
     with _open_plain_file(source) as (descriptor, size):
         _check_size(path, file, size)
         _read_into(descriptor, memoryview(header), source)
         digest.update(header)
-        for chunk in _pieces(into, length * BYTES_PER_PARAMETER):
+        for chunk in _pieces(into, size_of_numbers):
             _read_into(descriptor, chunk, source)
             digest.update(chunk)
     if digest.hexdigest() != file.sha256:
         raise UsageError(f"{source}: does not match its SHA-256 in {MANIFEST_NAME}: it is damaged")
-    check_shard_header(bytes(header), length, str(source))
+    check_shard_header(bytes(header), length, tensors, str(source))
 
 
 def _pieces(into: Sequence[memoryview] | None, size: int) -> Iterator[memoryview]:

@@ -25,17 +25,18 @@ from feste_dp.checkpoint.filesystem import (
 from feste_dp.checkpoint.format import (
     FILE_LIMIT,
     MANIFEST_NAME,
-    FloatArray,
+    PARAMS,
+    Arrays,
     ManifestFields,
     ShardFile,
-    Snapshot,
+    check_arrays,
     complete_manifest,
     encode_manifest,
     step_directory_name,
     step_of,
 )
 from feste_dp.checkpoint.loading import read_manifest, verify_checkpoint
-from feste_dp.checkpoint.shards import TENSORS, encode_shard_header, shard_name, split_evenly
+from feste_dp.checkpoint.shards import encode_shard_header, shard_name, split_evenly
 from feste_dp.errors import UsageError
 
 CHUNK_BYTES = 16 * 1024 * 1024  # per chunk the writer thread asks for the interpreter's lock twice
@@ -45,9 +46,7 @@ SPARE_BYTES = 4 * 1024 * 1024  # for directories, block rounding and the files t
 def write_checkpoint(
     checkpoints_dir: Path,
     manifest_fields: ManifestFields,
-    params: FloatArray,
-    m: FloatArray,
-    v: FloatArray,
+    arrays: Arrays,
     *,
     file_count: int = 8,
     filesystem: Filesystem | None = None,
@@ -60,7 +59,7 @@ def write_checkpoint(
     if not 1 <= file_count <= FILE_LIMIT:
         raise ValueError(f"file_count must be from 1 to {FILE_LIMIT}, not {file_count}")
     fs = filesystem or Filesystem()
-    snapshot = Snapshot(params, m, v)
+    check_arrays(arrays)
     final = checkpoints_dir / step_directory_name(manifest_fields.step)
     with saving_errors(f"checkpoint {final} was not saved"):
         if not checkpoints_dir.is_dir():  # the run's own directory is never made here
@@ -70,13 +69,13 @@ def write_checkpoint(
             raise SaveError(f"checkpoint {final} was not saved: {checkpoints_dir} is a symbolic link")
         with contextlib.suppress(OSError):  # room that is missing shows below
             _remove_leftovers(fs, checkpoints_dir)
-        if final.is_dir() and _already_holds(final, manifest_fields, snapshot, file_count):
+        if final.is_dir() and _already_holds(final, manifest_fields, arrays, file_count):
             fs.sync_directory(checkpoints_dir)
             return final
-        _check_free_space(fs, final, snapshot.params.size)
+        _check_free_space(fs, final, arrays)
         temporary = unique_path(checkpoints_dir, TEMPORARY, final.name)
         try:
-            _write_files(fs, temporary, manifest_fields, snapshot, file_count)
+            _write_files(fs, temporary, manifest_fields, arrays, file_count)
             _commit(fs, temporary, final)
         except BaseException:
             with contextlib.suppress(OSError):  # a temporary directory that resists goes with the next save
@@ -112,29 +111,29 @@ def _remove_leftovers(fs: Filesystem, checkpoints_dir: Path) -> None:
         raise failures[0]
 
 
-def _already_holds(final: Path, given: ManifestFields, snapshot: Snapshot, file_count: int) -> bool:
+def _already_holds(final: Path, given: ManifestFields, arrays: Arrays, file_count: int) -> bool:
     """Whether `final` is whole and equals what would be written, but for the time it took to get there."""
     try:
         found = read_manifest(final)
     except UsageError:
         return False
     given = replace(given, train=replace(given.train, elapsed_seconds=found.train.elapsed_seconds))
-    if complete_manifest(given, found.feste_dp_version, found.files) != found:
+    if complete_manifest(given, found.feste_dp_version, found.files, arrays) != found:
         return False
-    ranges = split_evenly(snapshot.params.size, file_count)
+    ranges = split_evenly(arrays[PARAMS].size, file_count)
     if [(file.start, file.stop) for file in found.files] != ranges or verify_checkpoint(final):
         return False
     for file in found.files:
         digest = hashlib.sha256()
-        for chunk in _shard_chunks(snapshot, file.start, file.stop):
+        for chunk in _shard_chunks(arrays, file.start, file.stop):
             digest.update(chunk)
         if digest.hexdigest() != file.sha256:
             return False
     return True
 
 
-def _check_free_space(fs: Filesystem, final: Path, parameter_count: int) -> None:
-    needed = parameter_count * 4 * len(TENSORS) + SPARE_BYTES
+def _check_free_space(fs: Filesystem, final: Path, arrays: Arrays) -> None:
+    needed = sum(array.nbytes for array in arrays.values()) + SPARE_BYTES
     free = fs.free_bytes(final.parent)
     if free is not None and free < needed:
         raise SaveError(
@@ -144,16 +143,16 @@ def _check_free_space(fs: Filesystem, final: Path, parameter_count: int) -> None
 
 
 def _write_files(
-    fs: Filesystem, directory: Path, given: ManifestFields, snapshot: Snapshot, file_count: int
+    fs: Filesystem, directory: Path, given: ManifestFields, arrays: Arrays, file_count: int
 ) -> None:
     fs.make_directory(directory)
-    ranges = split_evenly(snapshot.params.size, file_count)
+    ranges = split_evenly(arrays[PARAMS].size, file_count)
     files = []
     for i, (start, stop) in enumerate(ranges):
         name = shard_name(i, len(ranges))
-        size, sha256 = _write_file(fs, directory / name, _shard_chunks(snapshot, start, stop))
+        size, sha256 = _write_file(fs, directory / name, _shard_chunks(arrays, start, stop))
         files.append(ShardFile(name, start, stop, size, sha256))
-    manifest = encode_manifest(complete_manifest(given, feste_dp.__version__, tuple(files)))
+    manifest = encode_manifest(complete_manifest(given, feste_dp.__version__, tuple(files), arrays))
     _write_file(fs, directory / MANIFEST_NAME, [memoryview(manifest)])
     fs.sync_directory(directory)
 
@@ -175,11 +174,11 @@ def _commit(fs: Filesystem, temporary: Path, final: Path) -> None:
             fs.remove(replaced)
 
 
-def _shard_chunks(snapshot: Snapshot, start: int, stop: int) -> Iterable[memoryview]:
+def _shard_chunks(arrays: Arrays, start: int, stop: int) -> Iterable[memoryview]:
     """The bytes of a shard file in order, none of them copied."""
-    yield memoryview(encode_shard_header(stop - start))
-    for name in TENSORS:
-        data = memoryview(getattr(snapshot, name)[start:stop]).cast("B")
+    yield memoryview(encode_shard_header(stop - start, tuple(arrays)))
+    for array in arrays.values():
+        data = memoryview(array[start:stop].data).cast("B")
         for at in range(0, len(data), CHUNK_BYTES):
             yield data[at : at + CHUNK_BYTES]
 

@@ -76,6 +76,16 @@ class Fields:
                 self.refuse(name, f"{shown(item)} is not an integer from {low} to {high}")
         return tuple(value)
 
+    def texts(self, name: str, pattern: str, most: int) -> tuple[str, ...]:
+        """A list of different texts."""
+        value = self.take(name)
+        if not isinstance(value, list) or not len(value) == len(set(map(str, value))) <= most:
+            self.refuse(name, f"{shown(value)} is not a list of at most {most} different names")
+        for item in value:
+            if not isinstance(item, str) or not re.fullmatch(pattern, item):
+                self.refuse(name, f"{shown(item)} is not a name")
+        return tuple(value)
+
     def plain(self, name: str) -> dict[str, Any]:
         """An object of any finite JSON values, nested at most NESTING_LIMIT deep."""
         value = self.take(name)

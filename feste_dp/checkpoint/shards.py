@@ -1,4 +1,4 @@
-"""One shard file: a safetensors file that holds a range of params, m and v. Touches no disk.
+"""One shard file: a safetensors file that holds a range of every array of a checkpoint. Touches no disk.
 
 A safetensors file is the header's length (8 bytes, little-endian), the header (JSON, padded with spaces),
 then the tensors' bytes. Source: https://github.com/huggingface/safetensors, section "Format". The header is
@@ -6,11 +6,11 @@ made here, and not by the library, so that the arrays go to disk without a copy 
 """
 
 import json
+from collections.abc import Sequence
 
 from feste_dp.checkpoint.schema import Fields, parse_json, refuse
 
-TENSORS = ("params", "m", "v")
-BYTES_PER_PARAMETER = 4 * len(TENSORS)
+FLOAT_BYTES = 4
 HEADER_LIMIT_BYTES = 4096  # ours have some 200
 
 
@@ -24,19 +24,19 @@ def split_evenly(parameter_count: int, file_count: int) -> list[tuple[int, int]]
     return [(parameter_count * i // count, parameter_count * (i + 1) // count) for i in range(count)]
 
 
-def encode_shard_header(length: int) -> bytes:
-    """The bytes before the numbers, for tensors of `length` elements; the numbers start 8-byte aligned."""
-    header = json.dumps(_expected_header(length), separators=(",", ":")).encode("ascii")
+def encode_shard_header(length: int, tensors: Sequence[str]) -> bytes:
+    """The bytes before the numbers, for tensors of `length` elements each; those start 8-byte aligned."""
+    header = json.dumps(_expected_header(length, tensors), separators=(",", ":")).encode("ascii")
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header
 
 
-def check_shard_header(data: bytes, length: int, source: str) -> None:
-    """UsageError unless `data`, all before the numbers, describes just params, m, v of `length` elements."""
+def check_shard_header(data: bytes, length: int, tensors: Sequence[str], source: str) -> None:
+    """UsageError unless `data`, all before the numbers, describes just these tensors of `length` elements."""
     if int.from_bytes(data[:8], "little") != len(data) - 8:
         refuse(source, "header", "its length does not agree with the file's size")
     header = Fields(parse_json(data[8:], source), source, "header.")
-    for name, expected in _expected_header(length).items():
+    for name, expected in _expected_header(length, tensors).items():
         tensor = header.object(name)
         for key, value in expected.items():
             found = tensor.take(key)
@@ -46,8 +46,9 @@ def check_shard_header(data: bytes, length: int, source: str) -> None:
     header.finish()
 
 
-def _expected_header(length: int) -> dict[str, dict[str, object]]:
+def _expected_header(length: int, tensors: Sequence[str]) -> dict[str, dict[str, object]]:
+    size = FLOAT_BYTES * length
     return {
-        name: {"dtype": "F32", "shape": [length], "data_offsets": [4 * length * i, 4 * length * (i + 1)]}
-        for i, name in enumerate(TENSORS)
+        name: {"dtype": "F32", "shape": [length], "data_offsets": [size * i, size * (i + 1)]}
+        for i, name in enumerate(tensors)
     }

@@ -24,7 +24,7 @@ def reduce_slots(grad, norms, slots, first_chunk, last_chunk, tree):
     norms = sum(grad^2) of each chunk of NORM_CHUNK elements, float64: block after block of TREE_BLOCK, and in
             a block a sum for each lane of a vector, these in a binary tree
 
-    slots   (S, P), S a power of two
+    slots   (S, P), S a power of two: a row holds the sum over as many shards as every other
     tree    (S, TREE_BLOCK)   scratch
     """
     parameters, shards = grad.shape[0], slots.shape[0]
@@ -43,6 +43,18 @@ def reduce_slots(grad, norms, slots, first_chunk, last_chunk, tree):
             total += _sum_rest(grad, slots, stop - rest, rest, tree)
         norms[chunk] = total
     store_fence()
+
+
+@kernel
+def add_slot(slot, other):
+    """slot (P,) += other (P,), element by element: one inner node of the tree."""
+    vectors = slot.shape[0] // LANES
+    if vectors > 0:
+        first = address_of(slot)
+        stride = (address_of(other) - first) // FLOAT_BYTES
+        sum_two(first, first, stride, vectors, False)
+    for i in range(vectors * LANES, slot.shape[0]):
+        slot[i] += other[i]
 
 
 @kernel
@@ -82,6 +94,11 @@ def _sum_rest(grad, slots, lo, count, tree):
     for i in range(count):
         grad[lo + i] = tree[0, i]
     return total
+
+
+def chunk_norms(grad: np.ndarray, norms: np.ndarray) -> None:
+    """Overwrite norms with those of grad (P,), which stays as it is: after an exchange between machines."""
+    reduce_slots(grad, norms, grad.reshape(1, -1), 0, len(norms), make_tree(1))
 
 
 def chunk_count(parameters: int) -> int:

@@ -1,12 +1,12 @@
-"""The optimizer state and its update: global-norm clipping and AdamW over the flat buffer.
+"""The optimizer state and its update: AdamW, with a factor that clips, over the flat buffer.
 
-Owns m and v. Knows nothing of tensors beyond how many elements, from the first, take weight decay.
+Owns m and v, its state. Knows nothing of tensors beyond how many elements, from the first, take weight decay.
 """
 
-import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,25 +23,17 @@ MIN_ELEMENTS_PER_THREAD = 1 << 19
 LINE_ELEMENTS = 16  # floats of a cache line
 
 
-def gradient_norm(norms: NDArray[np.float64]) -> float:
-    """Global norm from the chunks' sums of squares. The sum is exactly rounded, so it has no order."""
-    total = norms.tolist()
-    return math.sqrt(math.fsum(total)) if all(map(math.isfinite, total)) else math.nan
-
-
-def clip_factor(norm: float, clip_norm: float) -> float:
-    """min(1, clip_norm / (norm + 1e-6)), as torch.nn.utils.clip_grad_norm_; 1 when clip_norm is 0."""
-    return min(1.0, clip_norm / (norm + 1e-6)) if clip_norm > 0 else 1.0
-
-
 class AdamW:
     """m and v (P,) and the update of the weights, spread over `threads` threads.
 
     Every element is computed alone, so the number of threads cannot change a bit.
     """
 
+    names: ClassVar[tuple[str, ...]] = ("m", "v")
+    passes: ClassVar[int] = 7  # gradient, weights, m and v read, the last three written
+
     def __init__(self, parameters: int, decayed: int, config: OptimConfig, threads: int) -> None:
-        self.m, self.v = _zeros(parameters), _zeros(parameters)
+        self.state: dict[str, FloatArray] = {name: _zeros(parameters) for name in self.names}
         self._config = config
         threads = max(1, min(threads, parameters // MIN_ELEMENTS_PER_THREAD))
         self._parts = _parts(parameters, decayed, threads, config.weight_decay)
@@ -52,7 +44,7 @@ class AdamW:
 
         Returns whether all weights are finite after it.
         """
-        c, m, v = self._config, self.m, self.v
+        c, (m, v) = self._config, self.state.values()
 
         def update_part(ranges: list[Range]) -> bool:
             finite = [

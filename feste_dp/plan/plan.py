@@ -15,9 +15,9 @@ from feste_dp.machine.limits import Limits
 from feste_dp.model.parameters import layout, parameter_count
 from feste_dp.plan.arithmetic import flops_formula, flops_per_token, run_flops
 from feste_dp.plan.preflight import (
-    CHECKPOINT_BYTES_PER_PARAMETER,
     MemoryNeed,
     check_cpus,
+    checkpoint_bytes,
     checkpoint_count,
     needs,
     shortages,
@@ -128,7 +128,7 @@ def make_plan(
         shards=config.train.shards,
         memory=need.memory,
         memory_available=limits.memory,
-        checkpoint_bytes=CHECKPOINT_BYTES_PER_PARAMETER * parameter_count(config.model),
+        checkpoint_bytes=checkpoint_bytes(config),
         checkpoints=checkpoint_count(config),
         disk_bytes=need.disk,
         disk_available=limits.disk,

@@ -14,11 +14,12 @@ from feste_dp.machine.cpus import pin_plan
 from feste_dp.machine.limits import Limits
 from feste_dp.model.parameters import parameter_count
 from feste_dp.model.workspace import sampling_bytes, workspace_bytes
+from feste_dp.optim.optimizer import state_bytes
 from feste_dp.runtime.arena import arena_sizes
+from feste_dp.runtime.slots import partial_sums, slot_count
 from feste_dp.wording import counted
 
 MIB = 1 << 20
-CHECKPOINT_BYTES_PER_PARAMETER = 12  # weights, m and v
 
 # Measured with Python 3.11, numpy 2.4, numba 0.67 on tiny, medium and gpt2_87m, which differed by 3 MiB.
 LIBRARIES_BYTES = 100 * MIB  # pages of shared libraries: in memory once, however many processes map them
@@ -54,11 +55,13 @@ class MemoryNeed:
     workers: int
     weights: int
     slots: int
-    """The gradient slots, one a shard."""
+    """The gradient slots in use."""
+    partial_sums: int
+    """What one worker adds up beside them, where shards share a slot."""
     gradient: int
     """The summed gradient and the norms of its chunks."""
-    moments: int
-    """AdamW's m and v."""
+    optimizer: int
+    """The optimizer's state."""
     staging: int
     """The copy that a save writes from; 0 where nothing is saved."""
     activations: int
@@ -71,14 +74,17 @@ class MemoryNeed:
     """As `coordinator`, of one worker."""
     libraries: int = LIBRARIES_BYTES
     """Pages of libraries, which all processes share."""
+    unused_slots: int = 0
+    """Slots that are mapped and take no memory."""
 
     def kinds(self) -> list[Kind]:
         """All of it, in the order in which it is said; the bytes add up to `total`."""
         return [
             Kind("weights", self.weights),
             Kind("gradient slots", self.slots),
+            Kind("partial sums of the workers", self.workers * self.partial_sums),
             Kind("summed gradient", self.gradient),
-            Kind("m and v", self.moments),
+            Kind("optimizer state", self.optimizer),
             Kind("staging for saves", self.staging),
             Kind("activations of the workers", self.workers * self.activations),
             Kind("activations for samples", self.sampling),
@@ -108,8 +114,9 @@ class MemoryNeed:
     @property
     def address_space(self) -> int:
         """The most that one process, once started, still maps."""
-        coordinator = self.moments + self.staging + self.sampling
-        return self.arena + max(coordinator, self.activations) + _MAPPED_BYTES
+        coordinator = self.optimizer + self.staging + self.sampling
+        worker = self.activations + self.partial_sums
+        return self.arena + self.unused_slots + max(coordinator, worker) + _MAPPED_BYTES
 
 
 @dataclass(frozen=True)
@@ -137,18 +144,21 @@ def memory_need(config: Config, workers: int, *, saves: bool = True) -> MemoryNe
     and draws no samples."""
     model, train = config.model, config.train
     parameters = parameter_count(model)
-    sizes = arena_sizes(parameters, train.shards)
+    sizes, slots = arena_sizes(parameters, train.shards), slot_count(train.shards, workers)
+    reserved = sizes.reserved(parameters, slots)
     drawn = 0
     if saves and config.sample.every:
         prompt = len(config.sample.prompt.encode(errors="replace"))
         drawn = sampling_bytes(model, min(model.block_size, prompt + config.sample.tokens))
     return MemoryNeed(
         workers=workers,
-        weights=sizes.slots,
-        slots=sizes.grad - sizes.slots,
-        gradient=sizes.total - sizes.grad,
-        moments=8 * parameters,
-        staging=CHECKPOINT_BYTES_PER_PARAMETER * parameters if saves else 0,
+        weights=sizes.grad,
+        slots=reserved - sizes.slots,
+        partial_sums=4 * parameters * partial_sums(train.shards // slots),
+        gradient=sizes.slots - sizes.grad,
+        unused_slots=sizes.total - reserved,
+        optimizer=state_bytes(config.optim, parameters),
+        staging=checkpoint_bytes(config) if saves else 0,
         activations=workspace_bytes(model, train.micro_batch, model.block_size),
         sampling=drawn,
     )
@@ -169,7 +179,9 @@ def disk_need(config: Config) -> int:
 
 
 def checkpoint_bytes(config: Config) -> int:
-    return CHECKPOINT_BYTES_PER_PARAMETER * parameter_count(config.model)
+    """Of the arrays of one checkpoint: the weights and the optimizer's state."""
+    parameters = parameter_count(config.model)
+    return 4 * parameters + state_bytes(config.optim, parameters)
 
 
 def needs(config: Config, workers: int, *, saves: bool = True) -> Needs:

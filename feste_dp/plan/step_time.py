@@ -20,10 +20,12 @@ from feste_dp.data.tokens import TokenData
 from feste_dp.kernels.peak import TRIAD_BYTES, make_triad_operands, triad
 from feste_dp.machine.cpus import usable_cpus
 from feste_dp.model.parameters import initial_params, parameter_count
+from feste_dp.optim.optimizer import update_bytes
 from feste_dp.plan.arithmetic import flops_per_token, run_flops
 from feste_dp.runtime.arena import PrivateArena
 from feste_dp.runtime.coordinator import SMALL_REDUCTION
 from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
+from feste_dp.runtime.slots import ShardBlock, slot_count
 
 PLAN_S, LAUNCH_S = 2.0, 0.2
 """How long to measure: for a plan, and before a run that starts anyway."""
@@ -60,8 +62,10 @@ def estimated_step(config: Config, workers: int, seconds: float) -> StepTime:
     train, cores = config.train, min(workers, usable_cpus())
     micro_batch = micro_batch_seconds(config, cores, seconds * (1 - _TRIAD_SHARE))
     parameters = parameter_count(config.model)
-    reduce_bytes, update_bytes = 4 * (train.shards + 1) * parameters, 4 * 7 * parameters
-    reducers = 1 if train.shards * parameters <= SMALL_REDUCTION else cores
+    slots = slot_count(train.shards, workers)
+    # each slot is read and the sum written; a node that a worker adds up takes three passes
+    reduce_bytes = 4 * (slots + 1 + 3 * (train.shards - slots)) * parameters
+    reducers = 1 if slots * parameters <= SMALL_REDUCTION else cores
     bandwidth = {
         n: memory_bytes_per_second(n, reduce_bytes, seconds * _TRIAD_SHARE / 2) for n in {reducers, cores}
     }
@@ -71,7 +75,7 @@ def estimated_step(config: Config, workers: int, seconds: float) -> StepTime:
         micro_batch=micro_batch,
         compute=in_turn * per_shard * micro_batch,
         reduce=reduce_bytes / bandwidth[reducers] / _OF_TRIAD,
-        update=update_bytes / bandwidth[cores] / _OF_TRIAD,
+        update=update_bytes(config.optim, parameters) / bandwidth[cores] / _OF_TRIAD,
         control=_CONTROL_S,
     )
 
@@ -108,6 +112,7 @@ def _seconds_of_depth(config: Config, layers: int, cores: int, seconds: float) -
     spec = ShardSpec(
         model=model,
         shards=1,
+        block=ShardBlock(0, 1),
         sequences_per_shard=sequences,
         micro_batch=sequences,
         seed=config.train.seed,

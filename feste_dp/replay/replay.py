@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from feste_dp.checkpoint.format import Manifest, Snapshot
+from feste_dp.checkpoint.format import Arrays, Manifest
 from feste_dp.checkpoint.listing import step_directories
 from feste_dp.checkpoint.loading import load_checkpoint, read_manifest
 from feste_dp.config.loading import load_config
@@ -22,7 +22,7 @@ from feste_dp.data.tokenizer import load_tokenizer
 from feste_dp.errors import RunError, UsageError
 from feste_dp.machine.cpus import default_workers
 from feste_dp.model.parameters import initial_params
-from feste_dp.optim.adamw import gradient_norm
+from feste_dp.optim.clipping import gradient_norm
 from feste_dp.replay.step_facts import (
     SequenceFacts,
     TensorFacts,
@@ -35,8 +35,9 @@ from feste_dp.run.directory import RunDirectory, open_run_directory
 from feste_dp.run.metrics import MetricsRow, read_metrics
 from feste_dp.run.saved_state import older_arithmetic
 from feste_dp.runtime.coordinator import Coordinator
+from feste_dp.runtime.results import mean_loss
 from feste_dp.train.nonfinite import is_usable
-from feste_dp.train.sequence_probe import SequenceProbe
+from feste_dp.train.sequence_probe import SequenceProbe, compute_shard
 from feste_dp.train.start import (
     Surroundings,
     check_layout,
@@ -95,23 +96,22 @@ def replay(path: Path, step: int, shard: int | None, workers: int | None, around
     known = _any_manifest(run)
     found = prepare_for(config, run.path, known, around, [load_config(run.config, from_run=True).data.corpus])
     if found.moved is not None:
-        around.progress.warning(found.moved)
+        around.record.warn(found.moved)
     data = found.data
     with (
         Coordinator(config, count, data.directory, around.environ) as coordinator,
-        contextlib.closing(Stepper(config, data, coordinator)) as stepper,
+        contextlib.closing(Stepper(config, data, coordinator, faults=coordinator.faults)) as stepper,
     ):
         arena = coordinator.arena
-        manifest = _load_before(run, step, Snapshot(arena.params, stepper.m, stepper.v), around)
+        manifest = _load_before(run, step, stepper.arrays, around)
         start = 0
         if manifest is None:
             arena.params[:] = initial_params(config.model, config.train.seed)
-            stepper.m.fill(0)
-            stepper.v.fill(0)
+            stepper.clear()
         else:
             check_layout(manifest, config)
             if (line := older_arithmetic(manifest)) is not None:
-                around.progress.warning(line)
+                around.record.warn(line)
             start, stepper.skipped_steps = manifest.step, manifest.train.skipped_steps
             stepper.skipped_in_a_row = _skipped_in_a_row(rows, start, config)
         start_workers(coordinator, count, around)
@@ -125,15 +125,20 @@ def replay(path: Path, step: int, shard: int | None, workers: int | None, around
         gradient = coordinator.gradient(step)
         norm = gradient_norm(arena.norms)
         row = rows.get(step)
-        if _differs(row, gradient.loss, norm):
+        loss = mean_loss(gradient.shard_losses, config.tokens_per_step)
+        if _differs(row, loss, norm):
             differences.append(step)
-        tensors = tensor_facts(
-            arena.grad if shard is None else arena.slots[shard], arena.params, config.model
-        )
+        scratch = arena.slots[0]  # no longer needed
+        try:
+            if shard is not None:
+                compute_shard(config, data, arena.params, scratch, step, shard)
+        except MemoryError:
+            raise RunError("there is too little memory left to compute a single shard") from None
+        tensors = tensor_facts(arena.grad if shard is None else scratch, arena.params, config.model)
         places = range(config.train.batch_size) if shard is None else range(shard * size, (shard + 1) * size)
         around.progress.phase(f"step {step}: each of its sequences alone")
         try:
-            probe = SequenceProbe(config, data, arena.params, arena.slots[0])  # the slot is no longer needed
+            probe = SequenceProbe(config, data, arena.params, scratch)
         except MemoryError:
             raise RunError("there is too little memory left to compute single sequences") from None
         sequences = [sequence_facts(probe.compute(step, place), probe.gradient, size) for place in places]
@@ -143,7 +148,7 @@ def replay(path: Path, step: int, shard: int | None, workers: int | None, around
         step=step,
         shard=shard,
         from_step=start,
-        loss=gradient.loss,
+        loss=loss,
         grad_norm=norm,
         recorded_loss=row.train_loss if row else None,
         recorded_grad_norm=row.grad_norm if row else None,
@@ -186,7 +191,7 @@ def _any_manifest(run: RunDirectory) -> Manifest | None:
     return None
 
 
-def _load_before(run: RunDirectory, step: int, into: Snapshot, around: Surroundings) -> Manifest | None:
+def _load_before(run: RunDirectory, step: int, into: Arrays, around: Surroundings) -> Manifest | None:
     """Load the newest whole checkpoint before `step`; None when there is none."""
     for number, directory in reversed(step_directories(run.checkpoints)):
         if number < step:
@@ -194,7 +199,7 @@ def _load_before(run: RunDirectory, step: int, into: Snapshot, around: Surroundi
                 return load_checkpoint(directory, out=into)[0]
             except UsageError as error:
                 if directory.exists():  # else a run that goes on has just removed it
-                    around.progress.warning(str(error))
+                    around.record.warn(str(error))
     return None
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from feste_dp.checkpoint.format import Manifest, TensorRange
-from feste_dp.checkpoint.shards import BYTES_PER_PARAMETER
 from feste_dp.config.schema import Config
 from feste_dp.data.tokenizer import MAX_TOKENIZER_BYTES, ByteTokenizer, load_tokenizer
 from feste_dp.errors import UsageError
@@ -47,7 +46,7 @@ def older_arithmetic(manifest: Manifest) -> str | None:
 
 def check_memory_for(manifest: Manifest, checkpoint: Path) -> None:
     """UsageError when the arrays of the checkpoint do not fit into the memory that is left now."""
-    needed, available = manifest.parameter_count * BYTES_PER_PARAMETER, available_memory()
+    needed, available = manifest.array_bytes, available_memory()
     if needed > available:
         raise UsageError(
             f"{checkpoint}: needs {needed / 2**20:,.0f} MiB of memory, "

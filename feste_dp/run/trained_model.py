@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from feste_dp.checkpoint.format import Manifest, Snapshot, step_directory_name, step_of
+from feste_dp.checkpoint.format import PARAMS, Arrays, Manifest, step_directory_name, step_of
 from feste_dp.checkpoint.listing import ATTEMPTS, newest_whole, step_directories
 from feste_dp.checkpoint.loading import load_checkpoint, read_manifest
 from feste_dp.checkpoint.pointers import best_step
@@ -34,7 +34,7 @@ class TrainedModel:
 
     path: Path
     manifest: Manifest
-    snapshot: Snapshot
+    arrays: Arrays
     config: Config
     tokenizer: ByteTokenizer
 
@@ -60,13 +60,13 @@ def load_trained_model(path: Path, which: str | None) -> TrainedModel:
             manifest = read_manifest(chosen)
             config = saved_config(manifest, chosen)
             check_memory_for(manifest, chosen)
-            manifest, snapshot = load_checkpoint(chosen)
+            manifest, arrays = load_checkpoint(chosen)
         except UsageError as error:
             if not chosen.exists() and attempt < ATTEMPTS:
                 continue  # the run goes on: it has a newer one by now, and has removed this
             raise UsageError(f"{error}{_another(run.checkpoints)}") from None
         return TrainedModel(
-            chosen, manifest, snapshot, config, saved_tokenizer(run.tokenizer, manifest, config)
+            chosen, manifest, arrays, config, saved_tokenizer(run.tokenizer, manifest, config)
         )
     raise AssertionError("unreachable")
 
@@ -104,7 +104,7 @@ def write_text(
     encoded = model.tokenizer.encode(prompt).tolist()
     if not encoded:
         raise UsageError("--prompt is empty: give the model at least one character to continue")
-    sampler = Sampler(model.config.model, view_params(model.snapshot.params, model.config.model))
+    sampler = Sampler(model.config.model, view_params(model.arrays[PARAMS], model.config.model))
     pending: list[int] = []  # tokens whose last character may still be in the making
     for token in sampler.draw(encoded, tokens, temperature=temperature, seed=seed, top_k=top_k):
         pending.append(token)
@@ -131,7 +131,7 @@ def evaluate_model(model: TrainedModel, data: TokenData, workers: int | None) ->
         )
     count = workers or default_workers(config.train.shards)
     with Coordinator(config, count, data.directory, os.environ) as coordinator:
-        coordinator.arena.params[:] = model.snapshot.params
+        coordinator.arena.params[:] = model.arrays[PARAMS]
         coordinator.start()
         loss = coordinator.validation_loss(model.manifest.step, sequences, Spacing(block, gaps=1))
     if not math.isfinite(loss):

@@ -8,7 +8,6 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -32,6 +31,7 @@ from feste_dp.runtime.ledger import Ledger
 from feste_dp.runtime.rehearsal import rehearse_sampler
 from feste_dp.runtime.results import Gradient, tree_sum
 from feste_dp.runtime.shard_computer import ShardSpec
+from feste_dp.runtime.slots import ShardBlock, shards_per_slot, slot_count
 from feste_dp.runtime.tracing import Recorder, TraceRequest
 from feste_dp.runtime.worker import WorkerSpec
 
@@ -55,16 +55,21 @@ class Coordinator:
         environ: Mapping[str, str],
         notify: Callable[[Notice], None] = lambda notice: None,
         trace: TraceRequest | None = None,
+        block: ShardBlock | None = None,
     ) -> None:
+        """block says which shards of the batch are computed here; all of them where it is None."""
         self._trace = trace
+        self._block = block or ShardBlock(0, config.train.shards)
         self.recorder = None if trace is None else Recorder(trace, "coordinator", 0)
         self.faults = Faults(parse_faults(environ.get(FAULT_VARIABLE, "")), COORDINATOR)
         self._config, self._data_directory = config, data_directory
         self._count, self._cpus = workers, pin_plan(config.run.pin, workers)
-        self.arena = create_arena(parameter_count(config.model), config.train.shards)
+        self.arena = create_arena(
+            parameter_count(config.model), self._block.count, slot_count(self._block.count, workers)
+        )
         spare.hold()
         self._held_code = HeldCode()
-        self._tree = make_tree(config.train.shards)
+        self._tree = make_tree(self._block.count)
         self._crew = Crew(self._spec, self.arena, environ, self.recorder)
         self._tokens: HeldTokens | None = None
         with contextlib.suppress(OSError, UsageError):  # the workers say what is wrong with it
@@ -102,9 +107,14 @@ class Coordinator:
         """Go on with another number of workers, from 1 to train.shards; new ones join when they are ready.
 
         Between steps only. Raises UsageError where run.pin names fewer CPUs, and RunError where one cannot be
-        started: the number stays what it was then.
+        started or more gradient slots find no memory: the number stays what it was then.
         """
         before = self._cpus, self._count
+        slots = slot_count(self._block.count, workers)
+        try:
+            self.arena.reserve_slots(slots)
+        except OSError as error:
+            raise RunError(f"no memory for {slots} gradient slots: {error.strerror}") from None
         self._cpus, self._count = pin_plan(self._config.run.pin, workers), workers
         try:
             self._gathering.resize(workers)
@@ -124,13 +134,26 @@ class Coordinator:
         """Where notices go from here on."""
         self._gathering.notify = notify
 
+    @property
+    def block(self) -> ShardBlock:
+        """The shards of the batch that are computed here."""
+        return self._block
+
+    @property
+    def shards_per_slot(self) -> int:
+        """How many shards are added up in each of the arena's slots."""
+        return shards_per_slot(self._block.count, self._count)
+
     def gradient(self, step: int) -> Gradient:
-        """Compute and reduce one step's gradient."""
+        """Sum the gradient of this block's shards of a step's batch into the arena."""
         started = time.perf_counter()
-        train = self._config.train
+        per_slot = self.shards_per_slot
         self.faults.at("compute", step)
-        ledger = Ledger(train.shards)
-        order = partial(m.Compute, step)
+        ledger = Ledger(self._block.count, per_slot)
+
+        def order(first: int, last: int) -> m.Message:
+            return m.Compute(step, first, last, per_slot)
+
         self._gathering.gather(ledger, Task("compute", step, "shard", m.ShardDone, order))
         computed = time.perf_counter()
         self.faults.at("reduce", step)
@@ -139,10 +162,7 @@ class Coordinator:
         losses = ledger.losses()
         self._gathering.step_done()
         return Gradient(
-            loss=tree_sum(losses) / (train.batch_size * self._config.model.block_size),
             shard_losses=losses,
-            compute_seconds=computed - started,
-            reduce_seconds=time.perf_counter() - computed,
             worker_seconds=self._by_worker(ledger.seconds),
             worker_reduce_seconds=self._by_worker(reduce_seconds),
             worker_shards=self._by_worker(ledger.counts),
@@ -190,18 +210,21 @@ class Coordinator:
 
     def _reduce(self, step: int) -> dict[int, float]:
         """Sum the slots; how long that took each worker."""
-        if self.arena.slots.size <= SMALL_REDUCTION:
+        arena, count = self.arena, self._block.count // self.shards_per_slot
+        slots = arena.slots[:count]
+        if slots.size <= SMALL_REDUCTION:
             started = time.perf_counter()
-            arena = self.arena
-            reduce_slots(arena.grad, arena.norms, arena.slots, 0, len(arena.norms), self._tree)
+            reduce_slots(arena.grad, arena.norms, slots, 0, len(arena.norms), self._tree)
             return {0: time.perf_counter() - started}
-        ledger = Ledger(len(self.arena.norms))
-        order = partial(m.Reduce, step)
+        ledger = Ledger(len(arena.norms))
+
+        def order(first: int, last: int) -> m.Message:
+            return m.Reduce(step, first, last, count)
+
         self._gathering.gather(ledger, Task("reduce", step, "chunk", m.StripeDone, order))
         return ledger.seconds
 
     def _spec(self, worker: int, life: int, endpoint: str, token: bytes, bell: int) -> WorkerSpec:
-        train = self._config.train
         return WorkerSpec(
             worker=worker,
             life=life,
@@ -210,14 +233,7 @@ class Coordinator:
             token=token,
             arena_fd=self.arena.fd,
             bell_fd=bell,
-            shard=ShardSpec(
-                model=self._config.model,
-                shards=train.shards,
-                sequences_per_shard=train.sequences_per_shard,
-                micro_batch=train.micro_batch,
-                seed=train.seed,
-                precision=train.precision,
-            ),
+            shard=ShardSpec.of(self._config, self._block),
             data_directory=str(self._data_directory),
             tokens=self._tokens,
             cpu=self._cpus[worker],

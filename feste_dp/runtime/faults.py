@@ -88,6 +88,9 @@ class Faults:
         return bool(self._waiting)
 
 
+NO_FAULTS = Faults((), COORDINATOR)
+
+
 def _do(fault: Fault, step: int) -> None:
     match fault.action:
         case "kill":

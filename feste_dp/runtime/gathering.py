@@ -22,7 +22,7 @@ START_TIMEOUT_S = 300.0
 NO_WORKER_S = 30.0
 """How long a run without any worker goes on trying to start one."""
 
-Kind = Literal["lost", "joined", "left", "slow", "back", "count", "dropped"]
+Kind = Literal["lost", "joined", "left", "slow", "back", "dropped"]
 
 
 @dataclass(frozen=True)
@@ -167,12 +167,13 @@ class Gathering:
         """Free what a lost worker held, and start another unless that has failed too often."""
         self.check()
         self._called_slow.pop(lost.worker, None)
-        undone = ledger.release(lost.worker) if ledger is not None else []
+        at = None if ledger is None else ledger.unfinished(lost.worker)
+        undone = [] if ledger is None else ledger.release(lost.worker)
         where = "start-up" if not lost.was_ready else task.where if task is not None else "the wait for work"
         text = _described(lost, where)
         suspect = None
         if undone and task is not None:
-            suspect = f"{task.item} {undone[0][0]}"
+            suspect = f"{task.item} {at}"
             text += f"; to be done again: {task.item} {numbers_of(undone)}"
         verdict = self._supervision.lost(lost.worker, where, suspect, was_ready=lost.was_ready)
         if verdict.end is not None:

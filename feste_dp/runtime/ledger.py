@@ -35,8 +35,10 @@ class Ledger:
     but what it said last may still be on its way while the next one overwrites the same place.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, together: int = 1) -> None:
+        """Items are dealt, and done again, in aligned runs of `together`, which divides their number."""
         self._left = self._count = count
+        self._together = together
         self._free: deque[Run] = deque([(0, count)] if count else [])
         self._free_count, self._untouched = count, True
         # a worker is given one run and does it from front to back; reports by way of letterbox and socket may
@@ -52,12 +54,13 @@ class Ledger:
         """Give what nobody holds to workers that hold nothing: all of it in equal parts at the start; of what
         a lost worker left half an equal part at a time, so that its replacement, one of `workers`, gets some.
         """
-        cuts = split_range(self._count, len(idle)) if self._untouched else []
+        together = self._together
+        cuts = split_range(self._count // together, len(idle)) if self._untouched else []
         parts: dict[int, Run] = {}
         for number, worker in enumerate(idle):
             if self._free:
-                most = self._free_count // (2 * workers)
-                parts[worker] = self._take(cuts[number][1] - cuts[number][0] if cuts else max(1, most))
+                most = max(1, self._free_count // together // (2 * workers))
+                parts[worker] = self._take(together * (cuts[number][1] - cuts[number][0] if cuts else most))
         self._untouched = False
         for worker, run in parts.items():
             self._held[worker] = [run]
@@ -98,12 +101,25 @@ class Ledger:
         """Whether there is anything that nobody holds."""
         return bool(self._free)
 
+    def unfinished(self, worker: int) -> int | None:
+        """The first item that the worker has still to do, the one that it is at."""
+        return next((first for first, _ in sorted(self._held.get(worker, []))), None)
+
     def release(self, worker: int) -> list[Run]:
-        """Take the unfinished items of a lost worker from it; they are free to be dealt again."""
-        runs = self._held.pop(worker, [])
-        self._free.extend(runs)
-        self._free_count += sum(stop - first for first, stop in runs)
-        return runs
+        """Take the unfinished items of a lost worker from it, and those that are of no use without them; they
+        are free to be dealt again."""
+        again: list[Run] = []
+        for first, stop in sorted(self._held.pop(worker, [])):
+            whole = first - first % self._together, -(-stop // self._together) * self._together
+            self._left -= stop - first
+            if again and again[-1][1] >= whole[0]:
+                whole = again.pop()[0], whole[1]
+            again.append(whole)
+        count = sum(stop - first for first, stop in again)
+        self._left += count
+        self._free.extend(again)
+        self._free_count += count
+        return again
 
     @property
     def complete(self) -> bool:

@@ -41,16 +41,18 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Coordinator: compute shards first .. last - 1 of this step, each into its gradient slot."""
+    """Coordinator: compute shards first .. last - 1 of this machine's, add up each `per_slot` of them, and
+    leave these sums in their gradient slots. first and last are multiples of per_slot."""
 
     step: int
     first: int
     last: int
+    per_slot: int
 
 
 @dataclass(frozen=True, slots=True)
 class ShardDone:
-    """Worker: a shard's slot is complete. loss_sum is over its positions."""
+    """Worker: a shard is computed, and with the last of a slot the slot. loss_sum is over its positions."""
 
     step: int
     shard: int
@@ -60,11 +62,12 @@ class ShardDone:
 
 @dataclass(frozen=True, slots=True)
 class Reduce:
-    """Coordinator: sum chunks first .. last - 1 over all slots, overwriting grad and norms there."""
+    """Coordinator: sum chunks first .. last - 1 over so many slots, overwriting grad and norms there."""
 
     step: int
     first: int
     last: int
+    slots: int
 
 
 @dataclass(frozen=True, slots=True)

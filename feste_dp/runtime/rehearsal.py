@@ -19,7 +19,7 @@ from feste_dp.kernels.code_cache import code_place
 from feste_dp.kernels.data_order import fill_offsets
 from feste_dp.kernels.handover import go_away, hand_over, is_full, is_listening, listen, look
 from feste_dp.kernels.peak import make_register_loop, make_triad_operands, triad
-from feste_dp.kernels.reduction import reduce_slots
+from feste_dp.kernels.reduction import add_slot, reduce_slots
 from feste_dp.model.gpt2 import micro_batch
 from feste_dp.model.parameters import decayed_count, parameter_count, view_params
 from feste_dp.model.sampling import Sampler
@@ -27,12 +27,22 @@ from feste_dp.optim.adamw import AdamW
 from feste_dp.runtime.arena import Arena, create_arena
 from feste_dp.runtime.letterbox import Letterbox
 from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
+from feste_dp.runtime.slots import ShardBlock
 
 _MODEL = ModelConfig(vocab_size=256, block_size=8, n_layer=1, n_head=2, n_embd=8, dropout=0.1)
-_SPEC = ShardSpec(model=_MODEL, shards=2, sequences_per_shard=1, micro_batch=1, seed=1, precision="fp32")
+_SPEC = ShardSpec(
+    model=_MODEL,
+    shards=2,
+    block=ShardBlock(0, 2),
+    sequences_per_shard=1,
+    micro_batch=1,
+    seed=1,
+    precision="fp32",
+)
 _WORKER_KERNELS: tuple[Any, ...] = (
     fill_offsets,
     micro_batch,
+    add_slot,
     reduce_slots,
     listen,
     look,
@@ -84,9 +94,10 @@ def _rehearse_yardsticks() -> None:
 
 def _rehearse_worker(arena: Arena) -> None:
     computer = ShardComputer(_SPEC, arena, _tokens())
-    computer.shard(1, 0)
+    for shard in range(2):
+        computer.shard(1, shard, per_slot=2)
     computer.validation_unit(1, 0, Spacing(8, 1))
-    computer.stripe(0, 1)
+    computer.stripe(0, 1, 1)
     letterbox = Letterbox(arena.orders[0])
     letterbox.listen()
     letterbox.put(b"")

@@ -20,15 +20,11 @@ class Report(NamedTuple):
 class Gradient:
     """A step's summed gradient lies in the arena; this is what else the step gave.
 
-    loss is the mean over the positions of the global batch; times are seconds of the phases as the
-    coordinator saw them, worker_seconds and worker_reduce_seconds the workers' own times in the order of
-    the workers, worker_shards how many shards each of them computed.
+    shard_losses are sums over the positions of each shard; worker_seconds and worker_reduce_seconds the
+    workers' own times in the order of the workers, worker_shards how many shards each of them computed.
     """
 
-    loss: float
     shard_losses: list[float]
-    compute_seconds: float
-    reduce_seconds: float
     worker_seconds: list[float]
     worker_reduce_seconds: list[float]
     worker_shards: list[int]
@@ -40,6 +36,11 @@ def tree_sum(values: list[float]) -> float:
         pairs = [values[i] + values[i + 1] for i in range(0, len(values) - 1, 2)]
         values = pairs + ([values[-1]] if len(values) % 2 else [])
     return values[0]
+
+
+def mean_loss(shard_losses: list[float], positions: int) -> float:
+    """Of a batch of so many positions, from the losses of all its shards."""
+    return tree_sum(shard_losses) / positions
 
 
 def read_report(message: m.Message) -> tuple[int, Report]:

@@ -16,13 +16,17 @@ _MISSING = {errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EINVAL, errno.EOPNOTS
 _ZEROS = 1 << 20
 
 
-def reserve_shared_memory(size: int) -> int:
-    """A descriptor of so many zero bytes, all of them there. Raises the last OSError."""
+def reserve_shared_memory(size: int, reserved: int | None = None) -> int:
+    """A descriptor of so many zero bytes, the first `reserved` of them there, all where it is not said.
+
+    Raises the last OSError.
+    """
     error = OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     for fd in _candidates():
         try:
             with file_size_limit_lifted():
-                _fill(fd, size)
+                os.ftruncate(fd, size)
+            reserve(fd, 0, size if reserved is None else reserved)
         except OSError as failed:
             os.close(fd)
             error = failed
@@ -55,14 +59,29 @@ def _candidates() -> Iterator[int]:
             yield fd
 
 
-def _fill(fd: int, size: int) -> None:
-    try:
-        os.posix_fallocate(fd, 0, size)
-    except OSError as error:
-        if error.errno not in _MISSING:
-            raise
+def reserve(fd: int, start: int, stop: int) -> None:
+    """Have the bytes start .. stop - 1 there; what was in them stays. Raises OSError."""
+    with file_size_limit_lifted():
+        try:
+            os.posix_fallocate(fd, start, stop - start)
+        except OSError as error:
+            if error.errno not in _MISSING:
+                raise
+            _touch(fd, start, stop)
+
+
+def _touch(fd: int, start: int, stop: int) -> None:
+    """Write zeros where no memory is yet."""
+    while start < stop:
+        try:
+            hole = os.lseek(fd, start, os.SEEK_HOLE)
+            end = os.lseek(fd, hole, os.SEEK_DATA) if hole < stop else stop
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # no data after the hole
+                raise
+            end = stop
         zeros = bytes(_ZEROS)
-        for start in range(0, size, _ZEROS):
-            os.pwrite(fd, zeros[: size - start], start)
-        if os.fstat(fd).st_size < size:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
+        for place in range(hole, min(end, stop), _ZEROS):
+            if os.pwrite(fd, zeros[: min(end, stop) - place], place) <= 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        start = max(end, hole)

@@ -154,14 +154,15 @@ def serve(
     while True:
         order = connection.receive()
         match order:
-            case m.Compute(step, first, last):
+            case m.Compute(step, first, last, per_slot):
                 faults.at("compute", step)
                 if recorder is not None:
                     computer.time_kernels(recorder.wants(step))
-                for shard in range(first, last):
+                for number in range(first, last):
+                    shard = computer.first_shard + number
                     nan = faults.at(f"shard{shard}", step) if faults else False
                     started = time.perf_counter()
-                    loss_sum = computer.shard(step, shard)
+                    loss_sum = computer.shard(step, number, per_slot)
                     seconds = time.perf_counter() - started
                     if recorder is not None and recorder.wants(step):
                         recorder.slice(
@@ -169,13 +170,13 @@ def serve(
                         )
                         recorder.kernels(computer.kernel_times(), computer.layers)
                     if nan:
-                        computer.spoil(shard)
+                        computer.spoil()
                     faults.at("computed", step)
-                    connection.send(m.ShardDone(step, shard, loss_sum, seconds))
-            case m.Reduce(step, first, last):
+                    connection.send(m.ShardDone(step, number, loss_sum, seconds))
+            case m.Reduce(step, first, last, slots):
                 faults.at("reduce", step)
                 started = time.perf_counter()
-                computer.stripe(first, last)
+                computer.stripe(first, last, slots)
                 seconds = time.perf_counter() - started
                 if recorder is not None:
                     stripe = f"sum chunks {first} to {last - 1}"
@@ -247,7 +248,7 @@ def work() -> int:
     try:
         faults.at("start", 0)
         check_that_compiled_code_is_loaded()
-        arena = Arena(spec.arena_fd, parameter_count(spec.shard.model), spec.shard.shards)
+        arena = Arena(spec.arena_fd, parameter_count(spec.shard.model), spec.shard.block.count)
         connection.use(Letterbox(arena.orders[spec.worker]), Letterbox(arena.reports[spec.worker]))
         computer = ShardComputer(spec.shard, arena, _token_data(spec))
         serve(connection, computer, faults, recorder)

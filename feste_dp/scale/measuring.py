@@ -101,7 +101,7 @@ def measure(plan: Plan, around: Surroundings, quiet: Surroundings) -> Measuremen
         BaselineRuns(skipped=why_no_torch(_torch_config(plan)) if plan.baselines else "left out"),
         {},
     )
-    bystanders = OtherWork(sorted(os.sched_getaffinity(0)))
+    others = OtherWork(sorted(os.sched_getaffinity(0)))
     for number in range(1, plan.repeats + 1):
 
         def say(what: str, number: int = number) -> None:
@@ -121,12 +121,12 @@ def measure(plan: Plan, around: Surroundings, quiet: Surroundings) -> Measuremen
         if found.torch.skipped is None:
             say("PyTorch")
             _run_torch(plan, found.torch, around)
-    found.busy_during = bystanders.share()
+    found.busy_during = others.share()
     if plan.kind == "weak":
         _check_against_one_worker(plan, found.counts, around, quiet)
     around.progress.phase("measuring what the cores can do")
     for cores in sorted({min(workers, usable_cpus()) for workers in plan.counts}):
-        found.yardsticks[cores] = measure_yardsticks(plan.config, cores)
+        found.yardsticks[cores] = measure_yardsticks(plan.config, cores, cores)
     return found
 
 
@@ -141,7 +141,7 @@ def _run_torch(plan: Plan, torch: BaselineRuns, around: Surroundings) -> None:
         torch.runs.append(run_torch(config, plan.torch_threads, plan.warmup, plan.steps, around.environ))
     except RunError as error:
         torch.skipped = str(error)
-        around.progress.warning(f"PyTorch is left out: {error}")
+        around.record.warn(f"PyTorch is left out: {error}")
 
 
 def _check_against_one_worker(

@@ -13,9 +13,9 @@ from feste_dp.config.schema import Config, ModelConfig
 from feste_dp.data.tokens import TokenData
 from feste_dp.errors import RunError
 from feste_dp.model.parameters import layout
-from feste_dp.optim.adamw import clip_factor
-from feste_dp.runtime.arena import Arena
-from feste_dp.train.sequence_probe import SequenceProbe
+from feste_dp.optim.clipping import clip_factor
+from feste_dp.train.sequence_probe import SequenceProbe, compute_shard
+from feste_dp.train.source import GradientSource
 
 MAX_SKIPPED_IN_A_ROW = 20
 """Skipped steps in succession that end a run: the weights no longer change, so it would not recover."""
@@ -56,32 +56,78 @@ def first_bad_tensor(flat: FloatArray, model: ModelConfig) -> str | None:
 def explain(
     config: Config,
     data: TokenData,
-    arena: Arena,
+    source: GradientSource,
     step: int,
     shard_losses: list[float],
 ) -> str:
-    """Why the gradient in the arena cannot be used: the first bad shard, tensor and sequence.
+    """Why the gradient of a source cannot be used: the first bad shard, tensor and sequence.
 
-    Uses up the slot of that shard.
+    shard_losses are those of its own shards. Uses up the slot of the bad one.
     """
-    for shard, loss in enumerate(shard_losses):
-        tensor = first_bad_tensor(arena.slots[shard], config.model)
-        if tensor is not None:
-            what = f"shard {shard} has a NaN or infinity in the gradient of {tensor}"
-        elif not math.isfinite(loss):
-            what = f"shard {shard} has the loss {loss}"
-        else:
+    arena, per_slot, first = source.arena, source.shards_per_slot, source.block.first
+    for slot in range(len(shard_losses) // per_slot):
+        losses = shard_losses[slot * per_slot : (slot + 1) * per_slot]
+        tensor = first_bad_tensor(arena.slots[slot], config.model)
+        if tensor is None and all(map(math.isfinite, losses)):
             continue
-        return f"{what}, {_explain_shard(config, data, arena, step, shard)}"
+        shards = range(first + slot * per_slot, first + (slot + 1) * per_slot)
+        if per_slot > 1:
+            return _explain_slot(config, data, arena.params, arena.slots[slot], step, shards, tensor)
+        return _explain_shard(
+            config, data, arena.params, arena.slots[slot], step, shards.start, losses[0], tensor
+        )
     if all_finite(arena.grad):
         return "the gradient is finite, but so large that its squares overflow"
     return "the summed gradient overflows, though every shard's is finite"
 
 
-def _explain_shard(config: Config, data: TokenData, arena: Arena, step: int, shard: int) -> str:
-    """Which of the shard's sequences it comes from, found by computing each alone."""
+def _explain_slot(
+    config: Config,
+    data: TokenData,
+    params: FloatArray,
+    scratch: FloatArray,
+    step: int,
+    shards: range,
+    tensor: str | None,
+) -> str:
+    """Which of the shards that share a slot it comes from, found by computing each alone."""
+    what = f"shards {shards.start} to {shards.stop - 1} together have"
+    what += (
+        " a loss that is not finite" if tensor is None else f" a NaN or infinity in the gradient of {tensor}"
+    )
     try:
-        probe = SequenceProbe(config, data, arena.params, arena.slots[shard])
+        for shard in shards:
+            loss = compute_shard(config, data, params, scratch, step, shard)
+            bad = first_bad_tensor(scratch, config.model)
+            if bad is not None or not math.isfinite(loss):
+                return _explain_shard(config, data, params, scratch, step, shard, loss, bad)
+    except MemoryError:
+        return f"{what}, with too little memory left to find the shard"
+    return f"{what}, though computed again each of them is finite"
+
+
+def _explain_shard(
+    config: Config,
+    data: TokenData,
+    params: FloatArray,
+    scratch: FloatArray,
+    step: int,
+    shard: int,
+    loss: float,
+    tensor: str | None,
+) -> str:
+    """Which of the shard's sequences it comes from, found by computing each alone."""
+    what = f"shard {shard} has the loss {loss}"
+    if tensor is not None:
+        what = f"shard {shard} has a NaN or infinity in the gradient of {tensor}"
+    return f"{what}, {_explain_sequences(config, data, params, scratch, step, shard)}"
+
+
+def _explain_sequences(
+    config: Config, data: TokenData, params: FloatArray, scratch: FloatArray, step: int, shard: int
+) -> str:
+    try:
+        probe = SequenceProbe(config, data, params, scratch)
     except MemoryError:
         return "with too little memory left to find the sequence"
     size = config.train.sequences_per_shard

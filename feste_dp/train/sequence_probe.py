@@ -1,4 +1,4 @@
-"""Computes single sequences of a training step, alone, with the kernels and the bits of training.
+"""Computes single shards and sequences of a training step, alone, with the kernels and the bits of training.
 
 A shard's gradient is the sum over its sequences; to see which of them spoils it, or weighs most, each is
 computed by itself. In the forward pass no sequence touches another, and an element of a matrix product has
@@ -18,7 +18,10 @@ from feste_dp.data.tokens import TokenData
 from feste_dp.machine.limits import available_memory
 from feste_dp.model.gpt2 import micro_batch_gradient
 from feste_dp.model.parameters import view_params
-from feste_dp.model.workspace import Activations, make_workspace
+from feste_dp.model.workspace import Activations, make_workspace, workspace_bytes
+from feste_dp.runtime.arena import PrivateArena
+from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
+from feste_dp.runtime.slots import ShardBlock
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,22 @@ class SequenceProbe:
             origin=origin,
             origin_token=None if position is None else offset + position,
         )
+
+
+def compute_shard(
+    config: Config,
+    data: TokenData,
+    params: NDArray[np.float32],
+    gradient: NDArray[np.float32],
+    step: int,
+    shard: int,
+) -> float:
+    """Overwrite gradient (P,) with that of one shard of the batch at the weights params (P,), with the bits
+    of a worker; returns its sum of losses. Raises MemoryError when there is no room for the activations."""
+    if workspace_bytes(config.model, config.train.micro_batch, config.model.block_size) > available_memory():
+        raise MemoryError
+    arena = PrivateArena(len(params), params, gradient)
+    return ShardComputer(ShardSpec.of(config, ShardBlock(shard, 1)), arena, data).shard(step, 0)
 
 
 def first_nonfinite_activation(a: Activations) -> tuple[str, int] | None:

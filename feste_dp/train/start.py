@@ -2,7 +2,7 @@
 workers. Creates nothing but caches; knows nothing of run directories."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from feste_dp.checkpoint.format import Manifest, TensorRange
@@ -14,6 +14,7 @@ from feste_dp.machine.cpus import crowding
 from feste_dp.machine.limits import measure_limits
 from feste_dp.model.parameters import layout
 from feste_dp.plan.preflight import check_cpus, checkpoint_bytes, shortages
+from feste_dp.run.record import Record
 from feste_dp.run.screen import Progress
 from feste_dp.run.token_data import FoundTokens, find_tokens, prepare_tokens
 from feste_dp.runtime.coordinator import Coordinator
@@ -32,6 +33,11 @@ class Surroundings:
     signals: StopSignals
     trace: tuple[int, int] | None = None
     """First and last step to trace."""
+    record: Record = field(init=False)
+    """The voice of what is about to run."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "record", Record(self.progress))
 
 
 # Numbers of threads that people set in the hope of more speed.
@@ -40,12 +46,12 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA
 
 def check_machine(
     config: Config, workers: int, around: Surroundings, saves_in: Path | None = None, resumes: bool = False
-) -> list[str]:
+) -> None:
     """Refuse before the slow parts what cannot go well: precision, CPUs, too little of what the run takes.
 
     saves_in is where the run will save, None where nothing is saved. A run is not refused for a disk on which
     one checkpoint fits, nor a resumed one for its disk at all: training goes on without further saves, and
-    room may be made meanwhile. Says and returns what is worth a warning. Raises UsageError.
+    room may be made meanwhile. Tells what is worth a warning. Raises UsageError.
     """
     check_cpus(config, workers)
     found = shortages(config, workers, measure_limits(saves_in), saves=saves_in is not None)
@@ -58,8 +64,7 @@ def check_machine(
     warnings += [] if crowded is None else [crowded]
     warnings += _threads_in_vain(around.environ)
     for line in warnings:
-        around.progress.warning(line)
-    return warnings
+        around.record.warn(line)
 
 
 def _threads_in_vain(environ: Mapping[str, str]) -> list[str]:
@@ -105,7 +110,7 @@ def compile_for(around: Surroundings, data: TokenData) -> None:
             announced = True
 
     for line in cache_warnings(around.environ, [data.directory]):
-        around.progress.warning(line)
+        around.record.warn(line)
     compile_kernels(around.environ, on_wait)
 
 

@@ -10,14 +10,19 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from feste_dp.checkpoint.format import PARAMS
 from feste_dp.config.schema import Config
 from feste_dp.data.tokens import TokenData
+from feste_dp.kernels.reduction import chunk_norms
 from feste_dp.machine.cpus import usable_cpus
 from feste_dp.model.parameters import decayed_count
-from feste_dp.optim.adamw import AdamW, FloatArray, clip_factor, gradient_norm
+from feste_dp.optim.clipping import clip_factor, gradient_norm
+from feste_dp.optim.optimizer import FloatArray, optimizer_class
 from feste_dp.optim.schedule import learning_rate
 from feste_dp.run.step_times import StepTimes
-from feste_dp.runtime.coordinator import Coordinator
+from feste_dp.runtime.faults import NO_FAULTS, Faults
+from feste_dp.runtime.results import mean_loss
+from feste_dp.runtime.tracing import Recorder
 from feste_dp.train.nonfinite import (
     MAX_SKIPPED_IN_A_ROW,
     NonFiniteError,
@@ -26,6 +31,7 @@ from feste_dp.train.nonfinite import (
     first_bad_tensor,
     is_usable,
 )
+from feste_dp.train.source import Exchange, GradientSource
 
 
 @dataclass(frozen=True)
@@ -40,33 +46,39 @@ class StepResult:
 
 
 class Stepper:
-    """The optimizer state beside the coordinator's shared weights, and the step on both."""
+    """The optimizer's state beside the weights of a source of gradients, and the step on both."""
 
     def __init__(
         self,
         config: Config,
         data: TokenData,
-        coordinator: Coordinator,
+        source: GradientSource,
+        exchange: Exchange | None = None,
         computing: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+        faults: Faults = NO_FAULTS,
+        recorder: Recorder | None = None,
     ) -> None:
-        """computing() is entered while a gradient is computed: an exception may be raised in it at any time,
-        which leaves the weights as before."""
+        """exchange sums over machines, where there are several. computing() is entered while a gradient is
+        computed: an exception may be raised in it at any time, which leaves the weights as before."""
         self._config, self._data, self._computing = config, data, computing
-        self._coordinator, self._arena = coordinator, coordinator.arena
-        self._optimizer = AdamW(
+        self._source, self._arena, self._exchange = source, source.arena, exchange
+        self._faults, self._recorder = faults, recorder
+        self._optimizer = optimizer_class(config.optim)(
             len(self._arena.params), decayed_count(config.model), config.optim, usable_cpus()
         )
         self.skipped_steps = self.skipped_in_a_row = 0
         self.whole_after: int | None = 0
-        """The step whose state weights, m, v and the counts above hold; None in the midst of an update."""
+        """The step whose state arrays and counts hold; None in the midst of an update."""
 
     @property
-    def m(self) -> FloatArray:
-        return self._optimizer.m
+    def arrays(self) -> dict[str, FloatArray]:
+        """All that a step changes: the weights, and the optimizer's state by its names."""
+        return {PARAMS: self._arena.params, **self._optimizer.state}
 
-    @property
-    def v(self) -> FloatArray:
-        return self._optimizer.v
+    def clear(self) -> None:
+        """The optimizer's state before the first step."""
+        for values in self._optimizer.state.values():
+            values.fill(0)
 
     def close(self) -> None:
         self._optimizer.close()
@@ -75,11 +87,14 @@ class Stepper:
         """One update of the shared weights. Steps count from 1. Raises NonFiniteError when the gradient is
         not finite and the config says stop, or too many were skipped."""
         config, started = self._config, time.perf_counter()
-        # compute and reduce; an exchange between machines would stand between these lines and the next
         with self._computing():
-            gradient = self._coordinator.gradient(number)
+            gradient = own = self._source.gradient(number)
+            if self._exchange is not None:
+                gradient = self._exchange.all_reduce(number, own, self._arena.grad)
+                chunk_norms(self._arena.grad, self._arena.norms)
         reduced = time.perf_counter()
-        self._coordinator.faults.at("update", number)
+        self._faults.at("update", number)
+        loss = mean_loss(gradient.shard_losses, config.tokens_per_step)
         norm = gradient_norm(self._arena.norms)
         lr = learning_rate(
             number,
@@ -90,7 +105,7 @@ class Stepper:
             kind=config.optim.schedule,
         )
         skipped = None
-        if is_usable(gradient.loss, norm, config.optim.clip_norm):
+        if is_usable(loss, norm, config.optim.clip_norm):
             clip = clip_factor(norm, config.optim.clip_norm)
             updates = number - self.skipped_steps
             self.whole_after = None
@@ -100,13 +115,13 @@ class Stepper:
                 self._check_weights(number)
         else:
             with self._computing():
-                skipped = explain(config, self._data, self._arena, number, gradient.shard_losses)
+                skipped = explain(config, self._data, self._source, number, own.shard_losses)
             self._skip(number, skipped)
         self.whole_after = number
         finished = time.perf_counter()
-        self._coordinator.faults.at("updated", number)
-        if self._coordinator.recorder is not None:
-            self._coordinator.recorder.phases(
+        self._faults.at("updated", number)
+        if self._recorder is not None:
+            self._recorder.phases(
                 number, {f"step {number}": (started, finished), "update": (reduced, finished)}
             )
         times = StepTimes(
@@ -116,11 +131,11 @@ class Stepper:
             update=finished - reduced,
             worker_shards=gradient.worker_shards,
         )
-        return StepResult(gradient.loss, norm, lr, times, skipped)
+        return StepResult(loss, norm, lr, times, skipped)
 
     def check_state(self, number: int) -> None:
-        """Raises NonFiniteError where the weights, m or v after this step hold a NaN or an infinity."""
-        for what, values in (("m", self.m), ("v", self.v)):
+        """Raises NonFiniteError where an array holds a NaN or an infinity after this step."""
+        for what, values in self._optimizer.state.items():
             if not all_finite(values):
                 tensor = first_bad_tensor(values, self._config.model)
                 raise NonFiniteError(

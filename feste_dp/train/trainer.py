@@ -1,21 +1,21 @@
 """The training loop: what happens between steps.
 
 Owns validation, early stop, samples and when to save. Knows nothing of the arithmetic of a step (step.py's),
-of processes and messages (the coordinator's) nor of directories and the command line (launch.py's).
+of processes and messages (runtime's, see source.py) nor of directories and the command line (launch.py's).
 """
 
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from feste_dp.checkpoint.background import BackgroundWriter, SaveResult
 from feste_dp.checkpoint.format import (
+    Arrays,
     Manifest,
     ManifestFields,
-    Snapshot,
     TensorRange,
     TrainState,
     Unmeasured,
@@ -29,35 +29,33 @@ from feste_dp.machine.cpus import crowding
 from feste_dp.model.parameters import layout, view_params
 from feste_dp.model.sampling import NonFiniteLogitsError, Sampler
 from feste_dp.run.held import HeldRun
-from feste_dp.run.history import History
-from feste_dp.run.log import RunLog
 from feste_dp.run.metrics import MetricsRow, MetricsWriter, with_perplexity
-from feste_dp.run.screen import Progress
-from feste_dp.runtime.coordinator import Coordinator
+from feste_dp.runtime.faults import NO_FAULTS, Faults
+from feste_dp.runtime.tracing import Recorder
 from feste_dp.train.early_stop import EarlyStop
 from feste_dp.train.nonfinite import MAX_SKIPPED_IN_A_ROW, is_usable
 from feste_dp.train.observers import Observers
 from feste_dp.train.signals import Abandoned, StopSignals
+from feste_dp.train.source import Workforce
 from feste_dp.train.spikes import WINDOW
 from feste_dp.train.step import Stepper, StepResult
-from feste_dp.train.stragglers import Stragglers
 from feste_dp.wording import counted
 
 
 @dataclass(frozen=True)
 class Outlets:
-    """Where a run speaks: screen, log, metrics, history and checkpoints; and the signals that stop it."""
+    """Where a run speaks and writes, who watches it, and the signals that stop it."""
 
-    progress: Progress
-    log: RunLog
+    observers: Observers
     metrics: MetricsWriter
-    history: History
     writer: BackgroundWriter
     signals: StopSignals
-    stragglers: Stragglers = field(default_factory=Stragglers)
     requested_workers: Callable[[], int | None] = lambda: None
     """Asked between steps: another number of workers, where somebody wants one."""
     held: HeldRun | None = None
+    faults: Faults = NO_FAULTS
+    recorder: Recorder | None = None
+    """Of a traced run, which step takes which time."""
 
 
 class Trainer:
@@ -68,14 +66,21 @@ class Trainer:
         config: Config,
         data: TokenData,
         tokenizer: ByteTokenizer,
-        coordinator: Coordinator,
+        workforce: Workforce,
         outlets: Outlets,
     ) -> None:
         self._config, self._data, self._tokenizer = config, data, tokenizer
-        self._coordinator, self._out = coordinator, outlets
-        self._arena = coordinator.arena
-        self._stepper = Stepper(config, data, coordinator, outlets.signals.computing)
-        self._observers = Observers(outlets.progress, outlets.log, outlets.history, outlets.stragglers)
+        self._workforce, self._out = workforce, outlets
+        self._arena = workforce.arena
+        self._stepper = Stepper(
+            config,
+            data,
+            workforce,
+            computing=outlets.signals.computing,
+            faults=outlets.faults,
+            recorder=outlets.recorder,
+        )
+        self._observers, self._record = outlets.observers, outlets.observers.record
         self._sampler = Sampler(config.model, view_params(self._arena.params, config.model))
         self._early_stop = EarlyStop(config.eval.patience)
         self._step = 0
@@ -92,9 +97,9 @@ class Trainer:
         """Begin at step 0 with these weights (P,)."""
         self._arena.params[:] = params
 
-    def restore_into(self) -> Snapshot:
+    def restore_into(self) -> Arrays:
         """The buffers that a checkpoint is to be loaded into; then call restore()."""
-        return Snapshot(self._arena.params, self._stepper.m, self._stepper.v)
+        return self._stepper.arrays
 
     def restore(self, manifest: Manifest, rows: Sequence[MetricsRow] = ()) -> None:
         """Go on after the step of this checkpoint; rows are those of metrics.csv, of the steps whose
@@ -111,6 +116,7 @@ class Trainer:
         if state.unmeasured is not None:
             past.append((float(state.unmeasured.train_loss), float(state.unmeasured.grad_norm)))
         finite = [loss for loss, _ in past if math.isfinite(loss)]
+        self._record.step = manifest.step
         self._observers.remember(manifest.step, finite[-(WINDOW + 1) :])
         for loss, norm in past[-MAX_SKIPPED_IN_A_ROW:]:
             usable = is_usable(loss, norm, self._config.optim.clip_norm)
@@ -155,7 +161,7 @@ class Trainer:
     def report_unsaved(self, line: str) -> None:
         """Say that something was not kept; the run goes on, and its exit status will say so."""
         self._degraded = True
-        self._observers.warn(line)
+        self._record.warn(line)
 
     def run(self) -> None:
         """Train to the end, to an early stop or to a signal, and save the last step. Raises RunError.
@@ -181,7 +187,7 @@ class Trainer:
                 )
                 self._finish_step(Unmeasured(*(repr(float(number)) for number in numbers)), started)
         except Abandoned:
-            self._coordinator.close(at_once=True)  # what the workers still compute is not wanted
+            self._workforce.close(at_once=True)  # what the workers still compute is not wanted
         except Exception:
             self._keep_what_is_whole(started)
             raise
@@ -216,21 +222,19 @@ class Trainer:
 
     def _resize(self) -> None:
         """Go on with another number of workers where one was asked for."""
-        before, wanted = self._coordinator.workers, self._out.requested_workers()
+        before, wanted = self._workforce.workers, self._out.requested_workers()
         if wanted is None or wanted == before or not 0 < wanted <= self._config.train.shards:
             return
         try:
-            self._coordinator.resize(wanted)
+            self._workforce.resize(wanted)
         except (UsageError, RunError) as error:
-            self._observers.warn(f"still {counted(before, 'worker')}: {error}")
+            self._record.warn(f"still {counted(before, 'worker')}: {error}")
             return
         line = f"{counted(wanted, 'worker')} from step {self._step + 1} on, {before} before"
         crowded = crowding(wanted)
-        self._observers.tell(line)
+        self._record.tell("worker_count", line, workers=wanted)
         if crowded is not None:
-            self._observers.warn(crowded)
-            line = f"{line}; {crowded}"
-        self._observers.event(self._step, "worker_count", line, workers=wanted)
+            self._record.warn(crowded)
 
     def _finish_step(self, numbers: Unmeasured, started: float) -> None:
         """What comes after an update: validation and sample where due, the metrics row, a save where due.
@@ -260,7 +264,7 @@ class Trainer:
                     sample = self._sample_or_none() if samples else ""
             except (Abandoned, Exception):  # the step is done: its row stays, and a resume measures again
                 val_loss, sample = None, ""
-                self._record(row(), is_best)
+                self._write_row(row(), is_best)
                 raise
         self._unmeasured = None
         if self._saved_step == self._step:
@@ -268,27 +272,26 @@ class Trainer:
         if val_loss is not None:
             is_best = self._judge(val_loss)
         finished = row()
-        self._record(finished, is_best)
+        self._write_row(finished, is_best)
         if self._should_save(is_best):
             self._save(finished.elapsed_seconds)
         self._report_saves(self._out.writer.poll())
         self._look_after_the_run(at_once=False)
         if evaluates or samples or self._saved_step == self._step:
-            self._coordinator.tend()  # what took long: has a worker been lost meanwhile?
+            self._workforce.tend()  # what took long: has a worker been lost meanwhile?
 
     def train_step(self, step: int) -> StepResult:
         """One update of the shared weights; a step that is skipped is said so. See Stepper.step."""
         result = self._stepper.step(step)
         if result.skipped is not None:
             line = f"step {step} skipped ({self._stepper.skipped_steps} so far): {result.skipped}"
-            self._observers.warn(line)
-            self._observers.event(step, "skip", line)
+            self._record.tell("skip", line, "warning", step=step)
         return result
 
     def validation_loss(self) -> float:
         count = self._config.eval.batches * self._config.train.batch_size
         spacing = validation_spacing(count, len(self._data.val), self._config.model.block_size)
-        return self._coordinator.validation_loss(self._step, count, spacing)
+        return self._workforce.validation_loss(self._step, count, spacing)
 
     def _is_due(self, every: int) -> bool:
         return every > 0 and (self._step % every == 0 or self._step == self._config.train.steps)
@@ -300,7 +303,7 @@ class Trainer:
         best = self._early_stop
         if is_best:
             line = f"best validation loss so far: {with_perplexity(self._val_loss)}"
-            self._observers.event(self._step, "best", line, val_loss=self._val_loss)
+            self._record.tell("best", line, "routine", val_loss=self._val_loss)
         if stops:
             line = f"early stop: no finite validation loss in {best.evals_since_best} evaluations"
             if best.best_loss is not None:
@@ -308,8 +311,7 @@ class Trainer:
                     f"early stop: no better validation loss in {best.evals_since_best} evaluations; "
                     f"best {with_perplexity(best.best_loss)} at step {best.best_step}"
                 )
-            self._observers.tell(line)
-            self._observers.event(self._step, "early_stop", line)
+            self._record.tell("early_stop", line)
         return is_best
 
     def _sample_or_none(self) -> str:
@@ -317,7 +319,7 @@ class Trainer:
         try:
             return self._draw_sample()
         except Exception as error:
-            self._observers.warn(f"step {self._step}: no sample: {error or type(error).__name__}")
+            self._record.warn(f"step {self._step}: no sample: {error or type(error).__name__}")
             return ""
 
     def _draw_sample(self) -> str:
@@ -325,11 +327,11 @@ class Trainer:
         try:
             return self._text_of_model()
         except NonFiniteLogitsError as error:
-            self._observers.warn(f"no sample at step {self._step}: {error}")
+            self._record.warn(f"no sample at step {self._step}: {error}")
             return ""
 
     def _text_of_model(self) -> str:
-        self._coordinator.faults.at("sample", self._step)
+        self._out.faults.at("sample", self._step)
         sample = self._config.sample
         prompt = self._tokenizer.encode(sample.prompt).tolist()
         drawn = []
@@ -341,12 +343,12 @@ class Trainer:
             step=self._step,
         ):
             drawn.append(token)
-            self._coordinator.tend()  # a worker that is lost meanwhile is replaced meanwhile
+            self._workforce.tend()  # a worker that is lost meanwhile is replaced meanwhile
         return self._tokenizer.decode([*prompt, *drawn])
 
-    def _record(self, row: MetricsRow, is_best: bool) -> None:
+    def _write_row(self, row: MetricsRow, is_best: bool) -> None:
         self._guard("metrics row", lambda: self._out.metrics.append(row))
-        self._observers.row(row, self._config.train.steps, is_best)
+        self._record.row(row, self._config.train.steps, is_best)
 
     def _should_save(self, is_best: bool) -> bool:
         asked = self._out.signals.take_save_request()
@@ -363,10 +365,10 @@ class Trainer:
             return
         self._guard("metrics file", self._out.metrics.sync)
         fields = self._manifest_fields(elapsed_seconds)
-        self._coordinator.faults.at("save", self._step)
-        self._out.writer.submit(fields, self._arena.params, self._stepper.m, self._stepper.v)
+        self._out.faults.at("save", self._step)
+        self._out.writer.submit(fields, self._stepper.arrays)
         self._saved_step = self._step
-        self._coordinator.faults.at("saved", self._step)
+        self._out.faults.at("saved", self._step)
 
     def _manifest_fields(self, elapsed_seconds: float) -> ManifestFields:
         config, early_stop = self._config, self._early_stop
@@ -394,7 +396,7 @@ class Trainer:
             if result.path is not None:
                 self._stored_step = result.step
             for line in result.warnings:
-                self._observers.warn(line if self._out.held is None else self._out.held.shown(line))
+                self._record.warn(line if self._out.held is None else self._out.held.shown(line))
             if result.error is not None:
                 if result.path is None:
                     self._failed_step = result.step
@@ -404,12 +406,11 @@ class Trainer:
                     if self._out.held.is_gone:
                         continue  # which is told
                     line = self._out.held.shown(line)
-                self.report_unsaved(line)
-                self._observers.event(result.step, "save_failed", line)
+                self._degraded = True
+                self._record.tell("save_failed", line, "warning", step=result.step)
             else:
                 line = f"saved step {result.step} in {result.seconds:.2f} s"
-                self._observers.note(line)
-                self._observers.event(result.step, "save", line, seconds=round(result.seconds, 3))
+                self._record.tell("save", line, "routine", step=result.step, seconds=round(result.seconds, 3))
 
     def _guard(self, what: str, write: Callable[[], None]) -> None:
         """Training goes on when a file cannot be written; the exit status will say so."""
@@ -417,5 +418,5 @@ class Trainer:
             write()
         except OSError as error:
             if not self._degraded:
-                self._observers.warn(f"step {self._step}: {what} not written: {error.strerror}")
+                self._record.warn(f"step {self._step}: {what} not written: {error.strerror}")
             self._degraded = True

@@ -11,12 +11,12 @@ from feste_dp.bench.step_report import (
     reduce_bytes,
     spread,
     step_report,
-    update_bytes,
 )
 from feste_dp.bench.step_table import step_table
 from feste_dp.config.schema import Config
 from feste_dp.machine.memory import Memory
 from feste_dp.model.parameters import parameter_count
+from feste_dp.optim.optimizer import update_bytes
 from feste_dp.plan.arithmetic import flops_per_token
 from feste_dp.run.step_times import StepTimes
 
@@ -67,10 +67,11 @@ def test_arithmetic_is_the_model_s_own_over_the_cores_and_a_share_of_the_peak():
 
 def test_bandwidth_counts_every_slot_once_and_the_state_of_adamw_twice():
     parameters = parameter_count(CONFIG.model)
-    assert reduce_bytes(CONFIG) == 5 * 4 * parameters
-    assert update_bytes(CONFIG) == 7 * 4 * parameters
+    assert reduce_bytes(CONFIG, 2) == 5 * 4 * parameters
+    update = update_bytes(CONFIG.optim, parameters)
+    assert update == 7 * 4 * parameters
     made = report([1.0])
-    assert made.reduce.gb_per_second == pytest.approx(reduce_bytes(CONFIG) / 0.05 / 1e9)
+    assert made.reduce.gb_per_second == pytest.approx(reduce_bytes(CONFIG, 2) / 0.05 / 1e9)
     assert made.reduce.share_of_triad == pytest.approx(made.reduce.gb_per_second / 2.0)
     assert made.update.share_of_triad == pytest.approx(made.update.gb_per_second / 4.0)
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from feste_dp.checkpoint.format import FloatArray, ManifestFields, TensorRange, TrainState
+from feste_dp.checkpoint.format import Arrays, ManifestFields, TensorRange, TrainState
 
-Arrays = tuple[FloatArray, FloatArray, FloatArray]
+TENSORS = ("params", "m", "v")
 
 
 def example_fields(step: int, parameter_count: int, **changes: object) -> ManifestFields:
@@ -35,8 +35,8 @@ def example_fields(step: int, parameter_count: int, **changes: object) -> Manife
 
 def example_arrays(seed: int, parameter_count: int) -> Arrays:
     random = np.random.default_rng(seed)
-    params, m, v = random.standard_normal((3, parameter_count), dtype=np.float32)
-    return params, m, v
+    values = random.standard_normal((3, parameter_count), dtype=np.float32)
+    return dict(zip(TENSORS, values, strict=True))
 
 
 def seal_manifest(body: str) -> bytes:

@@ -11,6 +11,7 @@ from feste_dp.checkpoint.loading import load_checkpoint, read_manifest, verify_c
 from feste_dp.checkpoint.pointers import BEST, LATEST, best_step, point, pointed_step
 from feste_dp.checkpoint.saving import write_checkpoint
 from feste_dp.errors import UsageError
+from tests.checkpoint.conftest import TENSORS
 
 P = 10_007
 
@@ -44,7 +45,7 @@ def open_writer(tmp_path):
     writers = []
 
     def open_one(**options):
-        writers.append(BackgroundWriter(tmp_path / "run", P, **({"keep": 2} | options)))
+        writers.append(BackgroundWriter(tmp_path / "run", P, TENSORS, **({"keep": 2} | options)))
         return writers[-1]
 
     yield open_one
@@ -66,15 +67,15 @@ def test_a_background_save_equals_a_synchronous_one_though_the_arrays_change_at_
     filesystem = SlowFilesystem()
     writer = open_writer(filesystem=filesystem)
     fields, arrays = make_fields(250, P), make_arrays(0, P)
-    writer.submit(fields, *arrays)
+    writer.submit(fields, arrays)
     assert filesystem.started.wait(10)
-    for array in arrays:
+    for array in arrays.values():
         array[:] = -1
     fields.config["optim"] = "changed"
     assert writer.poll() == []
     filesystem.go.set()
     (result,) = writer.wait()
-    expected = write_checkpoint(tmp_path / "sync", make_fields(250, P), *make_arrays(0, P))
+    expected = write_checkpoint(tmp_path / "sync", make_fields(250, P), make_arrays(0, P))
     assert (result.step, result.path, result.error) == (250, tmp_path / "run" / "step-00000250", None)
     assert contents(result.path) == contents(expected)
 
@@ -82,15 +83,15 @@ def test_a_background_save_equals_a_synchronous_one_though_the_arrays_change_at_
 def test_a_second_save_waits_for_the_first_and_both_are_whole(make_fields, make_arrays, open_writer):
     filesystem = SlowFilesystem()
     writer = open_writer(filesystem=filesystem)
-    writer.submit(make_fields(100, P), *make_arrays(1, P))
+    writer.submit(make_fields(100, P), make_arrays(1, P))
     threading.Timer(0.1, filesystem.go.set).start()
     began = time.perf_counter()
-    writer.submit(make_fields(200, P), *make_arrays(2, P))
+    writer.submit(make_fields(200, P), make_arrays(2, P))
     assert time.perf_counter() - began > 0.09
     results = writer.close()
     assert [(result.step, result.error) for result in results] == [(100, None), (200, None)]
     for seed, result in enumerate(results, 1):
-        assert load_checkpoint(result.path)[1].params.tobytes() == make_arrays(seed, P)[0].tobytes()
+        assert load_checkpoint(result.path)[1]["params"].tobytes() == make_arrays(seed, P)["params"].tobytes()
 
 
 def test_an_abandoned_writer_waits_for_nothing_and_its_save_is_not_committed(
@@ -98,7 +99,7 @@ def test_an_abandoned_writer_waits_for_nothing_and_its_save_is_not_committed(
 ):
     filesystem = SlowFilesystem()
     writer = open_writer(filesystem=filesystem)
-    writer.submit(make_fields(100, P), *make_arrays(1, P))
+    writer.submit(make_fields(100, P), make_arrays(1, P))
     assert filesystem.started.wait(10)
     writer.abandon()
     assert writer.close() == []
@@ -112,7 +113,7 @@ def test_pointers_and_retention_follow_each_commit(tmp_path, make_fields, make_a
     deleted = []
     for step in range(50, 401, 50):
         best = 100 if step >= 100 else 50
-        writer.submit(make_fields(step, P, train=best_at(best)), *make_arrays(step, P))
+        writer.submit(make_fields(step, P, train=best_at(best)), make_arrays(step, P))
         (result,) = writer.wait()
         assert result.error is None and result.seconds > 0
         deleted += result.deleted_steps
@@ -144,13 +145,13 @@ def test_a_failed_save_is_reported_once_and_the_next_one_succeeds(
     tmp_path, make_fields, make_arrays, open_writer
 ):
     writer = open_writer(filesystem=FullDisk(failures=1))
-    writer.submit(make_fields(50, P), *make_arrays(1, P))
+    writer.submit(make_fields(50, P), make_arrays(1, P))
     (failed,) = writer.wait()
     assert failed.step == 50 and failed.path is None
     assert isinstance(failed.error, SaveError) and str(failed.error).endswith("No space left on device")
     assert list((tmp_path / "run").iterdir()) == []
     assert writer.poll() == []
-    writer.submit(make_fields(100, P), *make_arrays(2, P))
+    writer.submit(make_fields(100, P), make_arrays(2, P))
     (result,) = writer.close()
     assert result.error is None and verify_checkpoint(result.path) == []
 
@@ -158,10 +159,10 @@ def test_a_failed_save_is_reported_once_and_the_next_one_succeeds(
 def test_a_failed_save_rotates_nothing_away(tmp_path, make_fields, make_arrays, open_writer):
     disk = FullDisk(failures=0)
     writer = open_writer(keep=1, filesystem=disk)
-    writer.submit(make_fields(50, P), *make_arrays(1, P))
+    writer.submit(make_fields(50, P), make_arrays(1, P))
     assert [result.error for result in writer.wait()] == [None]
     disk.failures = 1
-    writer.submit(make_fields(100, P), *make_arrays(2, P))
+    writer.submit(make_fields(100, P), make_arrays(2, P))
     (failed,) = writer.wait()
     assert failed.error is not None and failed.deleted_steps == ()
     assert pointed_step(tmp_path / "run", LATEST) == 50
@@ -175,7 +176,7 @@ def test_a_failed_pointer_is_reported_beside_the_whole_checkpoint(
     (tmp_path / "run" / "latest" / "of the user").mkdir(parents=True)
     warnings = []
     for step in (50, 100, 150):
-        writer.submit(make_fields(step, P), *make_arrays(1, P))
+        writer.submit(make_fields(step, P), make_arrays(1, P))
         (result,) = writer.wait()
         assert result.error is None and verify_checkpoint(result.path) == []
         warnings += result.warnings
@@ -191,14 +192,14 @@ def test_a_run_that_was_copied_without_its_links_rotates_and_keeps_the_best(
 ):
     writer = open_writer(keep=1)
     for step in (50, 100):
-        writer.submit(make_fields(step, P, train=best_at(50)), *make_arrays(step, P))
+        writer.submit(make_fields(step, P, train=best_at(50)), make_arrays(step, P))
         writer.wait()
     writer.close()
     for name in ("latest", "best"):
         (tmp_path / "run" / name).unlink(missing_ok=True)
     writer = open_writer(keep=1)
     assert best_step(tmp_path / "run", [50, 100]) == 50
-    writer.submit(make_fields(150, P, train=best_at(50)), *make_arrays(150, P))
+    writer.submit(make_fields(150, P, train=best_at(50)), make_arrays(150, P))
     (result,) = writer.wait()
     assert (result.error, result.warnings, result.deleted_steps) == (None, (), (100,))
     assert [path.name[5:] for path in sorted((tmp_path / "run").glob("step-*"))] == ["00000050", "00000150"]
@@ -222,7 +223,7 @@ def test_what_is_only_convenient_stops_no_save(tmp_path, make_fields, make_array
     writer = open_writer(keep=1, filesystem=Grudging())
     results = []
     for step in (50, 100, 150):
-        writer.submit(make_fields(step, P), *make_arrays(step, P))
+        writer.submit(make_fields(step, P), make_arrays(step, P))
         results += writer.wait()
     assert [result.error for result in results] == [None] * 3
     said = [line for result in results for line in result.warnings]
@@ -233,10 +234,10 @@ def test_what_is_only_convenient_stops_no_save(tmp_path, make_fields, make_array
 
 def test_a_fault_of_the_program_is_raised_in_the_training_loop(make_fields, make_arrays, open_writer):
     writer = open_writer()
-    writer.submit(make_fields(50, P, config={"lr": float("inf")}), *make_arrays(1, P))
+    writer.submit(make_fields(50, P, config={"lr": float("inf")}), make_arrays(1, P))
     with pytest.raises(UsageError, match=r"config\.lr"):
         writer.wait()
-    writer.submit(make_fields(50, P), *make_arrays(1, P))
+    writer.submit(make_fields(50, P), make_arrays(1, P))
     assert [result.error for result in writer.wait()] == [None]
 
 
@@ -251,7 +252,7 @@ def test_arrays_of_another_size_and_a_closed_writer_are_faults_of_the_caller(
 ):
     writer = open_writer()
     with pytest.raises(ValueError, match="1 parameters given where 10007 are expected"):
-        writer.submit(make_fields(1, 1), *make_arrays(0, 1))
+        writer.submit(make_fields(1, 1), make_arrays(0, 1))
     assert writer.close() == writer.close() == []
     with pytest.raises(ValueError, match="closed"):
-        writer.submit(make_fields(1, P), *make_arrays(0, P))
+        writer.submit(make_fields(1, P), make_arrays(0, P))

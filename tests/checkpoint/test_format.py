@@ -21,11 +21,16 @@ from feste_dp.checkpoint.format import (
 from feste_dp.checkpoint.shards import encode_shard_header, shard_name, split_evenly
 from feste_dp.errors import UsageError
 from feste_dp.kernels import ARITHMETIC
+from tests.checkpoint.conftest import TENSORS
 
 P = 1000
 FILES = tuple(
     ShardFile(
-        shard_name(i, 3), start, stop, len(encode_shard_header(stop - start)) + 12 * (stop - start), "ab" * 32
+        shard_name(i, 3),
+        start,
+        stop,
+        len(encode_shard_header(stop - start, TENSORS)) + 12 * (stop - start),
+        "ab" * 32,
     )
     for i, (start, stop) in enumerate(split_evenly(P, 3))
 )
@@ -51,7 +56,7 @@ JSON_VALUES = st.recursive(
 
 @pytest.fixture
 def manifest(make_fields):
-    return complete_manifest(make_fields(250, P), "0.1.0", FILES)
+    return complete_manifest(make_fields(250, P), "0.1.0", FILES, TENSORS)
 
 
 def changed(content, path, value):

@@ -69,7 +69,7 @@ for _name in OPERATIONS:
 def prepare(directory, scenario):
     """Checkpoints 50, 100 (best) and 150 (latest); in the second scenario 150 is damaged and comes again."""
     for step in (50, 100, 150):
-        path = write_checkpoint(directory, example_fields(step, P), *example_arrays(step, P))
+        path = write_checkpoint(directory, example_fields(step, P), example_arrays(step, P))
         point(directory, LATEST, path)
         if step == 100:
             point(directory, BEST, path)
@@ -80,7 +80,7 @@ def prepare(directory, scenario):
 def save(directory, scenario, filesystem):
     step = 200 if scenario == "new step" else 150
     path = write_checkpoint(
-        directory, example_fields(step, P), *example_arrays(step, P), file_count=2, filesystem=filesystem
+        directory, example_fields(step, P), example_arrays(step, P), file_count=2, filesystem=filesystem
     )
     point(directory, LATEST, path, filesystem)
     point(directory, BEST, path, filesystem)
@@ -111,7 +111,7 @@ def assert_the_next_save_repairs_all(directory, scenario):
     assert names == ["best", "latest", f"step-{step:08d}"]
     assert pointed_step(directory, LATEST) == pointed_step(directory, BEST) == step
     assert (
-        load_checkpoint(directory / f"step-{step:08d}")[1].v.tobytes() == example_arrays(step, P)[2].tobytes()
+        load_checkpoint(directory / f"step-{step:08d}")[1]["v"].tobytes() == example_arrays(step, P)["v"].tobytes()
     )
 
 

@@ -13,7 +13,7 @@ P = 1000
 
 @pytest.fixture
 def three_checkpoints(tmp_path, make_fields, make_arrays):
-    paths = [write_checkpoint(tmp_path, make_fields(s, P), *make_arrays(s, P)) for s in (50, 100, 150)]
+    paths = [write_checkpoint(tmp_path, make_fields(s, P), make_arrays(s, P)) for s in (50, 100, 150)]
     point(tmp_path, LATEST, paths[2])
     point(tmp_path, BEST, paths[0])
     (tmp_path / ".tmp-step-00000200-1.ab").mkdir()
@@ -77,13 +77,13 @@ def test_any_bit_flipped_or_byte_cut_in_any_file_leads_to_the_checkpoint_before(
 @pytest.fixture
 def a_run_that_keeps_one(tmp_path, make_fields, make_arrays, monkeypatch):
     """Three times, while a checkpoint is being read, the run saves the next and removes that one."""
-    write_checkpoint(tmp_path, make_fields(10, P), *make_arrays(10, P))
+    write_checkpoint(tmp_path, make_fields(10, P), make_arrays(10, P))
     verify = listing.verify_checkpoint
 
     def while_the_run_goes_on(path):
         step = int(path.name.removeprefix("step-"))
         if step < 13:
-            write_checkpoint(tmp_path, make_fields(step + 1, P), *make_arrays(step + 1, P))
+            write_checkpoint(tmp_path, make_fields(step + 1, P), make_arrays(step + 1, P))
             shutil.rmtree(path)
         return verify(path)
 

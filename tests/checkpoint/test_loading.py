@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feste_dp.checkpoint.format import Snapshot
 from feste_dp.checkpoint.loading import load_checkpoint, read_manifest, verify_checkpoint
 from feste_dp.checkpoint.saving import write_checkpoint
 from feste_dp.errors import UsageError
+from tests.checkpoint.conftest import TENSORS
 
 P = 10_007
 
 
 @pytest.fixture
 def checkpoint(tmp_path, make_fields, make_arrays):
-    return write_checkpoint(tmp_path, make_fields(250, P), *make_arrays(0, P))
+    return write_checkpoint(tmp_path, make_fields(250, P), make_arrays(0, P))
 
 
 def assert_refused(path, name):
@@ -39,7 +39,7 @@ def forge_manifest(path, forge, change):
 
 
 def test_every_byte_of_a_small_checkpoint_is_guarded(tmp_path, make_fields, make_arrays):
-    path = write_checkpoint(tmp_path, make_fields(250, 20), *make_arrays(0, 20), file_count=2)
+    path = write_checkpoint(tmp_path, make_fields(250, 20), make_arrays(0, 20), file_count=2)
     for file in path.iterdir():
         data = bytearray(file.read_bytes())
         with file.open("r+b", buffering=0) as stream:
@@ -67,7 +67,7 @@ def test_a_flipped_byte_anywhere_is_named_and_refused(one_checkpoint, shard, at,
 
 @pytest.fixture(scope="module")
 def one_checkpoint(tmp_path_factory, make_fields, make_arrays):
-    return write_checkpoint(tmp_path_factory.mktemp("run"), make_fields(250, P), *make_arrays(0, P))
+    return write_checkpoint(tmp_path_factory.mktemp("run"), make_fields(250, P), make_arrays(0, P))
 
 
 def test_truncated_shard_is_named_and_refused(checkpoint):
@@ -110,7 +110,7 @@ def test_anything_but_a_plain_file_is_refused_without_waiting(checkpoint, tmp_pa
 
 
 def test_a_shard_of_another_checkpoint_is_refused(checkpoint, make_fields, make_arrays):
-    other = write_checkpoint(checkpoint.parent, make_fields(300, P), *make_arrays(1, P))
+    other = write_checkpoint(checkpoint.parent, make_fields(300, P), make_arrays(1, P))
     shutil.copy(other / "shard-04-of-08.safetensors", checkpoint)
     assert_refused(checkpoint, "shard-04-of-08.safetensors")
 
@@ -169,18 +169,18 @@ def test_a_manifest_of_gigabytes_is_refused_unread(checkpoint):
 
 
 def test_arrays_are_loaded_into_given_buffers(checkpoint, make_arrays):
-    buffers = Snapshot(*np.zeros((3, P), np.float32))
-    _, snapshot = load_checkpoint(checkpoint, out=buffers)
-    assert snapshot is buffers
-    for given_array, found in zip(make_arrays(0, P), (buffers.params, buffers.m, buffers.v), strict=True):
-        assert found.tobytes() == given_array.tobytes()
+    buffers = dict(zip(TENSORS, np.zeros((3, P), np.float32), strict=True))
+    _, arrays = load_checkpoint(checkpoint, out=buffers)
+    assert arrays is buffers
+    for name, given_array in make_arrays(0, P).items():
+        assert buffers[name].tobytes() == given_array.tobytes()
 
 
 def test_buffers_of_another_model_are_refused_and_untouched(checkpoint):
-    buffers = Snapshot(*np.zeros((3, P + 1), np.float32))
+    buffers = dict(zip(TENSORS, np.zeros((3, P + 1), np.float32), strict=True))
     with pytest.raises(UsageError, match="holds 10007 parameters where the model has 10008"):
         load_checkpoint(checkpoint, out=buffers)
-    assert not buffers.params.any()
+    assert not buffers["params"].any()
 
 
 def test_files_that_are_not_part_of_a_checkpoint_are_ignored(checkpoint):

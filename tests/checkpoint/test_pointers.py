@@ -54,7 +54,7 @@ def test_where_links_cannot_be_made_a_file_holds_the_name(tmp_path):
 
 
 def test_a_pointer_that_a_copy_made_a_folder_is_read_and_replaced(tmp_path, make_fields, make_arrays):
-    paths = [write_checkpoint(tmp_path, make_fields(step, 100), *make_arrays(1, 100)) for step in (50, 60)]
+    paths = [write_checkpoint(tmp_path, make_fields(step, 100), make_arrays(1, 100)) for step in (50, 60)]
     shutil.copytree(paths[0], tmp_path / "latest")
     assert pointed_step(tmp_path, LATEST) == 50
     point(tmp_path, LATEST, paths[1])

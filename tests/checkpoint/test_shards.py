@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from feste_dp.checkpoint.shards import check_shard_header, encode_shard_header, shard_name, split_evenly
 from feste_dp.errors import UsageError
+from tests.checkpoint.conftest import TENSORS
 
 
 def header_of(content) -> bytes:
@@ -15,7 +16,7 @@ def header_of(content) -> bytes:
 
 
 def tensors(length, **changes):
-    content = json.loads(encode_shard_header(length)[8:])
+    content = json.loads(encode_shard_header(length, TENSORS)[8:])
     for name, change in changes.items():
         content[name] = content[name] | change
     return content
@@ -37,11 +38,11 @@ def test_shard_files_are_named_by_place_and_count():
 
 @given(st.integers(1, 2**40))
 def test_a_header_is_accepted_for_its_own_length_only_and_keeps_numbers_aligned(length):
-    header = encode_shard_header(length)
+    header = encode_shard_header(length, TENSORS)
     assert len(header) % 8 == 0
-    check_shard_header(header, length, "x")
+    check_shard_header(header, length, TENSORS, "x")
     with pytest.raises(UsageError):
-        check_shard_header(header, length + 1, "x")
+        check_shard_header(header, length + 1, TENSORS, "x")
 
 
 @pytest.mark.parametrize(
@@ -66,32 +67,32 @@ def test_a_header_is_accepted_for_its_own_length_only_and_keeps_numbers_aligned(
 )
 def test_a_hostile_header_is_refused_by_the_name_of_its_field(content, field):
     with pytest.raises(UsageError) as error:
-        check_shard_header(header_of(content), 10, "dir/shard-00-of-01.safetensors")
+        check_shard_header(header_of(content), 10, TENSORS, "dir/shard-00-of-01.safetensors")
     assert str(error.value).startswith("dir/shard-00-of-01.safetensors: ")
     assert field in str(error.value) and str(error.value).isprintable()
 
 
 def test_a_header_length_that_lies_is_refused():
-    header = encode_shard_header(10)
+    header = encode_shard_header(10, TENSORS)
     for length in (0, len(header), 2**63, 2**64 - 1):
         with pytest.raises(UsageError, match="header: its length"):
-            check_shard_header(length.to_bytes(8, "little") + header[8:], 10, "x")
+            check_shard_header(length.to_bytes(8, "little") + header[8:], 10, TENSORS, "x")
 
 
 @settings(max_examples=200)
 @given(st.integers(0, 10**6), st.integers(0, 255))
 def test_a_changed_header_byte_never_changes_what_is_read(at, value):
-    header = bytearray(encode_shard_header(10))
+    header = bytearray(encode_shard_header(10, TENSORS))
     header[at % len(header)] = value
     try:
-        check_shard_header(bytes(header), 10, "x")
+        check_shard_header(bytes(header), 10, TENSORS, "x")
     except UsageError as error:
         assert str(error).isprintable()
     else:  # only white space may differ
-        assert json.loads(header[8:]) == json.loads(encode_shard_header(10)[8:])
+        assert json.loads(header[8:]) == json.loads(encode_shard_header(10, TENSORS)[8:])
 
 
 @given(st.binary(max_size=100))
 def test_random_headers_are_refused(data):
     with pytest.raises(UsageError):
-        check_shard_header(data, 10, "x")
+        check_shard_header(data, 10, TENSORS, "x")

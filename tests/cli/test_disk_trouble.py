@@ -55,7 +55,7 @@ folder, size = Path(sys.argv[1]), 400_000
 for step in range(1, 100):
     try:
         write_checkpoint(
-            folder, example_fields(step, size), *example_arrays(step, size), filesystem=Believes()
+            folder, example_fields(step, size), example_arrays(step, size), filesystem=Believes()
         )
     except SaveError as error:
         print(step, error)

@@ -102,7 +102,7 @@ def make_run_targets(folder: Path) -> list[Target]:
         tokenizer_sha256=hashlib.sha256(TOKENIZER).hexdigest(),
     )
     arrays = example_arrays(1, parameter_count(config.model))
-    write_checkpoint(path / "checkpoints", fields, *arrays, file_count=1)
+    write_checkpoint(path / "checkpoints", fields, arrays, file_count=1)
     (path / "log.txt").write_text("2026-01-31T12:00:00Z info: begun\n2026-01-31T12:00:01Z info: done\n")
     measured = folder / "studies" / "study"
     measured.mkdir(parents=True)

@@ -25,7 +25,7 @@ from feste_dp.errors import UsageError
 from feste_dp.run.metrics import MetricsRow, MetricsWriter, encode_row, read_metrics, truncate_after
 from feste_dp.runtime import messages as m
 from feste_dp.runtime.frames import FrameReader
-from tests.checkpoint.conftest import example_arrays, example_fields
+from tests.checkpoint.conftest import TENSORS, example_arrays, example_fields
 from tests.fuzz.mutation import mutated_bytes, mutated_json_text
 from tests.runtime.test_messages import EXAMPLES
 
@@ -95,7 +95,7 @@ def _frame_targets() -> list[Target]:
 
 def _checkpoint_targets(folder: Path) -> list[Target]:
     shutil.rmtree(folder, ignore_errors=True)
-    path = write_checkpoint(folder, example_fields(50, P), *example_arrays(1, P), file_count=2)
+    path = write_checkpoint(folder, example_fields(50, P), example_arrays(1, P), file_count=2)
     manifest = (path / "manifest.json").read_bytes()
     shard = (path / "shard-00-of-02.safetensors").read_bytes()
     body = manifest[: manifest.rindex(b",\n")]
@@ -127,11 +127,13 @@ def _checkpoint_targets(folder: Path) -> list[Target]:
 
     def read_header(data: bytes) -> None:
         try:
-            check_shard_header(data, 32, "shard")
+            check_shard_header(data, 32, TENSORS, "shard")
         except UsageError as error:
             one_line(error)
         else:
-            assert json.loads(data[8:])["params"] == json.loads(encode_shard_header(32)[8:])["params"]
+            assert (
+                json.loads(data[8:])["params"] == json.loads(encode_shard_header(32, TENSORS)[8:])["params"]
+            )
 
     def mutate_header(data: bytes, source: random.Random) -> bytes:
         changed = mutated_json_text(data[8:], source)
@@ -162,7 +164,7 @@ def _checkpoint_targets(folder: Path) -> list[Target]:
     return [
         Target("manifest", 20_000, [manifest], mutated_bytes, read_manifest),
         Target("manifest with a right hash", 60_000, [body], mutate_sealed, read_sealed),
-        Target("shard header", 50_000, [encode_shard_header(32)], mutate_header, read_header),
+        Target("shard header", 50_000, [encode_shard_header(32, TENSORS)], mutate_header, read_header),
         Target("checkpoint file", 20_000, [b"s" + shard, b"m" + manifest], mutated_bytes, read_directory),
     ]
 

@@ -5,7 +5,8 @@ import pytest
 
 from feste_dp.config.schema import OptimConfig
 from feste_dp.optim import adamw as adamw_module
-from feste_dp.optim.adamw import AdamW, clip_factor, gradient_norm
+from feste_dp.optim.adamw import AdamW
+from feste_dp.optim.clipping import clip_factor, gradient_norm
 
 P, DECAYED = 1003, 701
 CONFIG = OptimConfig(beta1=0.8, beta2=0.95, eps=1e-6, weight_decay=0.3)
@@ -33,7 +34,7 @@ def after(threads, params, grads, lr=0.01, clip=0.5):
     for step, grad in enumerate(grads, 1):
         optimizer.update(params, grad, step, lr, clip)
     optimizer.close()
-    return params, optimizer.m, optimizer.v
+    return params, *optimizer.state.values()
 
 
 @pytest.fixture
@@ -81,9 +82,9 @@ def test_only_the_first_elements_decay(numbers, decayed, monkeypatch):
 def test_threads_share_no_cache_line_of_m_or_v_and_take_every_element_once(threads, monkeypatch):
     monkeypatch.setattr(adamw_module, "MIN_ELEMENTS_PER_THREAD", 64)
     optimizer = AdamW(P, DECAYED, CONFIG, threads)
-    assert optimizer.m.ctypes.data % 64 == optimizer.v.ctypes.data % 64 == 0
+    assert all(values.ctypes.data % 64 == 0 for values in optimizer.state.values())
     assert len(optimizer._parts) == threads
-    assert all(part[0][0] * optimizer.m.itemsize % 64 == 0 for part in optimizer._parts)
+    assert all(part[0][0] * 4 % 64 == 0 for part in optimizer._parts)
     taken = [i for part in optimizer._parts for start, stop, _ in part for i in range(start, stop)]
     assert taken == list(range(P))
     optimizer.close()

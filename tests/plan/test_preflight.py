@@ -10,8 +10,8 @@ from feste_dp.machine.limits import Limits
 from feste_dp.model.parameters import parameter_count
 from feste_dp.model.workspace import Workspace, make_workspace
 from feste_dp.plan.preflight import (
-    CHECKPOINT_BYTES_PER_PARAMETER,
     MIB,
+    checkpoint_bytes,
     checkpoint_count,
     disk_need,
     memory_need,
@@ -46,7 +46,7 @@ def test_the_kinds_add_up_and_the_arena_is_the_one_that_is_reserved():
     parameters = parameter_count(config().model)
     assert need.total == sum(kind.bytes for kind in need.kinds())
     assert need.arena == arena_sizes(parameters, 8).total
-    assert (need.moments, need.staging) == (8 * parameters, 12 * parameters)
+    assert (need.optimizer, need.staging) == (8 * parameters, 12 * parameters)
     assert need.total - need.to_come == need.coordinator + need.libraries
     one_more = memory_need(config(), 4)
     assert one_more.total - need.total == need.activations + need.worker
@@ -124,9 +124,19 @@ def test_a_smaller_micro_batch_then_fewer_shards_are_proposed_where_they_suffice
         train={"batch_size": 256, "shards": 256, "micro_batch": 1},
     )
     fewer = slots.model_copy(update={"train": slots.train.model_copy(update={"shards": 64})})
-    limit = memory_need(fewer, 2).to_come
-    (shortage,) = shortages(slots, 2, dataclasses.replace(ROOMY, memory=limit))
+    limit = memory_need(fewer, 1).to_come
+    (shortage,) = shortages(slots, 1, dataclasses.replace(ROOMY, memory=limit))
     assert shortage.line.endswith("set train.shards to 64")
+
+
+def test_memory_does_not_grow_with_the_shards():
+    few, many = (
+        memory_need(config(train={"batch_size": 256, "shards": shards, "micro_batch": 1}), 2)
+        for shards in (8, 256)
+    )
+    parameters = 4 * parameter_count(config().model)
+    # ten more buffers, five levels of the tree for each worker, and letterboxes
+    assert 10 * parameters <= many.total - few.total <= 10 * parameters + 3 * MIB
 
 
 def test_everything_at_once_is_proposed_where_only_that_suffices():
@@ -139,7 +149,7 @@ def test_everything_at_once_is_proposed_where_only_that_suffices():
 
 
 def test_fewer_checkpoints_are_proposed_where_they_suffice():
-    each = CHECKPOINT_BYTES_PER_PARAMETER * parameter_count(config().model)
+    each = checkpoint_bytes(config())
     assert lacking(disk=4 * each).endswith("set checkpoint.keep to 1, or run.dir to a larger disk")
     assert lacking(disk=3 * each).endswith("free some, or set run.dir to a larger disk")
     assert f"6 checkpoints of {each / MIB:,.0f} MiB need" in lacking(disk=3 * each)

@@ -13,14 +13,17 @@ from feste_dp.errors import UsageError
 from feste_dp.kernels.reduction import NORM_CHUNK
 from feste_dp.runtime import arena as arena_module
 from feste_dp.runtime.arena import Arena, arena_sizes, create_arena
+from feste_dp.runtime.letterbox import BOX_BYTES
 
 
 @given(st.integers(1, 10**9), st.sampled_from([1, 2, 8, 256]))
 def test_every_array_starts_on_a_page_and_none_overlaps_the_next(parameters, shards):
     sizes = arena_sizes(parameters, shards)
     assert all(offset % mmap.PAGESIZE == 0 for offset in sizes)
-    bytes_of = (4 * parameters, 4 * shards * parameters, 4 * parameters, 8 * -(-parameters // NORM_CHUNK))
-    for start, size, stop in zip(sizes, bytes_of, sizes[1:], strict=False):
+    boxes = shards * BOX_BYTES
+    bytes_of = (4 * parameters, 4 * parameters, 8 * -(-parameters // NORM_CHUNK), boxes, boxes)
+    bytes_of += (4 * shards * parameters,)
+    for start, size, stop in zip(sizes, bytes_of, sizes[1:], strict=True):
         assert start + size <= stop < start + size + mmap.PAGESIZE
 
 
@@ -44,6 +47,17 @@ def test_the_memory_is_reserved_and_its_size_is_sealed():
     for size in (0, total - 1, total + 1):
         with pytest.raises(PermissionError):
             os.ftruncate(arena.fd, size)
+    os.close(arena.fd)
+
+
+def test_slots_that_are_not_in_use_take_no_memory_and_more_can_be_had_later():
+    arena = create_arena(50_000, shards=64, slots=2)
+    sizes = arena_sizes(50_000, 64)
+    assert arena.reserved_bytes == sizes.reserved(50_000, 2) < sizes.total / 10
+    arena.slots[:2] = 7
+    arena.reserve_slots(8)
+    assert arena.reserved_bytes == sizes.reserved(50_000, 8)
+    assert (arena.slots[:2] == 7).all() and not arena.slots[2:8].any()
     os.close(arena.fd)
 
 

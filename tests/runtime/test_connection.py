@@ -15,7 +15,7 @@ from feste_dp.runtime.letterbox import BOX_BYTES, Letterbox
 from feste_dp.runtime.worker import Connection, WorkerSpec
 
 TOKEN = b"0123456789abcdef" * 2
-ORDER = m.Compute(1, 0, 1)
+ORDER = m.Compute(1, 0, 1, 1)
 
 
 @pytest.fixture

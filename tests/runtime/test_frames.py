@@ -51,7 +51,7 @@ def test_a_frame_of_the_run_is_its_message(reader, told):
         ([TOKEN, b""], "frame is not msgpack"),
         ([TOKEN, bytes(m.MAX_FRAME_BYTES + 1)], "frame of 32769 bytes, more than 32768"),
         ([TOKEN, m.encode(m.Stop())], "Stop from the wrong side"),
-        ([TOKEN, m.encode(m.Compute(3, 1, 2))], "Compute from the wrong side"),
+        ([TOKEN, m.encode(m.Compute(3, 1, 2, 1))], "Compute from the wrong side"),
     ],
 )
 def test_any_other_frame_is_dropped_counted_and_told_of_in_one_line(reader, told, frames, why):

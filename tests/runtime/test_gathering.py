@@ -64,7 +64,7 @@ def gather():
 
 @pytest.mark.parametrize("workers", [2, 16, 256])
 def test_all_workers_are_walked_through_as_often_for_256_of_them_as_for_two(gather, workers):
-    crew = gather(workers, 256, m.ShardDone, lambda first, last: m.Compute(1, first, last))
+    crew = gather(workers, 256, m.ShardDone, lambda first, last: m.Compute(1, first, last, 1))
     assert len(crew.orders) == workers
     assert crew.members.walks <= 3
 

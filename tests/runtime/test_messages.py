@@ -36,9 +36,9 @@ messages = st.sampled_from(KINDS).flatmap(
 
 EXAMPLES = (
     m.Ready(4711, "c0de", "/here"),
-    m.Compute(3, 0, 2),
+    m.Compute(3, 0, 2, 1),
     m.ShardDone(3, 1, 12.5, 0.25),
-    m.Reduce(3, 0, 7),
+    m.Reduce(3, 0, 7, 8),
     m.StripeDone(3, 0, 7, 0.5),
     m.Evaluate(3, 4, 6, 700, 63),
     m.UnitsDone(3, 4, (1.5, 2.5), 0.125),
@@ -96,7 +96,7 @@ def test_two_thousand_random_and_mutated_frames_give_a_message_or_a_protocol_err
         (msgpack.packb([0, -1, "", ""]), r"Ready\.pid is not"),
         (msgpack.packb([0, 2**63, "", ""]), r"Ready\.pid is not"),
         (msgpack.packb([0, 1.0, "", ""]), r"Ready\.pid is not"),
-        (msgpack.packb([1, 1, [1], 2]), r"Compute\.first is not"),
+        (msgpack.packb([1, 1, [1], 2, 1]), r"Compute\.first is not"),
         (msgpack.packb([6, 1, 2, [1.0, 2], 0.5]), r"UnitsDone\.loss_sums is not"),
         (msgpack.packb([6, 1, 2, [1.0, "2"], 0.5]), r"UnitsDone\.loss_sums is not"),
         (msgpack.packb([6, 1, 2, [[1.0]], 0.5]), r"UnitsDone\.loss_sums is not"),

@@ -57,7 +57,7 @@ def test_a_seal_that_is_refused_is_no_trouble(monkeypatch):
 
 def test_where_nothing_is_left_the_last_reason_is_given(monkeypatch):
     monkeypatch.setattr(os, "memfd_create", missing(errno.ENOSYS))
-    monkeypatch.setattr(shared_memory, "_fill", missing(errno.ENOSPC))
+    monkeypatch.setattr(shared_memory, "reserve", missing(errno.ENOSPC))
     with pytest.raises(OSError, match="No space left"):
         reserve_shared_memory(SIZE)
 

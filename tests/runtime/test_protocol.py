@@ -8,9 +8,9 @@ from feste_dp.runtime.protocol import TRANSITIONS, Phase, next_phase
 
 EXAMPLES = {
     "Ready": m.Ready(1, "c0de", "/here"),
-    "Compute": m.Compute(1, 0, 1),
+    "Compute": m.Compute(1, 0, 1, 1),
     "ShardDone": m.ShardDone(1, 0, 1.0, 0.5),
-    "Reduce": m.Reduce(1, 0, 1),
+    "Reduce": m.Reduce(1, 0, 1, 1),
     "StripeDone": m.StripeDone(1, 0, 1, 0.5),
     "Evaluate": m.Evaluate(1, 0, 1, 5, 1),
     "UnitsDone": m.UnitsDone(1, 0, (1.0,), 0.5),

@@ -62,7 +62,6 @@ def numbers(coordinator, steps=range(1, STEPS + 1)):
         gradient = coordinator.gradient(step)
         arena = coordinator.arena
         yield (
-            gradient.loss,
             gradient.shard_losses,
             arena.grad.tobytes(),
             arena.norms.tobytes(),

@@ -23,7 +23,7 @@ def events(request, *recorders):
 def test_only_messages_of_the_traced_steps_are_recorded(request_for):
     recorder = Recorder(request_for, "coordinator", 0)
     for step in (1, 2, 3, 4):
-        recorder.sent(0, m.Reduce(step, 0, 5), 1.0, 2.0)
+        recorder.sent(0, m.Reduce(step, 0, 5, 2), 1.0, 2.0)
         recorder.phases(step, {"compute": (1.0, 2.0)})
     recorder.sent(0, m.Stop(), 1.0, 2.0)
     found = events(request_for, recorder)
@@ -34,7 +34,7 @@ def test_only_messages_of_the_traced_steps_are_recorded(request_for):
 def test_both_ends_of_a_message_have_one_name_also_when_it_is_said_twice(request_for):
     coordinator = Recorder(request_for, "coordinator", 0)
     worker = Recorder(request_for, "worker 1", 2)
-    order = m.Compute(2, 0, 2)
+    order = m.Compute(2, 0, 2, 1)
     for at in (1.0, 2.0):
         coordinator.sent(1, order, at, at + 0.1)
         worker.received(1, order, at + 0.2, at + 0.3, "wait for")

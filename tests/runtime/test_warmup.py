@@ -34,6 +34,7 @@ from feste_dp.optim.adamw import AdamW
 from feste_dp.runtime.arena import create_arena
 from feste_dp.runtime.rehearsal import rehearse_all
 from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
+from feste_dp.runtime.slots import ShardBlock
 from feste_dp.plan.step_time import micro_batch_seconds
 
 entries = [fill_offsets, adamw, uniform, reduce_slots]
@@ -47,12 +48,13 @@ arena = create_arena(parameter_count(cfg), 4)
 arena.params[:] = initial_params(cfg, 1)
 data = open_token_data(Path(sys.argv[1]))
 for precision in ["fp32"] + ["bf16"] * HAS_BF16:
-    sizes = {"shards": 4, "sequences_per_shard": 2, "micro_batch": 2}
+    sizes = {"shards": 4, "block": ShardBlock(0, 4), "sequences_per_shard": 2, "micro_batch": 2}
     spec = ShardSpec(model=cfg, **sizes, seed=2**63 - 1, precision=precision)
     computer = ShardComputer(spec, arena, data)
-    computer.shard(3, 1)
+    for shard in range(4):
+        computer.shard(3, shard, per_slot=4)
     computer.validation_unit(3, 1, Spacing(5, 1))
-computer.stripe(0, len(arena.norms))
+computer.stripe(0, len(arena.norms), 1)
 AdamW(len(arena.params), decayed_count(cfg), OptimConfig(), 1).update(arena.params, arena.grad, 3, 0.1, 0.5)
 list(Sampler(cfg, view_params(arena.params, cfg)).draw([1], 2, temperature=0.5, seed=5, step=9, top_k=3))
 micro_batch_seconds(Config.model_validate({"model": cfg.model_dump()}), 1, 0.01)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from feste_dp.data.order import Spacing, train_offsets
-from feste_dp.kernels.reduction import NORM_CHUNK
+from feste_dp.kernels.reduction import NORM_CHUNK, chunk_norms
 from feste_dp.kernels.vector.target import HAS_BF16
 from feste_dp.model.gpt2 import micro_batch_gradient, micro_batch_loss
 from feste_dp.model.parameters import initial_params, parameter_count, view_params
@@ -13,6 +13,7 @@ from feste_dp.model.workspace import make_workspace
 from feste_dp.runtime.arena import create_arena
 from feste_dp.runtime.child_process import child_command, child_environment
 from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
+from feste_dp.runtime.slots import ShardBlock
 from feste_dp.runtime.worker import WorkerSpec
 
 STEP, SHARD = 4, 5
@@ -25,6 +26,7 @@ def spec(request, make_config):
     return ShardSpec(
         model=config.model,
         shards=8,
+        block=ShardBlock(0, 8),
         sequences_per_shard=2,
         micro_batch=1,
         seed=config.train.seed,
@@ -155,15 +157,52 @@ def test_stripes_that_several_workers_sum_are_the_sum_of_one(spec, arena, token_
     arena.slots[:] = rng.standard_normal(arena.slots.shape, dtype=np.float32)
     chunks = len(arena.norms)
     assert chunks == -(-len(arena.params) // NORM_CHUNK) > 1
-    computer.stripe(0, chunks)
+    computer.stripe(0, chunks, 8)
     grad, norms = arena.grad.tobytes(), arena.norms.tobytes()
     arena.grad[:], arena.norms[:] = np.nan, np.nan
     for chunk in reversed(range(chunks)):
-        computer.stripe(chunk, chunk + 1)
+        computer.stripe(chunk, chunk + 1, 8)
     assert (arena.grad.tobytes(), arena.norms.tobytes()) == (grad, norms)
     pairs = arena.slots[0::2] + arena.slots[1::2]
     tree = (pairs[0] + pairs[1]) + (pairs[2] + pairs[3])
     assert arena.grad.tobytes() == tree.tobytes()
+
+
+@pytest.mark.parametrize("per_slot", [2, 4, 8])
+def test_shards_that_share_a_slot_are_added_up_in_the_tree_s_order(spec, arena, token_data, per_slot):
+    computer = ShardComputer(spec, arena, token_data)
+    losses = [computer.shard(STEP, shard) for shard in range(8)]
+    computer.stripe(0, len(arena.norms), 8)
+    alone = arena.slots.copy(), arena.grad.tobytes(), arena.norms.tobytes()
+    arena.slots[:] = np.nan
+    slots = range(8 // per_slot)
+    for slot in [1, *slots] if len(slots) > 1 else slots:  # one twice, and not in order
+        for shard in range(slot * per_slot, (slot + 1) * per_slot):
+            assert computer.shard(STEP, shard, per_slot) == losses[shard]
+    computer.stripe(0, len(arena.norms), len(slots))
+    assert (arena.grad.tobytes(), arena.norms.tobytes()) == alone[1:]
+    assert np.isnan(arena.slots[len(slots) :]).all()  # untouched
+    assert len(computer._buffers) == per_slot.bit_length() - 1
+
+
+def test_what_was_begun_of_a_slot_leaves_no_trace_when_it_is_begun_again(spec, arena, token_data):
+    computer = ShardComputer(spec, arena, token_data)
+    for shard in (0, 1, 2, 3, 0, 1, 2, 4, 5, 6, 7, 0, 1, 2, 3):
+        computer.shard(STEP, shard, 4)
+    found = arena.slots[:2].copy()
+    for shard in range(8):
+        ShardComputer(spec, arena, token_data).shard(STEP, shard)
+    pairs = arena.slots[0::2] + arena.slots[1::2]
+    assert found.tobytes() == (pairs[0::2] + pairs[1::2]).tobytes()
+
+
+def test_the_norms_after_an_exchange_are_those_of_the_reduction(spec, arena, token_data, rng):
+    arena.slots[:] = rng.standard_normal(arena.slots.shape, dtype=np.float32)
+    ShardComputer(spec, arena, token_data).stripe(0, len(arena.norms), 8)
+    grad, norms = arena.grad.tobytes(), arena.norms.tobytes()
+    arena.norms[:] = np.nan
+    chunk_norms(arena.grad, arena.norms)
+    assert (arena.grad.tobytes(), arena.norms.tobytes()) == (grad, norms)
 
 
 def test_a_worker_whose_coordinator_is_not_its_parent_ends_at_once(told):

@@ -66,11 +66,11 @@ class Outcome:
 
 
 def state_sha256(run: Path, step: int) -> str:
-    """SHA-256 of params, m and v as the shard files of a checkpoint hold them."""
+    """SHA-256 of params, m and v, or another optimizer's, as the shard files of a checkpoint hold them."""
     digest = hashlib.sha256()
     shards = sorted((run / "checkpoints" / step_directory_name(step)).glob("*.safetensors"))
     tensors = [load_file(path) for path in shards]
-    for name in ("params", "m", "v"):
+    for name in ("params", *sorted(tensors[0].keys() - {"params"})):
         digest.update(np.concatenate([shard[name] for shard in tensors]).tobytes())
     return digest.hexdigest()
 

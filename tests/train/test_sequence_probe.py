@@ -11,6 +11,7 @@ from feste_dp.kernels.vector.target import HAS_BF16
 from feste_dp.model.parameters import initial_params, layout, parameter_count, view_params
 from feste_dp.runtime.arena import create_arena
 from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
+from feste_dp.runtime.slots import ShardBlock
 from feste_dp.train import nonfinite, sequence_probe
 from feste_dp.train.nonfinite import all_finite, explain, first_bad_tensor, is_usable
 from feste_dp.train.sequence_probe import SequenceProbe
@@ -28,31 +29,33 @@ def make_place(runs):
         data = prepare_for_run(config.data.corpus, 256, config.data.val_fraction, block, runs.cache)
         arena = create_arena(parameter_count(config.model), train.shards)
         arena.params[:] = initial_params(config.model, 1)
-        spec = ShardSpec(
-            model=config.model,
-            shards=train.shards,
-            sequences_per_shard=train.sequences_per_shard,
-            micro_batch=train.micro_batch,
-            seed=train.seed,
-            precision=train.precision,
-        )
+        spec = ShardSpec.of(config, ShardBlock(0, train.shards))
         offsets = train_offsets(train.seed, STEP, train.batch_size, len(data.train), block)
         return SimpleNamespace(
-            config=config, data=data, arena=arena, offsets=offsets, computer=ShardComputer(spec, arena, data)
+            config=config,
+            data=data,
+            arena=arena,
+            offsets=offsets,
+            computer=ShardComputer(spec, arena, data),
+            block=spec.block,
+            shards_per_slot=1,
         )
 
     return make
 
 
 def compute_all(place):
-    """Every shard's slot; the loss sums."""
+    """Every slot; the loss sums of the shards."""
     with np.errstate(all="ignore"):
-        return [place.computer.shard(STEP, shard) for shard in range(place.config.train.shards)]
+        return [
+            place.computer.shard(STEP, shard, place.shards_per_slot)
+            for shard in range(place.config.train.shards)
+        ]
 
 
 def explained(place, losses):
-    place.computer.stripe(0, len(place.arena.norms))
-    return explain(place.config, place.data, place.arena, STEP, losses)
+    place.computer.stripe(0, len(place.arena.norms), len(losses) // place.shards_per_slot)
+    return explain(place.config, place.data, place, STEP, losses)
 
 
 @pytest.mark.parametrize("precision", ["fp32"] + ["bf16"] * HAS_BF16)

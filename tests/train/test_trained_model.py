@@ -47,8 +47,8 @@ def test_an_empty_prompt_is_refused(model):
 
 
 def test_a_model_of_no_use_neither_writes_nor_is_measured(model, runs):
-    params = np.full_like(model.snapshot.params, 1e30)  # finite, but what is computed with them is not
-    useless = replace(model, snapshot=replace(model.snapshot, params=params))
+    params = np.full_like(model.arrays["params"], 1e30)  # finite, but what is computed with them is not
+    useless = replace(model, arrays={**model.arrays, "params": params})
     with pytest.raises(RunError, match="cannot write token 1"):
         next(write_text(useless, "KING.", 5, temperature=0.0, top_k=None, seed=1))
     with pytest.raises(RunError, match=r"the loss of step-.* on this text is nan"):

@@ -19,16 +19,17 @@ from feste_dp.data.preparation import prepare_for_run
 from feste_dp.data.tokenizer import load_tokenizer
 from feste_dp.errors import RunError
 from feste_dp.model.parameters import initial_params, layout, parameter_count, view_params
-from feste_dp.run.history import History
 from feste_dp.run.log import RunLog
 from feste_dp.run.metrics import MetricsWriter, read_metrics
+from feste_dp.run.record import Record
 from feste_dp.run.screen import Progress
 from feste_dp.runtime.coordinator import Coordinator
-from feste_dp.runtime.faults import Faults
 from feste_dp.runtime.results import Gradient
+from feste_dp.runtime.slots import ShardBlock
 from feste_dp.runtime.warmup import compile_kernels
 from feste_dp.train import launch as launching
 from feste_dp.train.nonfinite import MAX_SKIPPED_IN_A_ROW, NonFiniteError
+from feste_dp.train.observers import Observers
 from feste_dp.train.signals import StopSignals
 from feste_dp.train.trainer import Outlets, Trainer
 
@@ -38,7 +39,7 @@ SHARDS = 8
 class FakeCoordinator:
     """Gradients and validation losses of our choice, by step; no processes."""
 
-    recorder = None
+    block, shards_per_slot = ShardBlock(0, SHARDS), 1
 
     def __init__(self, parameters, gradients=None, validation=()):
         self.arena = SimpleNamespace(
@@ -47,10 +48,11 @@ class FakeCoordinator:
             grad=np.zeros(parameters, np.float32),
             norms=np.zeros(1),
         )
-        self.workers, self.faults = 2, Faults((), "coordinator")
+        self.workers = 2
         self._gradients, self._validation = gradients or {}, iter(validation)
         self.losses = {}
         self.until_saved = lambda: None
+        self.positions = 1
 
     def gradient(self, step):
         self.until_saved()  # a step takes long enough for a save in flight to end meanwhile
@@ -58,7 +60,7 @@ class FakeCoordinator:
         self.arena.grad[:] = self.arena.slots.sum(axis=0)
         self.arena.norms[:] = np.sum(self.arena.grad.astype(np.float64) ** 2)
         losses = self.losses.get(step, [4.0] * SHARDS)
-        return Gradient(sum(losses) / SHARDS, losses, 0.0, 0.0, [0.0], [0.0], [SHARDS])
+        return Gradient([loss * self.positions for loss in losses], [0.0], [0.0], [SHARDS])
 
     def validation_loss(self, step, count, spacing):
         return next(self._validation)
@@ -133,22 +135,27 @@ def make_trainer(prepared, tmp_path):
             content[section][name] = value
         config = Config.model_validate(content)
         writer = BackgroundWriter(
-            tmp_path / "checkpoints", parameter_count(config.model), keep=9, filesystem=filesystem
+            tmp_path / "checkpoints",
+            parameter_count(config.model),
+            ("params", "m", "v"),
+            keep=9,
+            filesystem=filesystem,
         )
+        shown = Recorder()
         outlets = Outlets(
-            Recorder(),
-            RunLog(tmp_path / "log.txt"),
+            Observers(Record(shown)),
             metrics(tmp_path / "metrics.csv"),
-            History(tmp_path / "events.jsonl", pytest.fail),
             writer,
             StopSignals(),
         )
+        outlets.observers.record.log_to(RunLog(tmp_path / "log.txt"))
         opened.extend([outlets.metrics, writer])
         coordinator = coordinator or FakeCoordinator(parameter_count(config.model))
         coordinator.until_saved = writer._idle.wait
+        coordinator.positions = config.tokens_per_step // SHARDS
         trainer = Trainer(config, data, tokenizer, coordinator, outlets)
         trainer.start_from(initial_params(config.model, 1))
-        return trainer, outlets
+        return trainer, SimpleNamespace(progress=shown, signals=outlets.signals)
 
     yield make
     for each in opened:
@@ -162,7 +169,7 @@ def parameters(prepared):
 
 def assert_equal_states(first, second):
     for name in ("params", "m", "v"):
-        assert getattr(first, name).tobytes() == getattr(second, name).tobytes(), name
+        assert first[name].tobytes() == second[name].tobytes(), name
 
 
 def tensor_of(config, name):
@@ -243,7 +250,7 @@ def test_a_skipped_step_is_counted_and_leaves_no_trace_in_the_weights(make_train
     skipping = FakeCoordinator(parameters, {1: good, 2: np.float32(math.nan), 3: later})
     trainer, outlets = make_trainer(skipping, train__steps=3, run__on_nonfinite="skip", **plain)
     trainer.run()
-    manifest, snapshot = load_checkpoint(tmp_path / "checkpoints/step-00000003")
+    manifest, arrays = load_checkpoint(tmp_path / "checkpoints/step-00000003")
     assert manifest.train.skipped_steps == 1
     (warning,) = outlets.progress.warnings
     assert warning.startswith(
@@ -257,8 +264,8 @@ def test_a_skipped_step_is_counted_and_leaves_no_trace_in_the_weights(make_train
     without, _ = make_trainer(FakeCoordinator(parameters, {1: good, 2: later}), train__steps=2, **plain)
     without.train_step(1)
     without.train_step(2)
-    assert_equal_states(snapshot, without.restore_into())
-    assert np.isfinite(snapshot.params).all()
+    assert_equal_states(arrays, without.restore_into())
+    assert np.isfinite(arrays["params"]).all()
 
 
 def test_a_resumed_trainer_goes_on_counting_skipped_steps(make_trainer, parameters, tmp_path):
@@ -285,9 +292,9 @@ def test_too_many_skipped_steps_in_succession_end_the_run_with_its_last_state_sa
     last = 5 + MAX_SKIPPED_IN_A_ROW - 1
     assert caught.value.step == last + 1
     assert "the weights are those of step 5, for this is the 20th step in succession" in str(caught.value)
-    manifest, snapshot = load_checkpoint(tmp_path / f"checkpoints/step-{last:08d}")
+    manifest, arrays = load_checkpoint(tmp_path / f"checkpoints/step-{last:08d}")
     assert manifest.train.skipped_steps == 2 + MAX_SKIPPED_IN_A_ROW - 1
-    assert np.isfinite(snapshot.params).all()
+    assert np.isfinite(arrays["params"]).all()
 
     resumed, _ = make_trainer(FakeCoordinator(parameters, bad), **settings)
     manifest, _ = load_checkpoint(tmp_path / "checkpoints/step-00000010", out=resumed.restore_into())
@@ -406,7 +413,7 @@ def test_a_gradient_whose_squares_overflow_is_not_taken_unless_clipped(make_trai
         unclipped.train_step(1)
     clipped, _ = make_trainer(FakeCoordinator(parameters, huge))
     clipped.train_step(1)
-    assert np.isfinite(clipped.restore_into().v).all()
+    assert np.isfinite(clipped.restore_into()["v"]).all()
 
 
 def test_weights_that_an_update_spoils_end_the_run_unsaved_even_where_steps_may_be_skipped(
@@ -434,7 +441,7 @@ def test_a_state_that_is_not_finite_is_never_saved(name, make_trainer, parameter
     shown = outlets.progress.step
 
     def damage(row, total_steps, best=False):
-        getattr(state, name)[7] = math.inf
+        state[name][7] = math.inf
         shown(row, total_steps, best)
 
     outlets.progress.step = damage
@@ -573,7 +580,7 @@ def test_a_run_with_a_nan_ends_with_the_way_to_go_on(runs, monkeypatch):
 def test_a_worker_that_is_slow_for_a_while_is_named_on_screen_and_in_the_log(make_trainer, tmp_path):
     slow, even = ([4.0, 1.0], [4, 4]), ([1.0, 1.0], [4, 4])
     trainer, outlets = make_trainer(train__steps=60)
-    fake = trainer._coordinator
+    fake = trainer._workforce
     gradient = fake.gradient
 
     def timed(step):

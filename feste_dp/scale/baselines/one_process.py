@@ -12,7 +12,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from feste_dp.bench.steps import with_room_for
 from feste_dp.config.schema import Config
@@ -20,10 +20,9 @@ from feste_dp.data.tokens import TokenData, open_token_data
 from feste_dp.machine.memory import peak_bytes, reset_peak
 from feste_dp.model.parameters import initial_params, parameter_count
 from feste_dp.runtime.arena import PrivateArena
-from feste_dp.runtime.coordinator import Coordinator
-from feste_dp.runtime.faults import COORDINATOR, Faults
 from feste_dp.runtime.results import Gradient
 from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
+from feste_dp.runtime.slots import ShardBlock
 from feste_dp.train.step import Stepper
 
 
@@ -47,17 +46,17 @@ class Timed:
 
 
 class OneProcess:
-    """Gives a Stepper what it asks of a coordinator: the arrays, and a step's gradient in them."""
+    """A source of gradients that has no workers."""
 
-    recorder = None
-    faults = Faults([], COORDINATOR)
+    block = ShardBlock(0, 1)
+    shards_per_slot = 1
 
     def __init__(self, config: Config, data: TokenData) -> None:
-        self._config = config
         self.arena = PrivateArena(parameter_count(config.model))
         whole_batch = ShardSpec(
             model=config.model,
             shards=1,
+            block=ShardBlock(0, 1),
             sequences_per_shard=config.train.batch_size,
             micro_batch=config.train.micro_batch,
             seed=config.train.seed,
@@ -70,10 +69,9 @@ class OneProcess:
         started = time.perf_counter()
         loss_sum = self._computer.shard(step, 0)
         computed = time.perf_counter()
-        self._computer.stripe(0, len(self.arena.norms))
+        self._computer.stripe(0, len(self.arena.norms), 1)
         compute, reduce = computed - started, time.perf_counter() - computed
-        loss = loss_sum / self._config.tokens_per_step
-        return Gradient(loss, [loss_sum], compute, reduce, [compute], [reduce], [1])
+        return Gradient([loss_sum], [compute], [reduce], [1])
 
 
 def time_steps(config: Config, data: TokenData, warmup: int, steps: int) -> Timed:
@@ -81,8 +79,7 @@ def time_steps(config: Config, data: TokenData, warmup: int, steps: int) -> Time
     process = OneProcess(config, data)
     process.arena.params[:] = initial_params(config.model, config.train.seed)
     seconds, losses = [], []
-    # a Stepper asks its coordinator for these and for gradient(), nothing else
-    with contextlib.closing(Stepper(config, data, cast(Coordinator, process))) as stepper:
+    with contextlib.closing(Stepper(config, data, process)) as stepper:
         for number in range(1, warmup + steps + 1):
             if number == warmup + 1:
                 reset_peak()

@@ -1,0 +1,188 @@
+"""A run with its files open: from the state it begins with to its last line."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from feste_dp.checkpoint.background import BackgroundWriter
+from feste_dp.checkpoint.format import PARAMS
+from feste_dp.checkpoint.loading import load_checkpoint, read_manifest
+from feste_dp.config.dumping import dump_config, flat_values
+from feste_dp.config.schema import Config
+from feste_dp.data.tokenizer import load_tokenizer
+from feste_dp.data.tokens import TokenData
+from feste_dp.errors import RunError
+from feste_dp.interruption import Interrupted
+from feste_dp.machine.facts import machine_facts
+from feste_dp.model.parameters import parameter_count
+from feste_dp.optim.optimizer import optimizer_class
+from feste_dp.run.directory import RunDirectory
+from feste_dp.run.events import FINISH, STOP
+from feste_dp.run.held import HeldRun
+from feste_dp.run.history import History
+from feste_dp.run.lock import RunLock
+from feste_dp.run.log import RunLog
+from feste_dp.run.metrics import MetricsRow, MetricsWriter, truncate_after
+from feste_dp.run.observing import Observing
+from feste_dp.run.trace import RunTrace
+from feste_dp.run.trackers.choosing import make_trackers
+from feste_dp.run.trackers.tracker import RunFacts
+from feste_dp.run.worker_request import take_request
+from feste_dp.runtime.coordinator import Coordinator
+from feste_dp.train.announcing import announcement, ending, time_left
+from feste_dp.train.nonfinite import NonFiniteError
+from feste_dp.train.observers import Observers
+from feste_dp.train.start import Surroundings, check_layout
+from feste_dp.train.trainer import Outlets, Trainer
+from feste_dp.wording import command
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that a run needs before its first step, while nothing of it on the disk has changed."""
+
+    config: Config
+    data: TokenData
+    workers: int
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """What trains a run, and where it writes."""
+
+    run: RunDirectory
+    lock: RunLock
+    prepared: Prepared
+    around: Surroundings
+    held: HeldRun
+    metrics: MetricsWriter
+    history: History
+    writer: BackgroundWriter
+    trainer: Trainer
+    rows: list[MetricsRow]
+    """What metrics.csv has of the steps that are done."""
+
+    def restore(self, checkpoint: Path) -> None:
+        """Go on from the state of a checkpoint. Raises UsageError."""
+        manifest, _ = load_checkpoint(checkpoint, out=self.trainer.restore_into())
+        self.trainer.restore(manifest, self.rows)
+        self.writer.catch_up(self.held.inside.checkpoints / checkpoint.name, manifest)
+
+    def begin(self, kind: str, text: str) -> None:
+        """The first event of the history, and on the screen what is about to be trained."""
+        config, data, workers = self.prepared.config, self.prepared.data, self.prepared.workers
+        trainer, record = self.trainer, self.around.record
+        tokenizer = data.tokenizer_path.read_bytes()
+        self.held.keep(self.held.inside.config.read_bytes(), tokenizer, self.metrics, self.history, self.lock)
+        facts = RunFacts(self.run.path, flat_values(config), dump_config(config), trainer.step)
+        self.history.open(facts, make_trackers(config.run.trackers))
+        record.begin(
+            self.history,
+            kind,
+            text,
+            workers=workers,
+            parameters=parameter_count(config.model),
+            train_tokens=len(data.train),
+            val_tokens=len(data.val),
+            machine=machine_facts(),
+        )
+        about = ""
+        with Observing(record.warn)("the estimate of the time"):
+            about = time_left(config, workers, trainer.step)
+        self.around.progress.announce(announcement(self.run, config, data, workers, trainer.step, about))
+
+    def train(self) -> int:
+        """To the end, to an early stop or to a signal; returns the exit status. Raises RunError."""
+        trainer, around, record = self.trainer, self.around, self.around.record
+        around.signals.defer()
+        try:
+            trainer.run()
+        except Exception as error:
+            self._fail(error)
+        except Interrupted:
+            record.tell("warning", "stopped at once, by a second signal", "routine")
+            self.writer.abandon()
+            around.progress.finish(f"to go on from what is saved:    {command('resume', self.held.path)}")
+            raise
+        stopped = around.signals.exit_status if not trainer.finished else 0
+        around.progress.finish(ending(self.held, trainer, self.prepared.config, bool(stopped)))
+        line = f"{'stopped' if stopped else 'finished'} after step {trainer.step}"
+        record.tell(STOP if stopped else FINISH, line, "routine")
+        return 1 if trainer.degraded else stopped
+
+    def _fail(self, error: Exception) -> NoReturn:
+        """What ended the run, with where it goes on from; a fault of the program keeps its traceback."""
+        trainer, held, record = self.trainer, self.held, self.around.record
+        reason = str(error) or type(error).__name__
+        if isinstance(error, MemoryError):
+            reason = "out of memory: set the model, train.micro_batch or run.workers smaller"
+        notes = "\n".join(getattr(error, "__notes__", []))
+        record.note(f"the run failed after step {trainer.step}: {reason}", "warning", trace=notes)
+        if isinstance(error, NonFiniteError):
+            reason += f"; to see why: {command('replay', held.path, '--step', str(error.step))}"
+        saved = (
+            f"after step {trainer.saved_step}" if trainer.saved_step else "from the start, nothing is saved"
+        )
+        way_on = f"to go on {saved}: {command('resume', held.path)}"
+        if held.is_gone:
+            way_on = "nothing is saved"
+        if isinstance(error, RunError | OSError | MemoryError):
+            raise RunError(f"{reason}; {way_on}") from None
+        record.warn(way_on)
+        raise error from None
+
+
+@contextlib.contextmanager
+def open_run(
+    run: RunDirectory,
+    lock: RunLock,
+    prepared: Prepared,
+    coordinator: Coordinator,
+    around: Surroundings,
+    trace: RunTrace,
+    checkpoint: Path | None = None,
+) -> Iterator[OpenRun]:
+    """Open what a run writes, after `checkpoint` or from the start; closes all of it, in the order in which
+    what it still has to write finds its place. Raises UsageError with nothing changed."""
+    config, record = prepared.config, around.record
+    first_step = 0
+    if checkpoint is not None:
+        saved = read_manifest(checkpoint)
+        check_layout(saved, config)
+        # the row of a step that is still to be measured is written again
+        first_step = saved.step - (saved.train.unmeasured is not None)
+    rows = truncate_after(run.metrics, first_step)
+    with contextlib.ExitStack() as stack:
+        held = stack.enter_context(HeldRun(run))
+        stack.callback(lambda: trace.put_in(None if held.is_gone else held.path))
+        parameters, tensors = parameter_count(config.model), (PARAMS, *optimizer_class(config.optim).names)
+        writer = BackgroundWriter(held.inside.checkpoints, parameters, tensors, keep=config.checkpoint.keep)
+        metrics = stack.enter_context(MetricsWriter(held.inside.metrics))
+        stack.enter_context(contextlib.closing(writer))
+        log = RunLog(held.inside.log)
+        record.log_to(log)
+
+        def write_in(inside: RunDirectory) -> None:
+            log.path, writer.checkpoints_dir = inside.log, inside.checkpoints
+
+        held.follow(write_in)
+        history = stack.enter_context(History(held.inside.events, record.warn))
+        observers = Observers(record)
+        coordinator.tell(observers.notice)
+        take_request(held.inside)  # one that came too late for the process before
+        outlets = Outlets(
+            observers,
+            metrics,
+            writer,
+            around.signals,
+            lambda: take_request(held.inside),
+            held,
+            coordinator.faults,
+            coordinator.recorder,
+        )
+        tokenizer = load_tokenizer(prepared.data.tokenizer_path)
+        trainer = Trainer(config, prepared.data, tokenizer, coordinator, outlets)
+        stack.enter_context(contextlib.closing(trainer))
+        yield OpenRun(run, lock, prepared, around, held, metrics, history, writer, trainer, rows)

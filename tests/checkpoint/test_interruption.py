@@ -111,7 +111,8 @@ def assert_the_next_save_repairs_all(directory, scenario):
     assert names == ["best", "latest", f"step-{step:08d}"]
     assert pointed_step(directory, LATEST) == pointed_step(directory, BEST) == step
     assert (
-        load_checkpoint(directory / f"step-{step:08d}")[1]["v"].tobytes() == example_arrays(step, P)["v"].tobytes()
+        load_checkpoint(directory / f"step-{step:08d}")[1]["v"].tobytes()
+        == example_arrays(step, P)["v"].tobytes()
     )
 
 

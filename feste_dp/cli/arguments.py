@@ -3,15 +3,17 @@
 import contextlib
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from feste_dp.config.loading import Override
 from feste_dp.config.schema import MAX_CPU, MAX_SHARDS
 from feste_dp.errors import UsageError
 from feste_dp.files.home import expand_home
+from feste_dp.wording import quoted
 
 _CPU_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
@@ -125,13 +127,34 @@ OVERRIDES = click.option(
 )
 
 
+def as_overrides(
+    given: Sequence[str], workers: int | None = None, pin: str | None = None, name: str | None = None
+) -> list[Override]:
+    """What --set gives, and the keys that have an option of their own, named in errors as they were typed."""
+    overrides = [Override(text, f"--set {text}") for text in given]
+    if workers is not None:
+        overrides.append(Override(f"run.workers={workers}", "--workers", names_key=True))
+    if pin is not None:
+        overrides.append(Override(f"run.pin={pin}", "--pin", names_key=True))
+    if name is not None:
+        overrides.append(Override(f'run.name="{name}"', "--name", names_key=True))
+    return overrides
+
+
 @contextlib.contextmanager
-def said_as_typed(workers: int | None, pin: str | None = None) -> Iterator[None]:
-    """--workers and --pin travel as overrides of the config; an error names them as the user gave them."""
+def said_as(names: Mapping[str, str]) -> Iterator[None]:
+    """An error about one of these keys of the config is one about the option that was typed for it."""
     try:
         yield
     except UsageError as error:
-        message = str(error).replace(f"--set run.workers={workers}: run.workers: ", "--workers: ", 1)
-        if pin is not None:
-            message = message.replace("run.pin: ", "--pin: ", 1)
-        raise UsageError(message) from None
+        if error.about not in names:
+            raise
+        raise UsageError(error.message, about=names[error.about], settings=error.settings) from None
+
+
+def with_flags(error: UsageError) -> str:
+    """The message as the command line says it: with the option that it is about, and those that would do."""
+    about = error.about if "." in error.about else f"--{error.about.replace('_', '-')}"
+    words = f"{about}: {error.message}" if error.about else error.message
+    settings = " ".join(f"--set {quoted(f'{key}={value}')}" for key, value in error.settings.items())
+    return f"{words}: {settings}" if settings else words

@@ -12,7 +12,7 @@ from feste_dp.bench.kernel_timing import time_kernels_in_a_process
 from feste_dp.bench.step_bench import bench_steps
 from feste_dp.bench.step_table import step_table
 from feste_dp.cache import cache_root
-from feste_dp.cli.arguments import OVERRIDES, WORKERS, PathType, WholeNumber, said_as_typed
+from feste_dp.cli.arguments import OVERRIDES, WORKERS, PathType, WholeNumber, as_overrides
 from feste_dp.config.loading import config_from_text, load_config
 from feste_dp.errors import UsageError
 from feste_dp.json_text import json_text
@@ -71,12 +71,11 @@ def bench(
         raise UsageError("--kernels times single calls: leave out --workers, --steps and --warmup")
     if config_path is None and not kernels:
         raise UsageError("--config: missing; give a YAML file, such as configs/tiny.yaml")
-    given = [*overrides] if workers is None else [*overrides, f"run.workers={workers}"]
-    with said_as_typed(workers):
-        if config_path is None:
-            config = config_from_text(_GPT2, "the default shapes", given)
-        else:
-            config = load_config(config_path, given)
+    given = as_overrides(overrides, workers)
+    if config_path is None:
+        config = config_from_text(_GPT2, "the default shapes", given)
+    else:
+        config = load_config(config_path, given)
     with PlainProgress(sys.stderr, sys.stderr) as progress, StopSignals() as signals:
         if kernels:
             progress.phase("timing the kernels (the first time they are compiled: a minute)")

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from feste_dp import __version__
+from feste_dp.cli.arguments import with_flags
 from feste_dp.cli.bench import bench
 from feste_dp.cli.checkpoint import checkpoint
 from feste_dp.cli.pages import dashboard, report, watch
@@ -92,11 +93,11 @@ def _run() -> int:
     except click.ClickException as error:
         return _fail(_one_sentence(error), BAD_USAGE)
     except UsageError as error:
-        return _fail(str(error), BAD_USAGE)
+        return _fail(with_flags(error), BAD_USAGE)
     except RunError as error:
         return _fail(str(error), FAILED)
     except MemoryError:
-        return _fail("out of memory: set the model, train.micro_batch or --workers smaller", FAILED)
+        return _fail("out of memory: set the model, train.micro_batch or run.workers smaller", FAILED)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG):
             raise

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from feste_dp.cache import cache_root
-from feste_dp.cli.arguments import OVERRIDES, WORKERS, PathType, said_as_typed
+from feste_dp.cli.arguments import OVERRIDES, WORKERS, PathType, as_overrides
 from feste_dp.config.loading import load_config
 from feste_dp.json_text import json_text
 from feste_dp.machine.limits import measure_limits
@@ -43,9 +43,8 @@ def plan(config_path: Path, workers: int | None, overrides: tuple[str, ...], as_
       feste-dp plan --config configs/gpt2_87m.yaml --workers 8
       feste-dp plan --config configs/medium.yaml --set train.batch_size=64 --json
     """
-    given = [*overrides] if workers is None else [*overrides, f"run.workers={workers}"]
-    with said_as_typed(workers):
-        config = load_config(config_path, given)
+    given = as_overrides(overrides, workers)
+    config = load_config(config_path, given)
     with PlainProgress(sys.stderr, sys.stderr) as progress, StopSignals() as signals:
         around = Surroundings(os.environ, cache_root(os.environ), progress, signals)
         made = make_plan(config, measure_limits(Path(config.run.dir)), lambda: prepare(config, around))

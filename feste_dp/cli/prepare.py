@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from feste_dp.cli.arguments import Number, PathType, WholeNumber
+from feste_dp.cli.arguments import Number, PathType, WholeNumber, said_as
 from feste_dp.data.corpus import read_corpus
 from feste_dp.data.preparation import holds_token_data, prepare_token_data
 from feste_dp.data.tokenizer import BYTE_TOKENS
@@ -50,14 +50,11 @@ def prepare(texts: tuple[Path, ...], vocab_size: int, out: Path, val_fraction: f
     def tell(line: str) -> None:
         click.echo(printable(line))
 
-    try:
+    with said_as({"model.vocab_size": "vocab_size", "data.corpus": ""}):
         corpus = read_corpus(places)
         if corpus.note is not None:
             tell(corpus.note)
         data = prepare_token_data(corpus.texts, vocab_size, val_fraction, out, available_memory(), tell)
-    except UsageError as error:  # here the key of a config is an option
-        message = str(error).replace("model.vocab_size", "--vocab-size").replace("data.corpus: ", "")
-        raise UsageError(message) from None
     click.echo(
         f"{printable(str(out))}: {len(data.train):,} training tokens, {len(data.val):,} for validation, "
         f"vocabulary {data.vocab_size}, {data.train_bytes / max(1, len(data.train)):.2f} bytes a token"

@@ -9,8 +9,7 @@ import click
 
 from feste_dp.cache import cache_root
 from feste_dp.cli.arguments import CHECKPOINT, RUN, WORKERS, Number, PathType, WholeNumber
-from feste_dp.config.worker_counts import too_many_workers_for_run
-from feste_dp.errors import UsageError
+from feste_dp.config.worker_counts import refuse_workers_of_run
 from feste_dp.interruption import RaisedBySignal, asked_to_stop
 from feste_dp.json_text import json_text
 from feste_dp.output import write_if_room
@@ -109,7 +108,7 @@ def evaluate(
     """
     model = load_trained_model(run, which)
     if workers is not None and workers > model.config.train.shards:
-        raise UsageError(f"--workers: {too_many_workers_for_run(workers, model.config.train)}")
+        raise refuse_workers_of_run(workers, model.config.train)
     data, moved = evaluation_data(model, data_directory, cache_root(os.environ))
     if moved is not None:
         click.echo(printable(moved), err=True)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from feste_dp.cache import cache_root
-from feste_dp.cli.arguments import OVERRIDES, WORKERS, PathType, WholeNumber
+from feste_dp.cli.arguments import OVERRIDES, WORKERS, PathType, WholeNumber, as_overrides
 from feste_dp.config.loading import load_config
 from feste_dp.run.screen import PlainProgress
 from feste_dp.scale.assembly import machine_warnings, make_study
@@ -104,7 +104,7 @@ def scale(
       feste-dp scale --config configs/medium.yaml --workers 1,2,4
       feste-dp scale --config configs/tiny.yaml --workers 1,2 --weak --steps 200 --repeats 7 --out tiny-weak
     """
-    config = load_config(config_path, overrides)
+    config = load_config(config_path, as_overrides(overrides))
     now = datetime.now(UTC)
     plan = Plan("weak" if weak else "strong", config, counts, steps, warmup, repeats, not no_baselines)
     directory = output_directory(out, config.run.name, now)

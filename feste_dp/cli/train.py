@@ -8,7 +8,7 @@ import click
 from pydantic import ValidationError
 
 from feste_dp.cache import cache_root
-from feste_dp.cli.arguments import OVERRIDES, PIN, RUN, WORKERS, PathType, StepRange, said_as_typed
+from feste_dp.cli.arguments import OVERRIDES, PIN, RUN, WORKERS, PathType, StepRange, as_overrides, said_as
 from feste_dp.config.expectations import expected_value
 from feste_dp.config.loading import config_from_text, read_config
 from feste_dp.config.schema import RunConfig
@@ -100,20 +100,14 @@ def launch(
     last finished step and stop: within the time of one save. SIGUSR1 saves and goes on. `feste-dp resume`
     goes on with the same bits.
     """
-    given = list(overrides)
-    if workers is not None:
-        given.append(f"run.workers={workers}")
-    if pin is not None:
-        given.append(f"run.pin={pin}")
-    if name is not None:
-        given.append(f'run.name="{name}"')
     if resume_mode == "auto" and out is None:
-        raise UsageError("--resume auto: give --out, the directory of the run that is to go on")
-    with said_as_typed(workers, pin), _progress(quiet) as progress, StopSignals() as signals:
+        raise UsageError("auto needs --out, the directory of the run that is to go on", about="resume")
+    with said_as(_typed(pin)), _progress(quiet) as progress, StopSignals() as signals:
         around = _surroundings(progress, signals, trace)
         text = read_config(config_path)
         if resume_mode == "auto" and out is not None and is_run(out):
-            return runs.resume(out, workers, overrides, around, pin, text)
+            return runs.resume(out, workers, as_overrides(overrides), around, pin, text)
+        given = as_overrides(overrides, workers, pin, name)
         return runs.launch(config_from_text(*text, given), out, around)
 
 
@@ -141,8 +135,14 @@ def resume(
       feste-dp resume data/runs/tiny-20260131T120000Z
       feste-dp resume data/runs/tiny-20260131T120000Z --workers 4 --set train.steps=2000
     """
-    with said_as_typed(workers, pin), _progress(quiet) as progress, StopSignals() as signals:
-        return runs.resume(run, workers, overrides, _surroundings(progress, signals, trace), pin)
+    with said_as(_typed(pin)), _progress(quiet) as progress, StopSignals() as signals:
+        return runs.resume(
+            run, workers, as_overrides(overrides), _surroundings(progress, signals, trace), pin
+        )
+
+
+def _typed(pin: str | None) -> dict[str, str]:
+    return {} if pin is None else {"run.pin": "pin"}
 
 
 def _progress(quiet: bool) -> Progress:

@@ -5,7 +5,7 @@ Each key of the schema is in one of three sets:
 - frozen: the saved state has no meaning under another value, or the run would equal neither the old one nor
   one started with the new value. A change is refused.
 - explicit: the run stays valid, but its weights, its early stop or the figures in metrics.csv go another way
-  from here on. A change is allowed when the user asks for it with --set, and is logged.
+  from here on. A change is allowed when the user asks for it by an override, and is logged.
 - free: the weights and every figure stay the same. A change is silent.
 """
 
@@ -13,7 +13,6 @@ from collections.abc import Collection
 
 from feste_dp.config.schema import Config, known_keys
 from feste_dp.errors import UsageError
-from feste_dp.wording import quoted
 
 FROZEN = frozenset(
     {
@@ -86,8 +85,8 @@ FREE = frozenset(
 def check_changes(old: Config, new: Config, *, explicit: Collection[str]) -> list[str]:
     """One line for the log per explicit key that changes, as `train.steps: 40 -> 60`.
 
-    `explicit` holds the keys given with --set, as `section.key`. Raises UsageError that names every frozen
-    key that differs, or else every explicit key that differs and was not given with --set.
+    `explicit` holds the keys of the overrides, as `section.key`. Raises UsageError that names every frozen
+    key that differs, or else every explicit key that differs and was not given by one.
     """
     changes = _changes(old, new)
     frozen = [line for key, line in changes.items() if key in FROZEN]
@@ -97,10 +96,10 @@ def check_changes(old: Config, new: Config, *, explicit: Collection[str]) -> lis
         )
     unasked = [key for key in changes if key in EXPLICIT and key not in explicit]
     if unasked:
-        asking = " ".join(f"--set {quoted(f'{key}={_shown(_value(new, key))}')}" for key in unasked)
         raise UsageError(
             f"the config differs from the run's: {'; '.join(changes[key] for key in unasked)}; "
-            f"add {asking} if that is meant"
+            "if that is meant, say so by overrides of these keys",
+            settings={key: _shown(_value(new, key)) for key in unasked},
         )
     return [line for key, line in changes.items() if key in EXPLICIT]
 

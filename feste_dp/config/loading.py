@@ -1,11 +1,11 @@
-"""Reads a config from YAML and --set overrides. Owns every message about a bad config.
+"""Reads a config from YAML and overrides. Owns every message about a bad config.
 
 A config is YAML 1.2 of two levels: sections, and keys with scalars or flat lists. It is read from the node
 tree of yaml_tree.py. Each error is one line, `FILE:LINE:COLUMN: section.key: what to change`.
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +35,19 @@ MAX_FILE_BYTES = 1024 * 1024  # a config is 2 KiB; the parser reads about 100 Ki
 _PATH_KEYS = ("data.corpus", "run.dir")
 
 
+class Override(str):
+    """`section.key=value`, with what names it in errors: as the user gave it."""
+
+    said: str
+    names_key: bool
+
+    def __new__(cls, text: str, said: str, *, names_key: bool = False) -> "Override":
+        """With names_key, `said` names the key already, as a parameter of its own does."""
+        made = super().__new__(cls, text)
+        made.said, made.names_key = said, names_key
+        return made
+
+
 @dataclass
 class _Draft:
     """What has been read so far: values by section and key, their places, and what is wrong."""
@@ -42,6 +55,14 @@ class _Draft:
     values: dict[str, dict[str, object]] = field(default_factory=dict)
     places: dict[str, Place] = field(default_factory=dict)
     problems: list[tuple[Place, str]] = field(default_factory=list)
+    named: set[Place] = field(default_factory=set)
+    """Places that name the key themselves."""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """What would do, of a problem between keys."""
+
+    def add(self, place: Place, path: str, message: str) -> None:
+        """A problem with the key at `path`."""
+        self.problems.append((place, message if place in self.named else f"{path}: {message}"))
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), *, from_run: bool = False) -> Config:
@@ -90,7 +111,8 @@ def config_from_text(
     if draft.problems:
         (place, message), *others = sorted(draft.problems)
         more = f" (and {len(others)} more)" if others else ""
-        raise UsageError(one_line(f"{place}: {message}{more}"))
+        settings = draft.settings if not others else {}
+        raise UsageError(one_line(f"{place}: {message}{more}"), settings=settings)
     return config
 
 
@@ -175,7 +197,10 @@ def _entries(draft: _Draft, node: MappingNode, source: str, prefix: str) -> list
 
 
 def _add_override(draft: _Draft, override: str, rank: int) -> None:
-    place = Place(rank, 0, 0, f"--set {shortened(override, 80)}")
+    said = override.said if isinstance(override, Override) else f"override {override}"
+    place = Place(rank, 0, 0, shortened(said, 86))
+    if isinstance(override, Override) and override.names_key:
+        draft.named.add(place)
     path, equals, text = override.partition("=")
     path = path.strip()
     section, _, key = path.partition(".")
@@ -204,7 +229,7 @@ def _add_value(draft: _Draft, section: str, key: str, node: Node, key_place: Pla
         if path in _PATH_KEYS:
             value = _expanded(value)
     except (UnreadableError, UsageError) as error:
-        draft.problems.append((place, f"{path}: {error}"))
+        draft.add(place, path, str(error))
         return
     draft.values.setdefault(section, {})[key] = value
     draft.places[path] = place
@@ -229,15 +254,16 @@ def _add_schema_problems(draft: _Draft, error: ValidationError, source: str) -> 
                 seen.add(path)
                 info, value = sections()[section].model_fields[key], draft.values[section][key]
                 unquoted = info.annotation is str and isinstance(value, int | float)
-                message = f"{path}: expected {expected_value(info)}, got {_given(value)}"
-                draft.problems.append((draft.places[path], message + "; write it in quotes" * unquoted))
+                message = f"expected {expected_value(info)}, got {_given(value)}"
+                draft.add(draft.places[path], path, message + "; write it in quotes" * unquoted)
         elif not structural:  # an unread key may be the very one that is missing
             problems: list[CrossFieldProblem] = item["ctx"]["problems"]
             for problem in problems:
                 places = [draft.places[key] for key in problem.keys if key in draft.places]
                 # an override is what changed last, else the key to change first
                 place = max(places, key=lambda place: place.rank, default=whole)
-                draft.problems.append((place, f"{problem.keys[0]}: {problem.message}"))
+                draft.add(place, problem.keys[0], problem.message)
+                draft.settings = problem.settings
 
 
 def _given(value: object) -> str:

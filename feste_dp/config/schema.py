@@ -5,14 +5,14 @@ for a float). Rules that hold between keys are in one function, `cross_field_pro
 from others are properties.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from feste_dp.config.expectations import either
-from feste_dp.config.worker_counts import too_many_workers
+from feste_dp.config.worker_counts import settings_for, too_many_workers
 
 MAX_SHARDS = 256
 MAX_CPU = 8191
@@ -257,6 +257,8 @@ class CrossFieldProblem(NamedTuple):
 
     keys: tuple[str, ...]
     message: str
+    settings: Mapping[str, object] = {}
+    """Keys and values that would do."""
 
 
 def cross_field_problems(config: Config) -> Iterator[CrossFieldProblem]:
@@ -291,7 +293,11 @@ def cross_field_problems(config: Config) -> Iterator[CrossFieldProblem]:
             f"use {either(_divisors(train.sequences_per_shard))}",
         )
     if run.workers > train.shards:
-        yield CrossFieldProblem(("run.workers", "train.shards"), too_many_workers(run.workers, train))
+        yield CrossFieldProblem(
+            ("run.workers", "train.shards"),
+            too_many_workers(run.workers, train),
+            settings_for(run.workers, train),
+        )
     if optim.min_lr > optim.lr:
         yield CrossFieldProblem(
             ("optim.min_lr", "optim.lr"),

@@ -65,7 +65,8 @@ def read_corpus(places: str | Sequence[str]) -> Corpus:
     if not files:
         what = ", ".join(named) or "[]"
         raise UsageError(
-            f"data.corpus: {what} holds no .txt files and no {META_FILE}{_but(left_out)}: name text files"
+            f"{what} holds no .txt files and no {META_FILE}{_but(left_out)}: name text files",
+            about="data.corpus",
         )
     texts = [survey(path) for path in files]
     note = None

@@ -79,8 +79,8 @@ def train_tokenizer(pieces: Iterable[str], vocab_size: int) -> ByteTokenizer:
     reached = tokenizer.vocab_size
     if reached < vocab_size:
         raise UsageError(
-            f"the text yields {reached} tokens, not the {vocab_size} of model.vocab_size:"
-            f" set model.vocab_size to {reached} or less, or give more text"
+            f"the text yields {reached} tokens, not {vocab_size}: set it to that or less, or give more text",
+            about="model.vocab_size",
         )
     return tokenizer
 
@@ -89,7 +89,8 @@ def learn_merges(pieces: Iterable[str], vocab_size: int) -> ByteTokenizer:
     """As train_tokenizer, with as many tokens as the text yields, vocab_size at most."""
     if vocab_size < BYTE_TOKENS:
         raise UsageError(
-            f"model.vocab_size is {vocab_size}: set it to {BYTE_TOKENS} (one token per byte) or more"
+            f"{vocab_size} is too few: set it to {BYTE_TOKENS} (one token per byte) or more",
+            about="model.vocab_size",
         )
     tokenizer = _new_tokenizer(models.BPE())
     trainer = trainers.BpeTrainer(

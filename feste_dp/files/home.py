@@ -1,4 +1,4 @@
-"""`~` at the start of a path, as a shell expands it where it sees one; it does not in `--set run.dir=~/runs`.
+"""`~` at the start of a path, as a shell expands it where it sees one; it does not in `run.dir=~/runs`.
 
 Every path that the program is given goes through here, so that no folder named `~` is ever made.
 """

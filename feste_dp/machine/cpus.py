@@ -45,7 +45,8 @@ def crowding(workers: int) -> str | None:
             where += " (the quota of the control group)"
     else:
         where = f"{counted(cores, 'physical core')}"
-    return f"{workers} workers share {where}: --workers {cores} takes less memory and is hardly slower"
+    fewer = "1 worker takes less memory and is" if cores == 1 else f"{cores} take less memory and are"
+    return f"{workers} workers share {where}: {fewer} hardly slower"
 
 
 def pin_plan(pin: str | list[int], workers: int) -> list[int | None]:
@@ -60,14 +61,15 @@ def pin_plan(pin: str | list[int], workers: int) -> list[int | None]:
     if isinstance(pin, list):
         unusable = [cpu for cpu in pin if cpu not in allowed]
         if unusable:
-            raise UsageError(f"run.pin: CPU {unusable[0]} is not among the usable ones, {allowed}")
+            raise UsageError(f"CPU {unusable[0]} is not among the usable ones, {allowed}", about="run.pin")
         if len(set(pin)) != len(pin):
             twice = next(cpu for cpu in pin if pin.count(cpu) > 1)
-            raise UsageError(f"run.pin: CPU {twice} is named twice: name it once")
+            raise UsageError(f"CPU {twice} is named twice: name it once", about="run.pin")
         if len(pin) < workers:
             raise UsageError(
-                f"run.pin: {workers} workers need {workers} CPUs, {len(pin)} named: "
-                f"name more, or set --workers to {len(pin)}"
+                f"{workers} workers need {workers} CPUs, {len(pin)} named: "
+                f"name more, or set run.workers to {len(pin)}",
+                about="run.pin",
             )
         return list(pin[:workers])
     order = _one_per_core_first(allowed)

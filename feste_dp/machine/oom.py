@@ -43,7 +43,7 @@ def explain_end(exit_code: int, killed_for_memory: int, workers: int) -> str:
         return f"{ended}: the limit of CPU time of a process (ulimit -t)"
     if number != signal.SIGKILL or killed_for_memory == 0:
         return ended
-    fewer = f"use fewer workers (--workers {workers - 1})" if workers > 1 else "set the model smaller"
+    fewer = f"use fewer workers (run.workers {workers - 1})" if workers > 1 else "set the model smaller"
     return (
         f"{ended}; the kernel has killed {killed_for_memory} process{'es' if killed_for_memory > 1 else ''} "
         f"for memory since the start (oom_kill): {fewer}, or raise the memory limit"

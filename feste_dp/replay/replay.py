@@ -17,7 +17,7 @@ from feste_dp.checkpoint.listing import step_directories
 from feste_dp.checkpoint.loading import load_checkpoint, read_manifest
 from feste_dp.config.loading import load_config
 from feste_dp.config.schema import Config
-from feste_dp.config.worker_counts import too_many_workers_for_run
+from feste_dp.config.worker_counts import refuse_workers_of_run
 from feste_dp.data.tokenizer import load_tokenizer
 from feste_dp.errors import RunError, UsageError
 from feste_dp.machine.cpus import default_workers
@@ -88,9 +88,9 @@ def replay(path: Path, step: int, shard: int | None, workers: int | None, around
     config = _config_of(run, step, rows)
     shards, size = config.train.shards, config.train.sequences_per_shard
     if shard is not None and shard >= shards:
-        raise UsageError(f"--shard: {shard} is not a shard of the run; it has 0 to {shards - 1}")
+        raise UsageError(f"{shard} is not a shard of the run; it has 0 to {shards - 1}", about="shard")
     if workers is not None and workers > shards:
-        raise UsageError(f"--workers: {too_many_workers_for_run(workers, config.train)}")
+        raise refuse_workers_of_run(workers, config.train)
     count = workers or default_workers(shards)
     check_machine(config, count, around)
     known = _any_manifest(run)
@@ -172,7 +172,7 @@ def _config_of(run: RunDirectory, step: int, rows: Mapping[int, MetricsRow]) -> 
     done = max([0, *rows, *[number for number, _ in steps]])
     last = min(done + 1, config.train.steps)  # the step after the last may have ended the run
     if not 1 <= step <= last:
-        raise UsageError(f"--step: {step} is not a step that the run has tried; it has 1 to {last}")
+        raise UsageError(f"{step} is not a step that the run has tried; it has 1 to {last}", about="step")
     for number, directory in steps:
         if number >= step:
             with contextlib.suppress(

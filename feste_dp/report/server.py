@@ -159,7 +159,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
-        raise UsageError(f"--host {host}: {error.strerror}") from None
+        raise UsageError(f"{host}: {error.strerror}", about="host") from None
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -168,6 +168,6 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise UsageError(
-            f"cannot listen at {host}, port {port}: {error.strerror}; give another --port, 0 takes a free one"
+            f"cannot listen at {host}, port {port}: {error.strerror}; 0 takes a free one", about="port"
         ) from None
     return listener

@@ -28,14 +28,14 @@ def check_target(path: Path, mark: Markup | None) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}; choose another --out") from error
+        raise UsageError(f"cannot write {path}: {error.strerror}; choose another file") from error
     try:
         head = os.read(fd, _HEAD_BYTES)
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}; choose another --out") from error
+        raise UsageError(f"cannot read {path}: {error.strerror}; choose another file") from error
     finally:
         os.close(fd)
     if head and _MADE_HERE not in head:
-        raise UsageError(f"{path} is there and no page of feste-dp: remove it, or choose another --out")
+        raise UsageError(f"{path} is there and no page of feste-dp: remove it, or choose another file")
     if head and mark is not None and mark.encode() not in head:
-        raise UsageError(f"{path} is a page about other runs: remove it, or choose another --out")
+        raise UsageError(f"{path} is a page about other runs: remove it, or choose another file")

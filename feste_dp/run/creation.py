@@ -64,9 +64,9 @@ def check_can_create_at(path: Path) -> None:
         raise UsageError(f"cannot read {path}: {reason(error)}") from error
     if not is_free:
         hint = f"; to continue its run: {command('resume', path)}" if is_run(path) else ""
-        raise UsageError(f"{path} is not empty: give --out a new or empty directory{hint}")
+        raise UsageError(f"{path} is not empty: give a new or empty directory{hint}")
     if is_held(RunDirectory(path).lock):
-        raise UsageError(f"{path} is being made a run by another process: give --out another directory")
+        raise UsageError(f"{path} is being made a run by another process: give another directory")
 
 
 def check_can_create(path: Path) -> None:

@@ -79,8 +79,8 @@ def open_run_directory(path: Path) -> RunDirectory:
             if is_held(RunDirectory(path).lock):
                 raise UsageError(f"{path} is only being made by another process: wait a moment")
             raise UsageError(
-                f"{path} is no run yet, for its start was interrupted before the first step: start it again, "
-                f"with --out {path}"
+                f"{path} is no run yet, for its start was interrupted before the first step: start it again "
+                "in this directory"
             )
         if not path.is_dir():
             raise UsageError(f"{path} is a file: give the directory of a run")

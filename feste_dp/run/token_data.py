@@ -102,7 +102,7 @@ def find_tokens(
             raise UsageError(f"{missing}: check the name")
         raise UsageError(
             f"{missing}, there or beside the run, nor are its tokens in the cache {cache_root}: put it back, "
-            "or resume with --set data.corpus=PATH"
+            "or resume with data.corpus set to where it is"
         )
     raise refusal
 
@@ -129,7 +129,7 @@ def _difference(data: TokenData, known: Manifest, corpus: Corpus, cache_root: Pa
         ]
     return (
         f"the tokens of {shown_corpus(corpus)} are not those the run was trained on "
-        f"({'; '.join(reasons[:3])}): restore the text, resume with --set data.corpus=PATH where it is, "
+        f"({'; '.join(reasons[:3])}): restore the text, resume with data.corpus set to where it is, "
         "or start a new run"
     )
 

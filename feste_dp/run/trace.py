@@ -32,7 +32,9 @@ class RunTrace:
             try:
                 folder = self._stack.enter_context(temporary_folder("trace", temporary_places()))
             except OSError as error:
-                raise UsageError(f"--trace: no temporary folder can be made: {error.strerror}") from None
+                raise UsageError(
+                    f"no temporary folder can be made: {error.strerror}", about="trace"
+                ) from None
             self.request = TraceRequest(first=self._steps[0], last=self._steps[1], directory=str(folder))
         return self
 
@@ -67,8 +69,8 @@ def check_steps(steps: tuple[int, int] | None, last_step: int, done: int = 0) ->
         return
     first, last = steps
     if first <= done < last_step:
-        raise UsageError(f"--trace: the run goes on with step {done + 1}: trace steps from that on")
+        raise UsageError(f"the run goes on with step {done + 1}: trace steps from that on", about="trace")
     if last > last_step:
-        raise UsageError(f"--trace: the run ends with step {last_step}: trace steps up to that")
+        raise UsageError(f"the run ends with step {last_step}: trace steps up to that", about="trace")
     if last - first >= MAX_STEPS:
-        raise UsageError(f"--trace: {last - first + 1} steps are too many: trace at most {MAX_STEPS}")
+        raise UsageError(f"{last - first + 1} steps are too many: trace at most {MAX_STEPS}", about="trace")

@@ -83,9 +83,9 @@ def _choose(checkpoints: Path, which: str | None) -> Path:
         steps = [step for step, _ in step_directories(checkpoints)]
         if int(which) not in steps:
             there = f"there are {either(steps)}" if steps else "there is none at all"
-            raise UsageError(f"--checkpoint {which}: the run has no checkpoint of that step; {there}")
+            raise UsageError(f"{which}: the run has no checkpoint of that step; {there}", about="checkpoint")
         return checkpoints / step_directory_name(int(which))
-    raise UsageError(f"--checkpoint {which}: give best, latest or the number of a step")
+    raise UsageError(f"{which}: give best, latest or the number of a step", about="checkpoint")
 
 
 def _another(checkpoints: Path) -> str:
@@ -94,7 +94,7 @@ def _another(checkpoints: Path) -> str:
         whole, _ = newest_whole(checkpoints)
     except UsageError:
         return ""
-    return f"; the newest whole one: --checkpoint {step_of(whole.name)}"
+    return f"; the newest whole one: checkpoint {step_of(whole.name)}"
 
 
 def write_text(
@@ -103,7 +103,7 @@ def write_text(
     """The continuation, piece by piece, cut where characters are whole."""
     encoded = model.tokenizer.encode(prompt).tolist()
     if not encoded:
-        raise UsageError("--prompt is empty: give the model at least one character to continue")
+        raise UsageError("is empty: give the model at least one character to continue", about="prompt")
     sampler = Sampler(model.config.model, view_params(model.arrays[PARAMS], model.config.model))
     pending: list[int] = []  # tokens whose last character may still be in the making
     for token in sampler.draw(encoded, tokens, temperature=temperature, seed=seed, top_k=top_k):
@@ -137,7 +137,7 @@ def evaluate_model(model: TrainedModel, data: TokenData, workers: int | None) ->
     if not math.isfinite(loss):
         raise RunError(
             f"the loss of {model.path.name} on this text is {loss}: its weights are of no use; "
-            "take another --checkpoint"
+            "take another checkpoint"
         )
     bits_per_byte = loss / math.log(2) * len(data.val) / max(1, data.val_bytes)
     return Evaluation(model.manifest.step, loss, perplexity(loss), bits_per_byte, sequences * block)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from feste_dp.config.loading import load_config
-from feste_dp.config.worker_counts import too_many_workers_for_run
+from feste_dp.config.worker_counts import refuse_workers_of_run
 from feste_dp.errors import RunError, UsageError
 from feste_dp.files.descriptors import spare
 from feste_dp.files.reading import read_plain
@@ -30,7 +30,7 @@ def request_workers(path: Path, workers: int, wait: Callable[[float], None] = ti
     run = open_run_directory(path)
     train = load_config(run.config, from_run=True).train
     if workers > train.shards:
-        raise UsageError(too_many_workers_for_run(workers, train))
+        raise refuse_workers_of_run(workers, train)
     if not is_locked(run):
         raise UsageError(f"{path} is not training now: {command('resume', path, '--workers', str(workers))}")
     request = _place(run)

@@ -23,7 +23,7 @@ def output_directory(out: Path | None, name: str, now: datetime) -> Path:
     check_can_create(DEFAULT_PARENT)
     path = DEFAULT_PARENT / f"{name}-{now.astimezone(UTC).strftime(STAMP)}"
     if path.exists():
-        raise UsageError(f"{path} has just been made: wait a second, or give --out")
+        raise UsageError(f"{path} has just been made: wait a second, or give a directory")
     return path
 
 

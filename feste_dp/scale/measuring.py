@@ -9,7 +9,7 @@ from feste_dp.bench.step_bench import measure_yardsticks
 from feste_dp.bench.step_report import Yardsticks
 from feste_dp.bench.steps import measure_steps, with_room_for
 from feste_dp.config.schema import Config
-from feste_dp.config.worker_counts import too_many_workers
+from feste_dp.config.worker_counts import settings_for, too_many_workers
 from feste_dp.errors import RunError, UsageError
 from feste_dp.machine.cpus import crowding, usable_cpus
 from feste_dp.machine.load import OtherWork
@@ -87,7 +87,8 @@ def check_plan(plan: Plan, quiet: Surroundings) -> None:
     """Refuses what cannot be measured, before anything is. Raises UsageError."""
     train = plan.config.train
     if max(plan.counts) > train.shards:
-        raise UsageError(f"--workers: {too_many_workers(max(plan.counts), train)}")
+        most = max(plan.counts)
+        raise UsageError(too_many_workers(most, train), about="workers", settings=settings_for(most, train))
     for workers in plan.counts:
         check_machine(plan.config_of(workers), workers, quiet)
 
@@ -97,7 +98,7 @@ def measure(plan: Plan, around: Surroundings, quiet: Surroundings) -> Measuremen
     data = prepare(plan.config, around)
     found = Measurements(
         [CountRuns(workers, plan.config_of(workers)) for workers in plan.counts],
-        BaselineRuns(skipped=None if plan.baselines else "left out with --no-baselines"),
+        BaselineRuns(skipped=None if plan.baselines else "left out as asked"),
         BaselineRuns(skipped=why_no_torch(_torch_config(plan)) if plan.baselines else "left out"),
         {},
     )

@@ -11,9 +11,9 @@ from feste_dp.checkpoint.listing import newest_whole, step_directories
 from feste_dp.checkpoint.loading import read_manifest
 from feste_dp.config.changes import check_changes
 from feste_dp.config.dumping import dump_config
-from feste_dp.config.loading import ConfigText, config_on_top, load_config, override_keys
+from feste_dp.config.loading import ConfigText, Override, config_on_top, load_config, override_keys
 from feste_dp.config.schema import Config
-from feste_dp.config.worker_counts import too_many_workers_for_run
+from feste_dp.config.worker_counts import refuse_workers_of_run
 from feste_dp.data.tokens import TokenData
 from feste_dp.errors import UsageError
 from feste_dp.files.writing import write_whole
@@ -112,9 +112,9 @@ class _Changes:
         """The run's config with them; workers and pin are not of the config, they hold for now."""
         given = list(self.overrides)
         if for_now and self.workers is not None:
-            given.append(f"run.workers={self.workers}")
+            given.append(Override(f"run.workers={self.workers}", "run.workers", names_key=True))
         if for_now and self.pin is not None:
-            given.append(f"run.pin={self.pin}")
+            given.append(Override(f"run.pin={self.pin}", "run.pin", names_key=True))
         if self.edited is None:
             return load_config(run.config, given, from_run=True)
         return with_absolute_corpus(config_on_top(load_config(run.config, from_run=True), self.edited, given))
@@ -146,7 +146,7 @@ def _prepare_new(config: Config, out: Path | None, around: Surroundings) -> Prep
 def _prepare_resumed(run: RunDirectory, changes: _Changes, around: Surroundings) -> _Resumed:
     to_store = changes.config_of(run, for_now=False)
     if changes.workers is not None and changes.workers > to_store.train.shards:
-        raise UsageError(f"run.workers: {too_many_workers_for_run(changes.workers, to_store.train)}")
+        raise refuse_workers_of_run(changes.workers, to_store.train)
     config, asked_keys = changes.config_of(run, for_now=True), override_keys(changes.overrides)
     checkpoint, damages = _find_checkpoint(run)
     known = None if checkpoint is None else read_manifest(checkpoint)
@@ -224,5 +224,5 @@ def _put_right(opened: OpenRun, config: str, data: TokenData) -> None:
             opened.around.record.warn(f"{run.tokenizer} was damaged; it is the tokenizer of the run again")
     except OSError as error:
         opened.trainer.report_unsaved(
-            f"{run.config} not brought up to date: {error.strerror}; give the next resume the same --set"
+            f"{run.config} not brought up to date: {error.strerror}; give the next resume the same changes"
         )

@@ -73,7 +73,7 @@ def _threads_in_vain(environ: Mapping[str, str]) -> list[str]:
     many = [setting for setting in given if int(setting.partition("=")[2]) > 1]
     if not many:
         return []
-    return [f"{', '.join(many)}: a worker has one thread all the same; more cores take more --workers"]
+    return [f"{', '.join(many)}: a worker has one thread all the same; more cores take more workers"]
 
 
 def prepare(config: Config, around: Surroundings) -> TokenData:

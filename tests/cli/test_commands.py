@@ -137,7 +137,7 @@ def test_a_damaged_checkpoint_is_named_and_the_newest_whole_one_offered(own_run:
     result = feste("generate", own_run, "--prompt", "x", "--checkpoint", "12")
     assert (result.status, result.err.count("\n")) == (2, 1)
     assert shard.name in result.err
-    assert result.err.endswith("; the newest whole one: --checkpoint 8\n")
+    assert result.err.endswith("; the newest whole one: checkpoint 8\n")
 
 
 def test_a_run_without_checkpoints_says_so(own_run: Path, feste: Feste) -> None:

@@ -223,4 +223,4 @@ def test_memory_that_runs_out_all_the_same_is_one_line(
     monkeypatch.setattr(launching, "launch", no_memory)
     result = feste("launch", "--config", place.config, "--out", tmp_path / "run")
     assert (result.status, result.out) == (1, "")
-    assert result.err == "error: out of memory: set the model, train.micro_batch or --workers smaller\n"
+    assert result.err == "error: out of memory: set the model, train.micro_batch or run.workers smaller\n"

@@ -49,7 +49,11 @@ def test_the_same_command_starts_goes_on_and_is_done(
     ("changed", "options", "message"),
     [
         ("seed: 2", [], "a resumed run keeps these keys: train.seed: 1 -> 2"),
-        ("steps: 20", [], "train.steps: 12 -> 20; add --set train.steps=20 if that is meant"),
+        (
+            "steps: 20",
+            [],
+            "train.steps: 12 -> 20; if that is meant, say so by overrides of these keys: --set train.steps=20",
+        ),
         (
             "seed: 1",
             ["--workers", "9"],

@@ -98,7 +98,7 @@ def test_weak_scaling_compares_each_batch_with_one_worker(place: Place, feste: F
     [
         (
             ["--workers", "1,8"],
-            "--workers: 8 is more than train.shards 4; use at most 4, or --set train.shards=8",
+            "--workers: 8 is more than train.shards 4; use at most 4, or more shards: --set train.shards=8",
         ),
         (["--workers", "1,1"], "a count is there twice"),
         (["--workers", "1,x"], "expected a whole number"),

@@ -84,7 +84,7 @@ def test_a_frozen_key_is_refused_even_when_asked_for(key: str):
 def test_an_explicit_key_is_logged_when_asked_for_and_refused_when_not(key: str):
     (line,) = check_changes(OLD, changed(key), explicit={key})
     assert re.fullmatch(rf"{re.escape(key)}: \S+ -> \S+", line)
-    with pytest.raises(UsageError, match=rf"{re.escape(key)}: .* add --set {re.escape(key)}="):
+    with pytest.raises(UsageError, match=rf"{re.escape(key)}: .* overrides of these keys: {key}="):
         check_changes(OLD, changed(key), explicit=())
 
 

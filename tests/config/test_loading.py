@@ -147,7 +147,7 @@ BAD_TEXTS = [
     ),
     (
         "run: {workers: 9}",
-        "1:16: run.workers: 9 is more than train.shards 8; use at most 8, or --set train.shards=16",
+        "1:16: run.workers: 9 is more than train.shards 8; use at most 8, or more shards: train.shards=16",
     ),
     (
         "run: {workers: 9, trackers: mlflow}",
@@ -249,7 +249,7 @@ def test_a_rule_between_keys_is_not_blamed_when_a_key_is_misspelled():
     ],
 )
 def test_a_bad_override_gives_one_line_that_quotes_it(override: str, line: str):
-    assert message("train:", override) == f"--set {override}: {line}"
+    assert message("train:", override) == f"override {override}: {line}"
 
 
 def test_an_override_with_control_characters_is_still_one_line():

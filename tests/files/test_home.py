@@ -53,7 +53,7 @@ def test_paths_of_a_config_and_of_set_are_expanded(home):
     config = config_from_text(text, "x.yaml", ["run.dir=~/other", "data.corpus=~/texts"])
     assert (config.run.dir, config.data.corpus) == (f"{home}/other", f"{home}/texts")
     for override in (f"run.dir=~{NOBODY}/x", f"data.corpus=[a, ~{NOBODY}]"):
-        with pytest.raises(UsageError, match=f"^--set {override[:8]}.*: ~{NOBODY} cannot be expanded"):
+        with pytest.raises(UsageError, match=f"^override {override[:8]}.*: ~{NOBODY} cannot be expanded"):
             config_from_text(text, "x.yaml", [override.replace("'", "")])
 
 

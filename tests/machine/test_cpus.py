@@ -41,12 +41,10 @@ def test_a_quota_below_one_cpu_leaves_one_worker(four_cpus, monkeypatch):
 
 def test_more_workers_than_cores_or_cpus_are_worth_a_warning(four_cpus, monkeypatch):
     assert crowding(1) is None and crowding(2) is None
-    assert crowding(3) == (
-        "3 workers share 2 physical cores: --workers 2 takes less memory and is hardly slower"
-    )
-    assert "5 workers share 4 usable CPUs: --workers 2" in str(crowding(5))
+    assert crowding(3) == ("3 workers share 2 physical cores: 2 take less memory and are hardly slower")
+    assert "5 workers share 4 usable CPUs: 2 take less memory" in str(crowding(5))
     monkeypatch.setattr(cpus, "cpu_quota", lambda: 1)
-    assert "2 workers share 1 usable CPU (the quota of the control group): --workers 1" in str(crowding(2))
+    assert "2 workers share 1 usable CPU (the quota of the control group): 1 worker takes" in str(crowding(2))
 
 
 def test_the_affinity_mask_that_taskset_sets_is_the_default_worker_count():
@@ -84,7 +82,7 @@ def test_a_cpu_outside_the_affinity_mask_is_named(four_cpus):
 
 
 def test_too_few_or_repeated_cpus_are_refused(four_cpus):
-    with pytest.raises(UsageError, match=r"run.pin: 2 workers need 2 CPUs, 1 named: .* set --workers to 1"):
+    with pytest.raises(UsageError, match=r"run.pin: 2 workers need 2 CPUs, 1 named: .* set run.workers to 1"):
         pin_plan([2], 2)
     for pin in ([2, 2], [7, 2, 3, 2]):
         with pytest.raises(UsageError, match=r"run\.pin: CPU 2 is named twice: name it once"):

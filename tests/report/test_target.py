@@ -48,6 +48,6 @@ def test_what_is_no_file_is_named_at_once(tmp_path, monkeypatch):
         ("x" * 300, "File name too long"),
         ("page.html/below", "Not a directory"),
     ):
-        with pytest.raises(UsageError, match=f"cannot write .*{what}.*; choose another --out"):
+        with pytest.raises(UsageError, match=f"cannot write .*{what}.*; choose another file"):
             check_target(tmp_path / name, MINE)
     listener.close()

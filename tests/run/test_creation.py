@@ -123,7 +123,7 @@ def test_an_explicit_place_is_used_when_it_is_new_or_empty(tmp_path: Path) -> No
 
 def test_an_explicit_place_that_holds_something_is_refused_and_kept(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UsageError, match=r"is not empty: give --out a new or empty directory$"):
+    with pytest.raises(UsageError, match=r"is not empty: give a new or empty directory$"):
         create_run_directory_at(tmp_path, config="", tokenizer=b"")
     with pytest.raises(UsageError, match="is not a directory"):
         create_run_directory_at(tmp_path / "file", config="", tokenizer=b"")

@@ -185,7 +185,7 @@ def test_a_changed_frozen_key_is_refused_and_nothing_changes(runs, copy, key):
 def test_a_schedule_key_changed_in_the_file_asks_for_set(runs, copy):
     text = (copy / "config.yaml").read_text()
     (copy / "config.yaml").write_text(text.replace("steps: 40", "steps: 60"))
-    with pytest.raises(UsageError, match=r"train\.steps: 40 -> 60; add --set train\.steps=60"):
+    with pytest.raises(UsageError, match=r"train\.steps: 40 -> 60; if that is meant, say so by overrides"):
         runs.resume(copy)
 
 

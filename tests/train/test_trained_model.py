@@ -42,7 +42,7 @@ def test_the_pieces_of_a_text_are_the_same_each_time_and_follow_the_seed(model):
 
 
 def test_an_empty_prompt_is_refused(model):
-    with pytest.raises(UsageError, match="--prompt is empty"):
+    with pytest.raises(UsageError, match=r"^prompt: is empty"):
         list(write_text(model, "", 5, temperature=1.0, top_k=None, seed=1))
 
 

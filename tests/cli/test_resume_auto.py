@@ -52,7 +52,7 @@ def test_the_same_command_starts_goes_on_and_is_done(
         (
             "steps: 20",
             [],
-            "train.steps: 12 -> 20; if that is meant, say so by overrides of these keys: --set train.steps=20",
+            "train.steps: 12 -> 20; if that is meant, say so by overrides of these keys: --set train.st",
         ),
         (
             "seed: 1",

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,8 +54,6 @@ class BackgroundWriter:
         tensors: Sequence[str],
         *,
         keep: int,
-        protected_steps: Collection[int] = (),
-        file_count: int = 8,
         filesystem: Filesystem | None = None,
     ) -> None:
         """tensors are the names of the arrays that submit() will give, PARAMS first."""
@@ -65,8 +63,6 @@ class BackgroundWriter:
             remove_leftovers(checkpoints_dir, filesystem)
         self.checkpoints_dir = checkpoints_dir
         self._keep = keep
-        self._protected_steps = frozenset(protected_steps)
-        self._file_count = file_count
         self._filesystem = filesystem
         self._staging = {name: np.empty(parameter_count, np.float32) for name in tensors}
         self._jobs: queue.SimpleQueue[ManifestFields | None] = queue.SimpleQueue()
@@ -155,7 +151,6 @@ class BackgroundWriter:
                 self.checkpoints_dir,
                 fields,
                 self._staging,
-                file_count=self._file_count,
                 filesystem=self._filesystem,
             )
         except SaveError as failure:
@@ -172,7 +167,7 @@ class BackgroundWriter:
     def _follow(self, newest: Path, step: int, best_step: int | None) -> list[int]:
         """Let pointers and retention follow a commit; the steps that were deleted."""
         deleted: list[int] = []
-        protected = self._protected_steps if best_step is None else self._protected_steps | {best_step}
+        protected = () if best_step is None else (best_step,)
         with self._convenience("pointers"):
             point(self.checkpoints_dir, LATEST, newest, self._filesystem)
             if best_step is not None:

@@ -63,11 +63,6 @@ class ModelConfig(Section):
     tie_embeddings: bool = Field(default=True)
     """Whether the output head is the token embedding (true, as in GPT-2) or a matrix of its own."""
 
-    @property
-    def head_dim(self) -> int:
-        """Floats per attention head."""
-        return self.n_embd // self.n_head
-
 
 class DataConfig(Section):
     """The text to learn from."""
@@ -101,11 +96,6 @@ class TrainConfig(Section):
     def sequences_per_shard(self) -> int:
         """Sequences of one step that fall to one shard."""
         return self.batch_size // self.shards
-
-    @property
-    def micro_batches_per_shard(self) -> int:
-        """Forward and backward calls that one shard takes."""
-        return self.sequences_per_shard // self.micro_batch
 
 
 class OptimConfig(Section):

@@ -9,7 +9,7 @@ from feste_dp.json_text import json_text
 from feste_dp.report.chart import Chart, Mark, Point, Series, Style
 from feste_dp.report.run_data import RunData
 from feste_dp.report.thinning import MOST_ROWS, running_medians, smoothing_window, thin
-from feste_dp.run.metrics import MetricsRow, perplexity
+from feste_dp.run.metrics import MetricsRow
 from feste_dp.run.step_times import PHASES
 
 COLORS = 8
@@ -293,8 +293,3 @@ def loss_sparkline(run: RunData, most: int = 80) -> list[Point]:
     """The course of the training loss in few points."""
     column = [_finite(row.train_loss) for row in run.rows]
     return _median_points(run, thin([column], most=most), column, smoothing_window(len(column)))
-
-
-def perplexity_text(loss: float) -> str:
-    value = perplexity(loss)
-    return f"{value:,.1f}" if value < 1e6 else f"{value:.1e}"

@@ -109,7 +109,7 @@ def test_an_abandoned_writer_waits_for_nothing_and_its_save_is_not_committed(
 
 
 def test_pointers_and_retention_follow_each_commit(tmp_path, make_fields, make_arrays, open_writer):
-    writer = open_writer(protected_steps={150})
+    writer = open_writer()
     deleted = []
     for step in range(50, 401, 50):
         best = 100 if step >= 100 else 50
@@ -119,9 +119,9 @@ def test_pointers_and_retention_follow_each_commit(tmp_path, make_fields, make_a
         deleted += result.deleted_steps
         assert pointed_step(tmp_path / "run", LATEST) == step
         assert pointed_step(tmp_path / "run", BEST) == best
-    assert deleted == [50, 200, 250, 300]
+    assert deleted == [50, 150, 200, 250, 300]
     names = sorted(path.name for path in (tmp_path / "run").iterdir())
-    assert names == ["best", "latest", *(f"step-{step:08d}" for step in (100, 150, 350, 400))]
+    assert names == ["best", "latest", *(f"step-{step:08d}" for step in (100, 350, 400))]
 
 
 def test_what_a_process_had_to_do_that_was_killed_right_after_its_commit_is_done_by_the_next(

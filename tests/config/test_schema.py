@@ -86,9 +86,7 @@ def test_derived_values_follow_from_the_keys():
             "train": {"steps": 10, "batch_size": 32, "shards": 4, "micro_batch": 2},
         }
     )
-    assert config.model.head_dim == 32
     assert config.train.sequences_per_shard == 8
-    assert config.train.micro_batches_per_shard == 4
     assert config.tokens_per_step == 32 * 64
     assert config.total_tokens == 10 * 32 * 64
 

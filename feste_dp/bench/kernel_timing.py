@@ -12,15 +12,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
 from feste_dp.bench.kernel_cases import Case, kernel_cases
-from feste_dp.bench.yardsticks import (
-    beyond_caches_bytes,
-    memory_bytes_per_second,
-    peak_flops_per_second,
-)
 from feste_dp.config.schema import Config
 from feste_dp.errors import RunError
 from feste_dp.kernels.code_cache import code_place
 from feste_dp.machine.cpus import cpu_name, usable_cpus
+from feste_dp.plan.yardsticks import (
+    beyond_caches_bytes,
+    memory_bytes_per_second,
+    peak_flops_per_second,
+)
 from feste_dp.runtime.child_process import child_command
 from feste_dp.runtime.worker_process import worker_environment
 

@@ -8,13 +8,13 @@ from feste_dp.bench.step_report import (
     update_working_set_bytes,
 )
 from feste_dp.bench.steps import measure_steps
-from feste_dp.bench.yardsticks import (
+from feste_dp.config.schema import Config
+from feste_dp.machine.cpus import cpu_name, default_workers, usable_cpus
+from feste_dp.plan.yardsticks import (
     beyond_caches_bytes,
     memory_bytes_per_second,
     peak_flops_per_second,
 )
-from feste_dp.config.schema import Config
-from feste_dp.machine.cpus import cpu_name, default_workers, usable_cpus
 from feste_dp.train.start import Surroundings
 
 

@@ -17,11 +17,11 @@ import numpy as np
 
 from feste_dp.config.schema import Config, ModelConfig
 from feste_dp.data.tokens import TokenData
-from feste_dp.kernels.peak import TRIAD_BYTES, make_triad_operands, triad
 from feste_dp.machine.cpus import usable_cpus
 from feste_dp.model.parameters import initial_params, parameter_count
 from feste_dp.optim.optimizer import update_bytes
 from feste_dp.plan.arithmetic import flops_per_token, run_flops
+from feste_dp.plan.yardsticks import memory_bytes_per_second
 from feste_dp.runtime.arena import PrivateArena
 from feste_dp.runtime.coordinator import SMALL_REDUCTION
 from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
@@ -67,7 +67,8 @@ def estimated_step(config: Config, workers: int, seconds: float) -> StepTime:
     reduce_bytes = 4 * (slots + 1 + 3 * (train.shards - slots)) * parameters
     reducers = 1 if slots * parameters <= SMALL_REDUCTION else cores
     bandwidth = {
-        n: memory_bytes_per_second(n, reduce_bytes, seconds * _TRIAD_SHARE / 2) for n in {reducers, cores}
+        n: memory_bytes_per_second(n, min(reduce_bytes, _TRIAD_BYTES), seconds * _TRIAD_SHARE / 2)
+        for n in {reducers, cores}
     }
     per_shard = train.sequences_per_shard // train.micro_batch
     in_turn = max(-(-train.shards // workers), train.shards / cores)
@@ -93,17 +94,6 @@ def micro_batch_seconds(config: Config, cores: int, seconds: float) -> float:
         return _seconds_of_depth(config, layers, cores, seconds)
     one, two = (_seconds_of_depth(config, depth, cores, seconds / 2) for depth in (1, 2))
     return one + (layers - 1) * max(0.0, two - one)
-
-
-def memory_bytes_per_second(cores: int, working_set_bytes: int, seconds: float) -> float:
-    """What a triad over that many bytes, or 64 MiB if they are more, moves on `cores` cores at once."""
-    share = max(TRIAD_BYTES, min(working_set_bytes, _TRIAD_BYTES) // cores)
-
-    def make_call() -> Callable[[], object]:
-        a, b, scale = make_triad_operands(share)
-        return lambda: triad(a, b, scale, 1)
-
-    return cores * (share // 8) * TRIAD_BYTES / _median_call(cores, make_call, seconds)
 
 
 def _seconds_of_depth(config: Config, layers: int, cores: int, seconds: float) -> float:

@@ -11,7 +11,6 @@ from feste_dp.plan.arithmetic import run_flops
 from feste_dp.plan.step_time import (
     StepTime,
     estimated_step,
-    memory_bytes_per_second,
     micro_batch_seconds,
     run_seconds,
 )
@@ -71,5 +70,4 @@ def test_the_measurement_runs_on_all_cores_at_once_and_gives_a_time():
     compile_kernels(os.environ, lambda seconds: None)
     before = threading.active_count()
     assert 1e-6 < micro_batch_seconds(config(model=SMALL | {"dropout": 0.1}), 2, 0.02) < 10
-    assert 1e7 < memory_bytes_per_second(2, 1 << 16, 0.01) < 1e13
     assert threading.active_count() == before

@@ -22,7 +22,7 @@ from feste_dp.data.order import Spacing
 from feste_dp.data.tokens import open_token_data
 from feste_dp.kernels.adamw import adamw
 from feste_dp.kernels.data_order import fill_offsets
-from feste_dp.bench.yardsticks import memory_bytes_per_second, peak_flops_per_second
+from feste_dp.plan.yardsticks import memory_bytes_per_second, peak_flops_per_second
 from feste_dp.kernels.peak import multiply_tiles, triad
 from feste_dp.kernels.philox import uniform
 from feste_dp.kernels.reduction import reduce_slots

@@ -11,7 +11,8 @@ from feste_dp.kernels.peak import TRIAD_BYTES, make_register_loop, make_triad_op
 from feste_dp.machine.limits import available_memory
 from feste_dp.machine.topology import caches
 
-_ROUND_S = 0.05
+MEASURE_S = 0.3
+"""How long to measure where nobody says."""
 _ROUNDS = 6
 _TIMEOUT_S = 60.0
 _LEAST_MEMORY_BYTES = 1 << 28
@@ -35,18 +36,19 @@ def peak_flops_per_second(precision: str, cores: int) -> float:
         assert loop is not None
         return lambda repeats: loop.run(*loop.operands, repeats)
 
-    return flops * _best_repeats_per_second(cores, make_work)
+    return flops * _best_repeats_per_second(cores, make_work, MEASURE_S)
 
 
-def memory_bytes_per_second(cores: int, working_set_bytes: int) -> float:
-    """What a triad over that many bytes moves a second, spread over `cores` and summed over them."""
+def memory_bytes_per_second(cores: int, working_set_bytes: int, seconds: float = MEASURE_S) -> float:
+    """What a triad over that many bytes moves a second, spread over `cores` and summed over them; measured
+    for about so long."""
     share = max(TRIAD_BYTES, working_set_bytes // cores)
 
     def make_work() -> Work:
         a, b, scale = make_triad_operands(share)
         return lambda repeats: triad(a, b, scale, repeats)
 
-    return cores * share // 8 * TRIAD_BYTES * _best_repeats_per_second(cores, make_work)
+    return cores * share // 8 * TRIAD_BYTES * _best_repeats_per_second(cores, make_work, seconds)
 
 
 def beyond_caches_bytes() -> int:
@@ -55,10 +57,10 @@ def beyond_caches_bytes() -> int:
     return max(1 << 20, min(wanted, available_memory() // 4))
 
 
-def _best_repeats_per_second(cores: int, make_work: Callable[[], Work]) -> float:
+def _best_repeats_per_second(cores: int, make_work: Callable[[], Work], seconds: float) -> float:
     """Each core repeats work of its own; the fastest of a few rounds that all cores begin together."""
     barrier = threading.Barrier(cores, timeout=_TIMEOUT_S)
-    repeats = _repeats_for(make_work(), _ROUND_S)
+    repeats = _repeats_for(make_work(), seconds / _ROUNDS)
 
     def follow(_: int) -> list[tuple[float, float]]:
         work = make_work()
@@ -73,10 +75,10 @@ def _best_repeats_per_second(cores: int, make_work: Callable[[], Work]) -> float
 
     with ThreadPoolExecutor(cores, "yardstick") as pool:
         rounds = zip(*pool.map(follow, range(cores)), strict=True)
-        seconds: float = min(
+        fastest: float = min(
             max(end for _, end in spans) - min(start for start, _ in spans) for spans in rounds
         )
-    return repeats / seconds
+    return repeats / max(fastest, 1e-9)  # a clock that stands still
 
 
 def _repeats_for(work: Work, seconds: float) -> int:

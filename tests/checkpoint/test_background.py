@@ -130,7 +130,7 @@ def test_what_a_process_had_to_do_that_was_killed_right_after_its_commit_is_done
     run, before = tmp_path / "run", {}
     for step in (50, 100, 150):
         before[step] = write_checkpoint(
-            run, make_fields(step, P, train=best_at(min(step, 100))), *make_arrays(step, P)
+            run, make_fields(step, P, train=best_at(min(step, 100))), make_arrays(step, P)
         )
     for name in (LATEST, BEST):
         point(run, name, before[50])

@@ -90,7 +90,7 @@ def test_no_order_is_lost_or_doubled_however_the_two_sides_meet(both, often):
             else:
                 taken.append(int(frame))
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
     deadline = time.monotonic() + 60
     for number in range(count):

@@ -7,7 +7,7 @@ from feste_dp.checkpoint.loading import load_checkpoint, read_manifest
 from feste_dp.errors import UsageError
 from feste_dp.optim import optimizer
 from feste_dp.plan.preflight import checkpoint_bytes
-from feste_dp.train import launch, step
+from feste_dp.train import open_run, step
 
 
 class Momentum:
@@ -32,7 +32,7 @@ class Momentum:
 
 @pytest.fixture
 def momentum(monkeypatch):
-    for module in (optimizer, launch, step):
+    for module in (optimizer, open_run, step):
         monkeypatch.setattr(module, "optimizer_class", lambda config: Momentum)
 
 

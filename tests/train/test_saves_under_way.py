@@ -14,7 +14,7 @@ from feste_dp.checkpoint.filesystem import Filesystem
 from feste_dp.checkpoint.listing import newest_whole
 from feste_dp.checkpoint.loading import read_manifest
 from feste_dp.run.metrics import comparable_rows
-from feste_dp.train import launch as launching
+from feste_dp.train import open_run as opening
 
 SLOW_STEP = 10
 
@@ -25,6 +25,7 @@ from feste_dp.checkpoint.background import BackgroundWriter
 from feste_dp.checkpoint.filesystem import Filesystem
 from feste_dp.config.schema import Config
 from feste_dp.train import launch as launching
+from feste_dp.train import open_run as opening
 from feste_dp.run.screen import Progress
 from feste_dp.train.signals import StopSignals
 from feste_dp.train.start import Surroundings
@@ -45,7 +46,7 @@ def method(self, *arguments):
 
 original = getattr(Dies, operation)
 setattr(Dies, operation, method)
-launching.BackgroundWriter = functools.partial(BackgroundWriter, filesystem=Dies())
+opening.BackgroundWriter = functools.partial(BackgroundWriter, filesystem=Dies())
 around = Surroundings(os.environ, Path(cache), Progress(sys.stdout, sys.stderr), StopSignals())
 launching.launch(Config.model_validate_json(config), Path(out), around)
 """
@@ -70,7 +71,7 @@ def shards(run, step):
 
 def test_a_save_that_takes_many_steps_holds_the_bytes_of_its_own_step(runs, straight, monkeypatch):
     disk = HeldBack()
-    monkeypatch.setattr(launching, "BackgroundWriter", functools.partial(BackgroundWriter, filesystem=disk))
+    monkeypatch.setattr(opening, "BackgroundWriter", functools.partial(BackgroundWriter, filesystem=disk))
     steps = []
 
     def on_step(step):
@@ -80,7 +81,7 @@ def test_a_save_that_takes_many_steps_holds_the_bytes_of_its_own_step(runs, stra
             disk.release.set()
 
     monkeypatch.setattr(
-        "feste_dp.train.trainer.Trainer._record", _recorded(launching.Trainer._record, on_step)
+        "feste_dp.train.trainer.Trainer._write_row", _recorded(opening.Trainer._write_row, on_step)
     )
     path = runs._folder / f"run{runs._number + 1}"
     outcome = runs.launch(runs.config())

@@ -28,6 +28,7 @@ from feste_dp.runtime.results import Gradient
 from feste_dp.runtime.slots import ShardBlock
 from feste_dp.runtime.warmup import compile_kernels
 from feste_dp.train import launch as launching
+from feste_dp.train import open_run as opening
 from feste_dp.train.nonfinite import MAX_SKIPPED_IN_A_ROW, NonFiniteError
 from feste_dp.train.observers import Observers
 from feste_dp.train.signals import StopSignals
@@ -397,7 +398,7 @@ def test_more_workers_that_cannot_be_started_are_a_warning(make_trainer, paramet
 
     coordinator.resize = resize
     trainer, outlets = make_trainer(coordinator, train__steps=1)
-    trainer._out = replace(outlets, requested_workers=lambda: 4)
+    trainer._out = replace(trainer._out, requested_workers=lambda: 4)
     trainer.run()
     assert outlets.progress.warnings == [
         "warning: still 2 workers: worker 2 could not be started: Too many open files"
@@ -552,9 +553,9 @@ def test_a_metrics_row_that_cannot_be_written_is_reported_once_and_training_goes
 def test_a_run_that_could_not_save_all_exits_with_status_one_and_says_so(runs, monkeypatch, broken):
     if broken == "checkpoints":
         full = functools.partial(BackgroundWriter, filesystem=FullDisk())
-        monkeypatch.setattr(launching, "BackgroundWriter", full)
+        monkeypatch.setattr(opening, "BackgroundWriter", full)
     else:
-        monkeypatch.setattr(launching, "MetricsWriter", FullMetrics)
+        monkeypatch.setattr(opening, "MetricsWriter", FullMetrics)
     outcome = runs.launch(runs.config(run__workers=1, train__steps=6))
     assert outcome.status == 1
     assert "finished after step 6" in outcome.result and "could not be saved" in outcome.result

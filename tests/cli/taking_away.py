@@ -240,7 +240,7 @@ def follow(thing: str, moment: str, report: int) -> None:
     def step(self: Progress, row: MetricsRow, total_steps: int, best: bool = False) -> None:
         try:
             trainer = trainers[0]
-            state = state_of(trainer._arena.params, trainer._stepper.m, trainer._stepper.v)
+            state = state_of(*trainer.restore_into().values())
             os.write(report, f"{row.step} {state}\n".encode())
             if row.step == taken_at:
                 THINGS[thing]()

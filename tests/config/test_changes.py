@@ -109,7 +109,7 @@ def test_unasked_changes_name_the_options_that_allow_them():
         check_changes(OLD, changed("train.steps", "optim.lr", "eval.every"), explicit={"eval.every"})
     assert str(caught.value) == (
         "the config differs from the run's: train.steps: 1000 -> 60; optim.lr: 0.001 -> 0.002; "
-        "add --set train.steps=60 --set optim.lr=0.002 if that is meant"
+        "if that is meant, say so by overrides of these keys: train.steps=60 optim.lr=0.002"
     )
 
 

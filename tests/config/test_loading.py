@@ -254,7 +254,7 @@ def test_a_bad_override_gives_one_line_that_quotes_it(override: str, line: str):
 
 def test_an_override_with_control_characters_is_still_one_line():
     assert message("train:", "train.steps=\udc80") == (
-        "--set train.steps=\\udc80: YAML syntax: control character in the text"
+        "override train.steps=\\udc80: YAML syntax: control character in the text"
     )
 
 

@@ -111,7 +111,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch, moment):
     ("vocab_size", "val_fraction", "message"),
     [
         (100, 0.1, "256"),
-        (30_000, 0.1, "set model.vocab_size to"),
+        (30_000, 0.1, "set it to that"),
         (300, 0.0, "val_fraction"),
         (300, 1.0, "val_frac"),
     ],

@@ -63,7 +63,7 @@ def test_the_vocabulary_has_all_bytes_and_exactly_the_size_asked_for(tokenizer):
 
 
 def test_a_vocabulary_below_the_bytes_is_refused():
-    with pytest.raises(UsageError, match=r"model.vocab_size is 255: set it to 256"):
+    with pytest.raises(UsageError, match=r"^model.vocab_size: 255 is too few: set it to 256"):
         train_tokenizer([SAMPLE], 255)
 
 

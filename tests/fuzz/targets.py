@@ -157,7 +157,7 @@ def _checkpoint_targets(folder: Path) -> list[Target]:
             assert problems and name in str(error)
         else:
             assert content == original and not problems
-            assert found[1].v.tobytes() == whole[1].v.tobytes()
+            assert found[1]["v"].tobytes() == whole[1]["v"].tobytes()
         finally:
             (path / name).write_bytes(original)
 

@@ -17,7 +17,7 @@ def test_a_kill_that_the_control_group_counted_names_signal_count_and_fewer_work
     words = explain_end(-signal.SIGKILL, before.risen_to(KillCount.now(root)), workers=4)
     assert words == (
         "was killed by signal 9 (SIGKILL); the kernel has killed 2 processes for memory since the start "
-        "(oom_kill): use fewer workers (--workers 3), or raise the memory limit"
+        "(oom_kill): use fewer workers (run.workers 3), or raise the memory limit"
     )
     assert "killed 1 process for" in explain_end(-signal.SIGKILL, 1, workers=4)
 

@@ -142,8 +142,8 @@ def test_a_taken_port_is_one_line(served: Served) -> None:
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 2
     assert result.stderr == (
-        f"error: cannot listen at 127.0.0.1, port {served.port}: Address already in use; "
-        "give another --port, 0 takes a free one\n"
+        f"error: --port: cannot listen at 127.0.0.1, port {served.port}: Address already in use; "
+        "0 takes a free one\n"
     )
 
 

@@ -119,16 +119,16 @@ def test_the_step_that_ended_a_run_can_be_replayed(runs, again, monkeypatch):
 def test_steps_beyond_those_tried_and_shards_beyond_the_last_are_refused(straight, runs, again, tmp_path):
     stopped = runs.launch(runs.config(train__steps=40), stop_after=3)
     for run, step, shard, message in (
-        (straight.run, 41, None, "--step: 41 is not a step that the run has tried; it has 1 to 40"),
-        (stopped.run, 5, None, "--step: 5 is not a step that the run has tried; it has 1 to 4"),
-        (stopped.run, 0, None, "--step: 0 is not a step that the run has tried; it has 1 to 4"),
-        (stopped.run, 2, 8, "--shard: 8 is not a shard of the run; it has 0 to 7"),
+        (straight.run, 41, None, "step: 41 is not a step that the run has tried; it has 1 to 40"),
+        (stopped.run, 5, None, "step: 5 is not a step that the run has tried; it has 1 to 4"),
+        (stopped.run, 0, None, "step: 0 is not a step that the run has tried; it has 1 to 4"),
+        (stopped.run, 2, 8, "shard: 8 is not a shard of the run; it has 0 to 7"),
     ):
         with pytest.raises(UsageError) as caught:
             again(run, step, shard)
         assert str(caught.value) == message
     refused = (
-        r"^--workers: 9 is more than train\.shards 8, which a run keeps; use at most 8, or start a new run"
+        r"^workers: 9 is more than train\.shards 8, which a run keeps; use at most 8, or start a new run"
     )
     with pytest.raises(UsageError, match=refused):
         again(stopped.run, 2, workers=9)

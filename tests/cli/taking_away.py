@@ -196,13 +196,13 @@ THINGS: dict[str, Callable[[], object]] = {
 
 
 def lose_the_worker() -> None:
-    (pid,) = trainers[0]._coordinator.worker_pids()
+    (pid,) = trainers[0]._workforce.worker_pids()
     os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
 def wait_for_more_workers() -> None:
-    coordinator, deadline = trainers[0]._coordinator, time.monotonic() + 20
+    coordinator, deadline = trainers[0]._workforce, time.monotonic() + 20
     while coordinator._crew.starting() and time.monotonic() < deadline:
         coordinator.tend()
         time.sleep(0.01)
@@ -265,7 +265,7 @@ def tell_what_is_there(thing: str, report: int) -> None:
     for run in DISK.iterdir():
         for number, path in step_directories(run / "checkpoints") if (run / "checkpoints").is_dir() else []:
             _, loaded = load_checkpoint(path)
-            saved[number] = state_of(loaded.params, loaded.m, loaded.v)
+            saved[number] = state_of(*loaded.values())
         if (run / "log.txt").exists():
             log += (run / "log.txt").read_text()
     content = {"saved": saved, "log": log}

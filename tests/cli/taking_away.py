@@ -30,7 +30,7 @@ from feste_dp.cli.main import main
 from feste_dp.run.metrics import MetricsRow
 from feste_dp.run.screen import Progress
 from feste_dp.runtime import gathering
-from feste_dp.train import launch
+from feste_dp.train import open_run
 from feste_dp.train.trainer import Trainer
 
 STEPS, TAKEN_AT = 24, 10
@@ -216,7 +216,7 @@ def act(moment: str) -> None:
             os.kill(os.getpid(), signal.SIGUSR1)
         case "resize":
             requests = [2]
-            launch.take_request = lambda run: requests.pop() if requests else None  # type: ignore[assignment]
+            open_run.take_request = lambda run: requests.pop() if requests else None  # type: ignore[assignment]
         case "stop":
             os.kill(os.getpid(), signal.SIGTERM)
 

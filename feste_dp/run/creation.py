@@ -17,6 +17,7 @@ from pathlib import Path
 from feste_dp.errors import UsageError
 from feste_dp.files.locks import NoLocksError, check_locks, is_held
 from feste_dp.files.writing import is_leftover, sync_directory, write_whole
+from feste_dp.interruption import held
 from feste_dp.run.directory import NAME_END, STAMP, RunDirectory, is_half_made, is_run, reason
 from feste_dp.run.lock import RunLock
 from feste_dp.wording import command
@@ -107,23 +108,24 @@ def _create(
     made: list[Path] = []
     claimed = False
     try:
-        content = tokenizer if isinstance(tokenizer, bytes) else tokenizer.read_bytes()
-        for outer in reversed([each for each in path.parents if not each.is_dir()]):
-            outer.mkdir(exist_ok=True)
-            made.append(outer)
-        if not existing:
-            path.mkdir()
-            made.append(path)
-        with RunLock(run, now):  # of two that want the same directory, one gets no further
-            if not is_half_made(path):
-                raise FileExistsError
-            claimed = True
-            _clear(run)
-            run.checkpoints.mkdir()
-            write_whole(run.tokenizer, content)
-            for directory in (*made, *path.parents[: len(made)]):
-                sync_directory(directory)
-            run.write_config(config)
+        with held:  # a signal comes when it is known what there is to remove
+            content = tokenizer if isinstance(tokenizer, bytes) else tokenizer.read_bytes()
+            for outer in reversed([each for each in path.parents if not each.is_dir()]):
+                outer.mkdir(exist_ok=True)
+                made.append(outer)
+            if not existing:
+                path.mkdir()
+                made.append(path)
+            with RunLock(run, now):  # of two that want the same directory, one gets no further
+                if not is_half_made(path):
+                    raise FileExistsError
+                claimed = True
+                _clear(run)
+                run.checkpoints.mkdir()
+                write_whole(run.tokenizer, content)
+                for directory in (*made, *path.parents[: len(made)]):
+                    sync_directory(directory)
+                run.write_config(config)
         return run
     except BaseException as error:
         if path in made and claimed:

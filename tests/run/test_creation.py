@@ -4,12 +4,14 @@ import errno
 import fcntl
 import os
 import resource
+import signal
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
 from feste_dp.errors import UsageError
+from feste_dp.interruption import Interrupted
 from feste_dp.run import creation as run_creation
 from feste_dp.run.creation import (
     check_can_create,
@@ -20,6 +22,7 @@ from feste_dp.run.creation import (
 )
 from feste_dp.run.directory import RunDirectory, is_run, open_run_directory
 from feste_dp.run.lock import RunLock
+from feste_dp.train.signals import StopSignals
 
 NOW = datetime(2026, 11, 23, 12, 30, 15, 999_999, tzinfo=UTC)
 
@@ -258,4 +261,20 @@ def test_a_file_system_without_locks_is_refused_with_nothing_left(
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(UsageError, match="cannot be locked: the file system has no locks"):
         check_can_lock(tmp_path / "new" / "run")
+    assert tree(tmp_path) == []
+
+
+@pytest.mark.parametrize("at", ["RunLock", "is_half_made", "write_whole", "sync_directory"])
+def test_a_signal_while_a_run_is_made_leaves_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    original = getattr(run_creation, at)
+
+    def interrupted(*arguments: object) -> object:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments)
+
+    monkeypatch.setattr(run_creation, at, interrupted)
+    with StopSignals(lambda text: None), pytest.raises(Interrupted):
+        create(tmp_path / "data" / "runs")
     assert tree(tmp_path) == []

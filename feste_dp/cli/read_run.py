@@ -100,7 +100,7 @@ def generate(
 def evaluate(
     run: Path, data_directory: Path | None, workers: int | None, which: str | None, as_json: bool
 ) -> int:
-    """Loss and perplexity of a checkpoint on the whole validation text.
+    """Loss and perplexity of a checkpoint on the validation text, to the last whole shard of it.
 
     \b
     Example:

@@ -144,19 +144,20 @@ def samples_section(runs: Sequence[RunData]) -> Markup:
 
 def _samples_of(run: RunData, named: bool) -> Markup:
     prompt = run.config.sample.prompt
-    val_losses = [(row.step, row.val_loss) for row in run.rows if row.val_loss is not None]
     articles = []
+    val_loss: float | None = None  # the last one measured up to here
     for row in run.rows:
+        val_loss = val_loss if row.val_loss is None else row.val_loss
         if not row.sample:
             continue
-        known = [loss for step, loss in val_losses if step <= row.step]
+        validated = "" if val_loss is None else f", validation {val_loss:.3f}"
         given = row.sample.startswith(prompt)
         articles.append(
             tag(
                 "article",
                 {"class": "sample", "data-step": row.step},
                 tag("h4", None, f"step {row.step:,}", tag("span", None,
-                    f"train loss {row.train_loss:.3f}" + (f", validation {known[-1]:.3f}" if known else ""))),
+                    f"train loss {row.train_loss:.3f}{validated}")),
                 tag("pre", None, tag("b", None, prompt) if given else None,
                     row.sample[len(prompt):] if given else row.sample),
             )

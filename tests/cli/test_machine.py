@@ -189,7 +189,7 @@ def kib(pid: str, file: str, name: str) -> int:
 
 
 def is_worker(pid: str) -> bool:
-    """Not so of a child that has the memory of its parent still, for it has not become a program of its own."""
+    """Not so of a child that has the memory of its parent still, before it is a program of its own."""
     return b"worker_boot" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 

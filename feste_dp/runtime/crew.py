@@ -197,8 +197,9 @@ class Crew:
         member.phase = next_phase(member.phase, message)
         frame = m.encode(message)
         if not member.orders.put(frame):
-            # where the peer is gone, its process handle says so at the next wait
-            with contextlib.suppress(zmq.ZMQError):
+            # where the peer is gone, its process handle says so at the next wait; an exception that a signal
+            # raises in between would leave half a message in the socket
+            with held, contextlib.suppress(zmq.ZMQError):
                 self._socket.send_multipart([member.spec.identity, self._token, frame])
         if self._recorder is not None:
             self._recorder.sent(worker, message, started, time.perf_counter())

@@ -3,9 +3,9 @@
 import contextlib
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -14,6 +14,8 @@ from feste_dp.config.schema import MAX_CPU, MAX_SHARDS
 from feste_dp.errors import UsageError
 from feste_dp.files.home import expand_home
 from feste_dp.wording import quoted
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _CPU_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
@@ -105,6 +107,19 @@ class CpuList(click.ParamType):  # type: ignore[type-arg]  # click before 8.3 ha
                 )
             cpus += range(int(found[1]), int(found[2] or found[1]) + 1)
         return str(cpus)
+
+
+def config_option(*, required: bool = True) -> Callable[[F], F]:
+    """--config, as every command takes it."""
+    return click.option(
+        "--config",
+        "config_path",
+        required=required,
+        type=PathType(),
+        metavar="NAME|FILE",
+        help="The name of a config that comes with feste-dp (`feste-dp configs`), or a YAML file; the keys "
+        "it lacks have defaults.",
+    )
 
 
 RUN = click.argument("run", type=PathType())

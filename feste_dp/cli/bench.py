@@ -12,7 +12,7 @@ from feste_dp.bench.kernel_timing import time_kernels_in_a_process
 from feste_dp.bench.step_bench import bench_steps
 from feste_dp.bench.step_table import step_table
 from feste_dp.cache import cache_root
-from feste_dp.cli.arguments import OVERRIDES, WORKERS, PathType, WholeNumber, as_overrides
+from feste_dp.cli.arguments import OVERRIDES, WORKERS, WholeNumber, as_overrides, config_option
 from feste_dp.config.loading import config_from_text, load_config
 from feste_dp.errors import UsageError
 from feste_dp.json_text import json_text
@@ -30,7 +30,7 @@ train: {batch_size: 4, shards: 4}
 
 
 @click.command()
-@click.option("--config", "config_path", type=PathType(), help="YAML file; the keys it lacks have defaults.")
+@config_option(required=False)
 @click.option("--workers", type=WORKERS, metavar="N", help="Worker processes, as launch takes them.")
 @click.option(
     "--steps",
@@ -63,14 +63,14 @@ def bench(
 
     \b
     Examples:
-      feste-dp bench --config configs/tiny.yaml --workers 2 --steps 200
-      feste-dp bench --config configs/medium.yaml --set model.dropout=0 --json
+      feste-dp bench --config tiny --workers 2 --steps 200
+      feste-dp bench --config medium --set model.dropout=0 --json
       feste-dp bench --kernels
     """
     if kernels and any(given is not None for given in (workers, steps, warmup)):
         raise UsageError("--kernels times single calls: leave out --workers, --steps and --warmup")
     if config_path is None and not kernels:
-        raise UsageError("--config: missing; give a YAML file, such as configs/tiny.yaml")
+        raise UsageError("--config: missing; give a name or a YAML file, such as tiny")
     given = as_overrides(overrides, workers)
     if config_path is None:
         config = config_from_text(_GPT2, "the default shapes", given)

@@ -55,7 +55,7 @@ def cli() -> None:
 
     \b
     Examples:
-      feste-dp launch --config configs/tiny.yaml --workers 2
+      feste-dp launch --config tiny --workers 2
       feste-dp generate data/runs/NAME --prompt 'HAMLET.'
 
     `feste-dp COMMAND --help` says more of each command.

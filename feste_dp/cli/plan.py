@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from feste_dp.cache import cache_root
-from feste_dp.cli.arguments import OVERRIDES, WORKERS, PathType, as_overrides
+from feste_dp.cli.arguments import OVERRIDES, WORKERS, as_overrides, config_option
 from feste_dp.config.loading import load_config
 from feste_dp.json_text import json_text
 from feste_dp.machine.limits import measure_limits
@@ -22,13 +22,7 @@ DONE, DOES_NOT_FIT = 0, 2
 
 
 @click.command()
-@click.option(
-    "--config",
-    "config_path",
-    required=True,
-    type=PathType(),
-    help="YAML file; the keys it lacks have defaults.",
-)
+@config_option()
 @click.option("--workers", type=WORKERS, metavar="N", help="Worker processes, as launch takes them.")
 @OVERRIDES
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -40,8 +34,8 @@ def plan(config_path: Path, workers: int | None, overrides: tuple[str, ...], as_
 
     \b
     Examples:
-      feste-dp plan --config configs/gpt2_87m.yaml --workers 8
-      feste-dp plan --config configs/medium.yaml --set train.batch_size=64 --json
+      feste-dp plan --config gpt2_87m --workers 8
+      feste-dp plan --config medium --set train.batch_size=64 --json
     """
     given = as_overrides(overrides, workers)
     config = load_config(config_path, given)

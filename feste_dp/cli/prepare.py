@@ -40,7 +40,7 @@ def prepare(texts: tuple[Path, ...], vocab_size: int, out: Path, val_fraction: f
     \b
     Example:
       feste-dp prepare book.txt more.txt --vocab-size 1024 --out data/books
-      feste-dp launch --config configs/small.yaml --set data.corpus=data/books
+      feste-dp launch --config small --set data.corpus=data/books
     """
     places = [str(path) for path in texts]
     for place in places:

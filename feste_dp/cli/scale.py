@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from feste_dp.cache import cache_root
-from feste_dp.cli.arguments import OVERRIDES, WORKERS, PathType, WholeNumber, as_overrides
+from feste_dp.cli.arguments import OVERRIDES, WORKERS, PathType, WholeNumber, as_overrides, config_option
 from feste_dp.config.loading import load_config
 from feste_dp.run.screen import PlainProgress
 from feste_dp.scale.assembly import machine_warnings, make_study
@@ -39,13 +39,7 @@ class _Counts(click.ParamType[list[int]]):
 
 
 @click.command()
-@click.option(
-    "--config",
-    "config_path",
-    required=True,
-    type=PathType(),
-    help="YAML file; the keys it lacks have defaults.",
-)
+@config_option()
 @click.option("--workers", "counts", required=True, type=_Counts(), metavar="N,N,...", help="Worker counts.")
 @click.option("--weak", is_flag=True, help="Let the batch grow with the workers instead of keeping it.")
 @click.option(
@@ -101,8 +95,8 @@ def scale(
 
     \b
     Examples:
-      feste-dp scale --config configs/medium.yaml --workers 1,2,4
-      feste-dp scale --config configs/tiny.yaml --workers 1,2 --weak --steps 200 --repeats 7 --out tiny-weak
+      feste-dp scale --config medium --workers 1,2,4
+      feste-dp scale --config tiny --workers 1,2 --weak --steps 200 --repeats 7 --out tiny-weak
     """
     config = load_config(config_path, as_overrides(overrides))
     now = datetime.now(UTC)

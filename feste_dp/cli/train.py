@@ -8,7 +8,17 @@ import click
 from pydantic import ValidationError
 
 from feste_dp.cache import cache_root
-from feste_dp.cli.arguments import OVERRIDES, PIN, RUN, WORKERS, PathType, StepRange, as_overrides, said_as
+from feste_dp.cli.arguments import (
+    OVERRIDES,
+    PIN,
+    RUN,
+    WORKERS,
+    PathType,
+    StepRange,
+    as_overrides,
+    config_option,
+    said_as,
+)
 from feste_dp.config.expectations import expected_value
 from feste_dp.config.loading import config_from_text, read_config
 from feste_dp.config.schema import RunConfig
@@ -48,13 +58,7 @@ _QUIET = click.option("--quiet", is_flag=True, help="Print only warnings and the
 
 
 @click.command()
-@click.option(
-    "--config",
-    "config_path",
-    required=True,
-    type=PathType(),
-    help="YAML file; the keys it lacks have defaults.",
-)
+@config_option()
 @_WORKERS
 @PIN
 @OVERRIDES
@@ -85,10 +89,10 @@ def launch(
 
     \b
     Examples:
-      feste-dp launch --config configs/tiny.yaml --workers 2
-      feste-dp launch --config configs/small.yaml --set train.steps=500 --name short
-      feste-dp launch --config configs/tiny.yaml --trace 100:102
-      feste-dp launch --config configs/medium.yaml --out data/runs/medium --resume auto
+      feste-dp launch --config tiny --workers 2
+      feste-dp launch --config small --set train.steps=500 --name short
+      feste-dp launch --config tiny --trace 100:102
+      feste-dp launch --config medium --out data/runs/medium --resume auto
 
     With --resume auto the same command starts a run and restarts it: what is in --out goes on as with
     `feste-dp resume`, with --workers of now; a finished run ends with status 0 and nothing done. The keys

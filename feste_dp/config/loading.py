@@ -4,7 +4,6 @@ A config is YAML 1.2 of two levels: sections, and keys with scalars or flat list
 tree of yaml_tree.py. Each error is one line, `FILE:LINE:COLUMN: section.key: what to change`.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +12,9 @@ from typing import NamedTuple
 from pydantic import ValidationError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
-from feste_dp.config.expectations import expected_value
+from feste_dp.config.expectations import either, expected_value
 from feste_dp.config.key_names import describe_unknown
+from feste_dp.config.presets import find_config, is_bare_name, nearest_configs
 from feste_dp.config.schema import Config, CrossFieldProblem, sections
 from feste_dp.config.yaml_tree import (
     Place,
@@ -29,6 +29,7 @@ from feste_dp.config.yaml_tree import (
 from feste_dp.errors import UsageError
 from feste_dp.files.home import expand_home
 from feste_dp.files.reading import read_plain
+from feste_dp.wording import command
 
 MAX_FILE_BYTES = 1024 * 1024  # a config is 2 KiB; the parser reads about 100 KiB a second
 
@@ -66,12 +67,14 @@ class _Draft:
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), *, from_run: bool = False) -> Config:
-    """The config in the file, with overrides `section.key=value` on top. Raises UsageError of one line.
+    """The config in the file, or of the preset of that name, with overrides `section.key=value` on top.
+    Raises UsageError of one line.
 
     What the user names may be anything that can be read, such as a pipe; in a run it must be a regular file.
     """
-    path = Path(path)
-    return config_from_text(_read_text(path, from_run), str(path), overrides)
+    if from_run:
+        return config_from_text(_read_text(Path(path), from_run), str(path), overrides)
+    return config_from_text(*read_config(Path(path)), overrides)
 
 
 class ConfigText(NamedTuple):
@@ -83,8 +86,9 @@ class ConfigText(NamedTuple):
 
 
 def read_config(path: Path) -> ConfigText:
-    """Raises UsageError of one line."""
-    return ConfigText(_read_text(path, from_run=False), str(path))
+    """Of the file, or of the preset of that name. Raises UsageError of one line."""
+    found = find_config(path)
+    return ConfigText(_read_text(found, from_run=False), str(found))
 
 
 def config_on_top(base: Config, given: ConfigText, overrides: Sequence[str] = ()) -> Config:
@@ -129,7 +133,7 @@ def _read_text(path: Path, from_run: bool) -> str:
             with path.open("rb") as file:
                 content = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
-        raise UsageError(one_line(f"{path}: no such file{_nearest_file(path)}")) from None
+        raise UsageError(one_line(f"{path}: no such file{_meant(path)}")) from None
     except IsADirectoryError:
         raise UsageError(one_line(f"{path}: is a directory; give a YAML file")) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
@@ -145,15 +149,11 @@ def _read_text(path: Path, from_run: bool) -> str:
         raise UsageError(one_line(f"{where}: is not UTF-8; save the file as UTF-8 text")) from None
 
 
-def _nearest_file(path: Path) -> str:
-    try:
-        stems = {
-            file.stem: file for file in sorted(path.parent.iterdir()) if file.suffix in (".yaml", ".yml")
-        }
-    except OSError:
-        return ""
-    near = difflib.get_close_matches(path.stem, stems, n=1)
-    return f"; did you mean {stems[near[0]]}?" if near else ""
+def _meant(path: Path) -> str:
+    near = nearest_configs(path)
+    if near:
+        return f"; did you mean {either(near)}?"
+    return f" and no config of that name; {command('configs')} lists those there are" * is_bare_name(path)
 
 
 def _add_text(draft: _Draft, text: str, source: str) -> None:

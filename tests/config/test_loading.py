@@ -310,7 +310,8 @@ def test_a_missing_file_names_the_nearest_one(tmp_path: Path):
     )
     assert file_message(tmp_path / "tiny") == f"{tmp_path}/tiny: no such file; did you mean {near}?"
     assert file_message(tmp_path / "xyzzy.yaml") == f"{tmp_path}/xyzzy.yaml: no such file"
-    assert file_message(tmp_path / "none" / "tiny.yaml") == f"{tmp_path}/none/tiny.yaml: no such file"
+    away = tmp_path / "none" / "tiny.yaml"  # as on a page, in a folder that is no checkout
+    assert file_message(away).startswith(f"{away}: no such file; did you mean tiny")
 
 
 def test_a_directory_is_refused(tmp_path: Path):

@@ -92,7 +92,7 @@ def test_the_container_gets_every_file_that_the_package_is_built_from() -> None:
     for name in copied:
         assert (ROOT / name).exists(), name
     needed = re.findall(
-        r'^readme = "(.+)"|^"(data/.+?)" = ', (ROOT / "pyproject.toml").read_text(), re.MULTILINE
+        r'^readme = "(.+)"|^"(data/.+?|configs)" = ', (ROOT / "pyproject.toml").read_text(), re.MULTILINE
     )
     for name in [first or second for first, second in needed] + ["feste_dp", "pyproject.toml", "LICENSE"]:
         assert name in copied, name

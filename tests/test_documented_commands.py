@@ -32,7 +32,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "laun
 NOT_HERE = {"sudo", "make", "podman", "sbatch", "journalctl", "pip", "tensorboard"}
 PROGRAMS = {"feste-dp", "python", "xz", "bash", "launch/background.sh", "launch/scaling-study.sh"} | NOT_HERE
 # Seconds each: the rest takes longer, and is run by `make test-long`.
-QUICK = {"generate", "checkpoint", "runs", "report", "watch"}
+QUICK = {"configs", "generate", "checkpoint", "runs", "report", "watch"}
 STEPS = 120  # the pages trace and replay steps up to that
 
 

@@ -11,6 +11,7 @@ from feste_dp import __version__
 from feste_dp.cli.arguments import with_flags
 from feste_dp.cli.bench import bench
 from feste_dp.cli.checkpoint import checkpoint
+from feste_dp.cli.configs import configs
 from feste_dp.cli.pages import dashboard, report, watch
 from feste_dp.cli.plan import plan
 from feste_dp.cli.prepare import prepare
@@ -64,7 +65,7 @@ def cli() -> None:
 
 COMMANDS = (
     *(launch, resume, workers, generate, evaluate, prepare, checkpoint, replay_command),
-    *(plan, bench, scale, runs, report, dashboard, watch),
+    *(configs, plan, bench, scale, runs, report, dashboard, watch),
 )
 for command in COMMANDS:
     cli.add_command(command)

@@ -53,3 +53,9 @@ def nearest_configs(given: Path) -> list[str]:
     near_files = [files[name] for name in difflib.get_close_matches(given.stem, files, n=1)]
     near_presets = difflib.get_close_matches(given.stem, preset_names(), n=3)
     return near_presets + near_files if is_bare_name(given) else near_files or near_presets
+
+
+def purpose(name: str) -> str:
+    """What the preset is for: the comment that it opens with."""
+    with preset_path(name).open(encoding="utf-8") as file:
+        return file.readline().strip().lstrip("# ")

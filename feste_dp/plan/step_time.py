@@ -5,6 +5,7 @@ the second layer takes, the others take as well. The passes over memory come fro
 serves `feste-dp plan` and, measured for a shorter time, the start of every run.
 """
 
+import functools
 import statistics
 import threading
 import time
@@ -59,24 +60,64 @@ class StepTime:
 
 def estimated_step(config: Config, workers: int, seconds: float) -> StepTime:
     """Measures for about `seconds`, longer where two micro-batches of one and of two layers take longer."""
-    train, cores = config.train, min(workers, usable_cpus())
+    cores = min(workers, usable_cpus())
     micro_batch = micro_batch_seconds(config, cores, seconds * (1 - _TRIAD_SHARE))
+
+    @functools.cache
+    def bandwidth(cores: int, working_set: int) -> float:
+        return memory_bytes_per_second(cores, working_set, seconds * _TRIAD_SHARE / 2)
+
+    return _step(config, workers, micro_batch, bandwidth)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What one measurement says of every config, roughly: small models do less with a core, large ones
+    more."""
+
+    cores: int
+    flops_per_second: float
+    """Of one core, while all compute."""
+    bytes_per_second: float
+    """Of a triad over all of them."""
+
+
+def measured_speed(config: Config, workers: int, seconds: float) -> Speed:
+    """As fast as the micro-batches of `config` are computed; measures as estimated_step does."""
+    cores = min(workers, usable_cpus())
+    micro_batch = micro_batch_seconds(config, cores, seconds * (1 - _TRIAD_SHARE))
+    bandwidth = memory_bytes_per_second(cores, _TRIAD_BYTES, seconds * _TRIAD_SHARE)
+    return Speed(cores, _micro_batch_flops(config) / micro_batch, bandwidth)
+
+
+def step_at(speed: Speed, config: Config, workers: int) -> StepTime:
+    """Measures nothing."""
+    micro_batch = _micro_batch_flops(config) / speed.flops_per_second
+    return _step(config, workers, micro_batch, lambda cores, working_set: speed.bytes_per_second)
+
+
+def _micro_batch_flops(config: Config) -> float:
+    return flops_per_token(config.model) * config.model.block_size * config.train.micro_batch
+
+
+def _step(
+    config: Config, workers: int, micro_batch: float, bandwidth: Callable[[int, int], float]
+) -> StepTime:
+    """The phases, from the time of a micro-batch and the bytes a second of so many cores over so many."""
+    train, cores = config.train, min(workers, usable_cpus())
     parameters = parameter_count(config.model)
     slots = slot_count(train.shards, workers)
     # each slot is read and the sum written; a node that a worker adds up takes three passes
     reduce_bytes = 4 * (slots + 1 + 3 * (train.shards - slots)) * parameters
     reducers = 1 if slots * parameters <= SMALL_REDUCTION else cores
-    bandwidth = {
-        n: memory_bytes_per_second(n, min(reduce_bytes, _TRIAD_BYTES), seconds * _TRIAD_SHARE / 2)
-        for n in {reducers, cores}
-    }
+    working_set = min(reduce_bytes, _TRIAD_BYTES)
     per_shard = train.sequences_per_shard // train.micro_batch
     in_turn = max(-(-train.shards // workers), train.shards / cores)
     return StepTime(
         micro_batch=micro_batch,
         compute=in_turn * per_shard * micro_batch,
-        reduce=reduce_bytes / bandwidth[reducers] / _OF_TRIAD,
-        update=update_bytes(config.optim, parameters) / bandwidth[cores] / _OF_TRIAD,
+        reduce=reduce_bytes / bandwidth(reducers, working_set) / _OF_TRIAD,
+        update=update_bytes(config.optim, parameters) / bandwidth(cores, working_set) / _OF_TRIAD,
         control=_CONTROL_S,
     )
 

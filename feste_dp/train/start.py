@@ -99,8 +99,9 @@ def prepare_for(
     return found
 
 
-def compile_for(around: Surroundings, data: TokenData) -> None:
-    """Compile the kernels where that was not done before; tells the user when it takes long."""
+def compile_for(around: Surroundings, data: TokenData | None = None) -> None:
+    """Compile the kernels where that was not done before; tells the user when it takes long. `data` may lie
+    in a cache that is worth a warning."""
     announced = False
 
     def on_wait(seconds: float) -> None:
@@ -109,7 +110,7 @@ def compile_for(around: Surroundings, data: TokenData) -> None:
             around.progress.phase(COMPILING)
             announced = True
 
-    for line in cache_warnings(around.environ, [data.directory]):
+    for line in cache_warnings(around.environ, [data.directory] if data is not None else []):
         around.record.warn(line)
     compile_kernels(around.environ, on_wait)
 

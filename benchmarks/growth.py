@@ -64,7 +64,7 @@ class PromptCrew:
     def send(self, worker: int, order: m.Message) -> None:
         assert isinstance(order, m.Compute)
         self._reports += [
-            Said(worker, m.ShardDone(1, shard, 0.5, 0.5)) for shard in range(order.first, order.last)
+            Said(worker, m.ShardsDone(1, shard, (0.5,), 0.5)) for shard in range(order.first, order.last)
         ]
 
     def wait(self, deadline: float) -> Said:
@@ -73,7 +73,7 @@ class PromptCrew:
 
 def gather(items: int, workers: int) -> None:
     crew = cast(Crew, PromptCrew(workers))
-    task = Task("compute", 1, "shard", m.ShardDone, lambda first, last: m.Compute(1, first, last, 1))
+    task = Task("compute", 1, "shard", m.ShardsDone, lambda first, last: m.Compute(1, first, last, 1))
     Gathering(crew, workers, 600.0, print).gather(Ledger(items), task)
 
 

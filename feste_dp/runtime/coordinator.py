@@ -154,7 +154,7 @@ class Coordinator:
         def order(first: int, last: int) -> m.Message:
             return m.Compute(step, first, last, per_slot)
 
-        self._gathering.gather(ledger, Task("compute", step, "shard", m.ShardDone, order))
+        self._gathering.gather(ledger, Task("compute", step, "shard", m.ShardsDone, order))
         computed = time.perf_counter()
         self.faults.at("reduce", step)
         reduce_seconds = self._reduce(step)

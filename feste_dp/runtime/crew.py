@@ -61,6 +61,8 @@ class Lost:
     end: str
     """How it ended: "was killed by SIGKILL"."""
     was_ready: bool
+    item: int = -1
+    """The item that it was at, -1 where it was at none: see letterbox.py."""
     is_other_code: bool = False
     """It was another program than the coordinator, and so would any other be that is started now."""
     reason: str = ""
@@ -170,6 +172,7 @@ class Crew:
             orders, reports = Letterbox(self._arena.orders[worker]), Letterbox(self._arena.reports[worker])
             orders.clear()
             reports.listen()
+            reports.item = -1
             self.members[worker] = Member(spec, process, orders, reports, time.monotonic())
             self._ends.register(process.ended, select.EPOLLIN)
             self._by_end[process.ended] = worker
@@ -313,6 +316,7 @@ class Crew:
             member.killed_for
             or explain_end(status, self._kill_count.risen_to(KillCount.now()), len(self.members) + 1),
             member.joined,
+            member.reports.item,
             member.is_other_code,
             said.reason,
             said.trace,

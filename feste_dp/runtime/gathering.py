@@ -167,7 +167,7 @@ class Gathering:
         """Free what a lost worker held, and start another unless that has failed too often."""
         self.check()
         self._called_slow.pop(lost.worker, None)
-        at = None if ledger is None else ledger.unfinished(lost.worker)
+        at = None if ledger is None else ledger.unfinished(lost.worker, lost.item)
         undone = [] if ledger is None else ledger.release(lost.worker)
         where = "start-up" if not lost.was_ready else task.where if task is not None else "the wait for work"
         text = _described(lost, where)

@@ -101,9 +101,12 @@ class Ledger:
         """Whether there is anything that nobody holds."""
         return bool(self._free)
 
-    def unfinished(self, worker: int) -> int | None:
-        """The first item that the worker has still to do, the one that it is at."""
-        return next((first for first, _ in sorted(self._held.get(worker, []))), None)
+    def unfinished(self, worker: int, item: int = -1) -> int | None:
+        """The item that the worker was at: `item`, where it holds that, else the first that it has to do."""
+        held = sorted(self._held.get(worker, []))
+        if any(first <= item < stop for first, stop in held):
+            return item
+        return held[0][0] if held else None
 
     def release(self, worker: int) -> list[Run]:
         """Take the unfinished items of a lost worker from it, and those that are of no use without them; they

@@ -15,16 +15,17 @@ from numpy.typing import NDArray
 from feste_dp.kernels.handover import AWAY, go_away, hand_over, is_full, is_listening, listen, look
 
 BOX_BYTES = 4096
-_WORD, _LENGTH, _CONTENT = slice(0, 8), slice(8, 16), slice(64, BOX_BYTES)
+_WORD, _LENGTH, _ITEM, _CONTENT = slice(0, 8), slice(8, 16), slice(16, 24), slice(64, BOX_BYTES)
 _ROUNDS = 200  # looks between two of the clock, about 80 us
 
 
 class Letterbox:
-    """BOX_BYTES of shared memory: a word that says whether the owner looks, a length, the frame."""
+    """BOX_BYTES of shared memory: a word that says whether the owner looks, a length, the item that the other
+    side is at, the frame."""
 
     def __init__(self, memory: NDArray[np.uint8]) -> None:
         self._word, self._length = memory[_WORD].view(np.int64), memory[_LENGTH].view(np.int64)
-        self._content = memory[_CONTENT]
+        self._item, self._content = memory[_ITEM].view(np.int64), memory[_CONTENT]
 
     def clear(self) -> None:
         """Before a worker starts: what was left there for, or by, the one before it counts no more."""
@@ -33,6 +34,15 @@ class Letterbox:
     def listen(self) -> None:
         """The owner: it is awake, and will look here before it sleeps."""
         listen(self._word)
+
+    @property
+    def item(self) -> int:
+        """What a worker was at when it ended: the number of an item, -1 between two orders."""
+        return int(self._item[0])
+
+    @item.setter
+    def item(self, number: int) -> None:
+        self._item[0] = number
 
     def put(self, frame: bytes) -> bool:
         """The other side: leave a frame; False where the owner sleeps or has not taken the one before, or the

@@ -18,7 +18,7 @@ MAX_FRAME_BYTES = 1 << 15
 """The longest: the two texts of Failed, each shortened to MAX_TEXT_BYTES."""
 MAX_TEXT_BYTES = 16_000
 MAX_LOSSES = 256
-"""In one report of units, 9 bytes each: it fits into a letterbox."""
+"""In one report, 9 bytes each: it fits into a letterbox."""
 _MAX_INT = 2**63 - 1
 
 
@@ -51,12 +51,13 @@ class Compute:
 
 
 @dataclass(frozen=True, slots=True)
-class ShardDone:
-    """Worker: a shard is computed, and with the last of a slot the slot. loss_sum is over its positions."""
+class ShardsDone:
+    """Worker: shards first, first + 1, ... are computed, and with the last of a slot the slot. Each loss is
+    summed over the shard's positions; up to MAX_LOSSES."""
 
     step: int
-    shard: int
-    loss_sum: float
+    first: int
+    loss_sums: Floats
     seconds: float
 
 
@@ -115,19 +116,19 @@ class Stop:
     """Coordinator: exit."""
 
 
-RESULTS = (ShardDone, StripeDone, UnitsDone)
+RESULTS = (ShardsDone, StripeDone, UnitsDone)
 """What a worker says of its work."""
 REPORTS = (Ready, *RESULTS, Failed)
 """What a worker may say."""
 ORDERS = (Compute, Reduce, Evaluate, Stop)
 """What the coordinator may say."""
 
-Message: TypeAlias = Ready | Compute | ShardDone | Reduce | StripeDone | Evaluate | UnitsDone | Failed | Stop
+Message: TypeAlias = Ready | Compute | ShardsDone | Reduce | StripeDone | Evaluate | UnitsDone | Failed | Stop
 
 _KINDS: tuple[type[Any], ...] = (
     Ready,
     Compute,
-    ShardDone,
+    ShardsDone,
     Reduce,
     StripeDone,
     Evaluate,

@@ -36,7 +36,7 @@ TRANSITIONS: dict[tuple[Phase, type[Message]], Phase] = {
     # an order replaces the one before; a phase may be ordered again for what another worker left undone
     **{(phase, order): after for phase in _WORKING for order, after in _ORDERS.items()},
     # reports do not end a phase: the ledger knows when all its work is done
-    (Phase.COMPUTE, m.ShardDone): Phase.COMPUTE,
+    (Phase.COMPUTE, m.ShardsDone): Phase.COMPUTE,
     (Phase.REDUCE, m.StripeDone): Phase.REDUCE,
     (Phase.EVALUATE, m.UnitsDone): Phase.EVALUATE,
     **{(phase, m.Failed): Phase.FAILED for phase in _WORKING},

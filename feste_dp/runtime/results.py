@@ -46,9 +46,7 @@ def mean_loss(shard_losses: list[float], positions: int) -> float:
 def read_report(message: m.Message) -> tuple[int, Report]:
     """(step, what was said of it); step -1 for a message that reports no work."""
     match message:
-        case m.ShardDone(step, shard, loss_sum, seconds):
-            return step, Report(shard, shard + 1, (loss_sum,), seconds)
-        case m.UnitsDone(step, first, loss_sums, seconds):
+        case m.ShardsDone(step, first, loss_sums, seconds) | m.UnitsDone(step, first, loss_sums, seconds):
             return step, Report(first, first + len(loss_sums), loss_sums, seconds)
         case m.StripeDone(step, first, last, seconds):
             return step, Report(first, last, (), seconds)

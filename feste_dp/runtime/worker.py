@@ -33,7 +33,8 @@ from feste_dp.runtime.tracing import Recorder, TraceRequest, step_of
 _PARENT_CHECK_MS = 1000
 _OF_THE_MACHINE = (OSError, MemoryError, zmq.ZMQError, RunError, UsageError)
 """What is no fault of the program: what it says is enough, where it stood in the program is of no use."""
-_REPORT_EVERY_S = 0.02  # of units that take less than that: their reports must not drown the coordinator
+# Items that take less are reported together: each report wakes the coordinator, which has no core of its own.
+_REPORT_EVERY_S = 0.02
 
 
 class WorkerSpec(BaseModel):
@@ -135,6 +136,11 @@ class Connection:
     def _warn(self, line: str) -> None:
         write_if_room(2, f"warning: worker {self._spec.worker} {line}\n".encode(errors="backslashreplace"))
 
+    def at(self, item: int) -> None:
+        """Leave word of the item that this worker is at, for whoever asks what ended it."""
+        if self._reports is not None:
+            self._reports.item = item
+
     def report_failure(self, error: Exception) -> None:
         """Tell the coordinator why this worker ends, giving the message a second to leave."""
         reason, trace = f"{type(error).__name__}: {error}", traceback.format_exc()
@@ -143,6 +149,35 @@ class Connection:
         self._socket.setsockopt(zmq.LINGER, 1000)
         self.send(m.Failed(*(text.encode(errors="backslashreplace").decode() for text in (reason, trace))))
         zmq.Context.instance().destroy(linger=1000)
+
+
+class _Done:
+    """Items of an order that are done, and reported when they have taken a moment, or are the last."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        report: type[m.ShardsDone | m.UnitsDone],
+        step: int,
+        first: int,
+        last: int,
+    ) -> None:
+        self._connection, self._report, self._step = connection, report, step
+        self._first, self._last = first, last
+        self._losses: list[float] = []
+        self._seconds = 0.0
+
+    def add(self, loss_sum: float, seconds: float) -> None:
+        losses = self._losses
+        losses.append(loss_sum)
+        self._seconds += seconds
+        following = self._first + len(losses)
+        if self._seconds < _REPORT_EVERY_S and len(losses) < m.MAX_LOSSES and following < self._last:
+            return
+        if following == self._last:
+            self._connection.at(-1)
+        self._connection.send(self._report(self._step, self._first, tuple(losses), self._seconds))
+        self._first, self._losses, self._seconds = following, [], 0.0
 
 
 def serve(
@@ -158,7 +193,9 @@ def serve(
                 faults.at("compute", step)
                 if recorder is not None:
                     computer.time_kernels(recorder.wants(step))
+                done = _Done(connection, m.ShardsDone, step, first, last)
                 for number in range(first, last):
+                    connection.at(number)
                     shard = computer.first_shard + number
                     nan = faults.at(f"shard{shard}", step) if faults else False
                     started = time.perf_counter()
@@ -172,7 +209,7 @@ def serve(
                     if nan:
                         computer.spoil()
                     faults.at("computed", step)
-                    connection.send(m.ShardDone(step, number, loss_sum, seconds))
+                    done.add(loss_sum, seconds)
             case m.Reduce(step, first, last, slots):
                 faults.at("reduce", step)
                 started = time.perf_counter()
@@ -200,18 +237,17 @@ def _evaluate(
     faults: Faults,
     recorder: Recorder | None,
 ) -> None:
-    """Report units as they are done, together those that are done within a moment."""
-    spacing, losses, started = Spacing(order.span, order.gaps), [], time.perf_counter()
+    spacing = Spacing(order.span, order.gaps)
+    done = _Done(connection, m.UnitsDone, order.step, order.first, order.last)
     for unit in range(order.first, order.last):
-        began = time.perf_counter()
-        losses.append(computer.validation_unit(order.step, unit, spacing))
+        connection.at(unit)
+        started = time.perf_counter()
+        loss_sum = computer.validation_unit(order.step, unit, spacing)
+        ended = time.perf_counter()
         if recorder is not None:
-            recorder.phases(order.step, {f"validation {unit}": (began, time.perf_counter())})
+            recorder.phases(order.step, {f"validation {unit}": (started, ended)})
         faults.at("evaluated", order.step)
-        seconds = time.perf_counter() - started
-        if seconds > _REPORT_EVERY_S or len(losses) == m.MAX_LOSSES or unit + 1 == order.last:
-            connection.send(m.UnitsDone(order.step, unit + 1 - len(losses), tuple(losses), seconds))
-            losses, started = [], time.perf_counter()
+        done.add(loss_sum, ended - started)
 
 
 def exit_if_orphaned(coordinator_pid: int) -> None:

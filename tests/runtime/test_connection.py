@@ -69,7 +69,7 @@ def boxes(ends):
         [TOKEN, m.encode(m.Stop()) + bytes(m.MAX_ORDER_BYTES)],
         [TOKEN, b"\x94\x01\x01\xdd\xff\xff\xff\xff"],
         [TOKEN, msgpack.packb([1, 1, msgpack.ExtType(1, b"x"), 2])],
-        [TOKEN, m.encode(m.ShardDone(1, 1, 1.0, 1.0))],
+        [TOKEN, m.encode(m.ShardsDone(1, 1, (1.0,), 1.0))],
         [TOKEN, m.encode(m.Ready(1, "c0de", "/here"))],
     ],
 )
@@ -96,7 +96,7 @@ def test_a_report_is_left_in_its_box_and_rings_and_one_that_finds_it_full_comes_
     connection, router, spec = ends
     orders, reports = boxes
     assert orders.put(m.encode(ORDER)) and connection.receive() == ORDER
-    done = [m.ShardDone(1, shard, 1.5, 0.1) for shard in range(3)]
+    done = [m.ShardsDone(1, shard, (1.5,), 0.1) for shard in range(3)]
     connection.send(done[0])
     assert os.eventfd_read(spec.bell_fd) == 1
     connection.send(done[1])

@@ -109,7 +109,7 @@ class KilledAfterItsReport:
     def poll(self, milliseconds):
         member = self.crew.members[0]
         member.phase = Phase.COMPUTE
-        assert Letterbox(self.crew._arena.reports[0]).put(m.encode(m.ShardDone(1, 5, 2.5, 0.1)))
+        assert Letterbox(self.crew._arena.reports[0]).put(m.encode(m.ShardsDone(1, 5, (2.5,), 0.1)))
         os.kill(member.process.pid, signal.SIGKILL)
         member.process.wait()
         self.crew._poller = self.poller
@@ -120,7 +120,7 @@ def test_the_last_report_of_a_worker_comes_before_its_end_though_it_did_not_ring
     crew = start(workers=1)._crew
     crew._poller = KilledAfterItsReport(crew)
     deadline = time.monotonic() + 30
-    assert crew.wait(deadline) == Said(0, m.ShardDone(1, 5, 2.5, 0.1))
+    assert crew.wait(deadline) == Said(0, m.ShardsDone(1, 5, (2.5,), 0.1))
     assert isinstance(crew.wait(deadline), Lost)
 
 
@@ -134,7 +134,7 @@ def test_what_a_worker_of_before_left_in_its_box_is_not_taken_for_a_report_of_th
 
     def leave_it_late(worker):
         lost = bury(worker)
-        assert Letterbox(coordinator.arena.reports[0]).put(m.encode(m.ShardDone(2, 0, 1e9, 0.1)))
+        assert Letterbox(coordinator.arena.reports[0]).put(m.encode(m.ShardsDone(2, 0, (1e9,), 0.1)))
         return lost
 
     coordinator._crew._bury = leave_it_late

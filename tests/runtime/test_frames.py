@@ -7,7 +7,7 @@ from feste_dp.runtime import messages as m
 from feste_dp.runtime.frames import TELL_EVERY_S, FrameReader
 
 TOKEN = b"0123456789abcdef" * 2
-REPORT = m.ShardDone(3, 1, 12.5, 0.25)
+REPORT = m.ShardsDone(3, 1, (12.5,), 0.25)
 
 
 class Clock:
@@ -72,8 +72,8 @@ def test_a_flood_of_frames_is_one_line_a_minute(reader, told, clock):
 
 
 def test_what_its_owner_has_no_use_for_is_counted_with_the_rest(reader, told):
-    reader.drop(m.ProtocolError("ShardDone in phase idle"))
-    assert reader.dropped == 1 and told[0].endswith("the last: ShardDone in phase idle")
+    reader.drop(m.ProtocolError("ShardsDone in phase idle"))
+    assert reader.dropped == 1 and told[0].endswith("the last: ShardsDone in phase idle")
 
 
 def test_the_token_is_compared_by_the_function_whose_time_tells_nothing(reader, monkeypatch):

@@ -40,7 +40,7 @@ class ReadyCrew:
         self.orders.append((worker, message))
         if isinstance(message, m.Compute):
             for shard in range(message.first, message.last):
-                self.reports.append(Said(worker, m.ShardDone(message.step, shard, shard / 8, 0.5)))
+                self.reports.append(Said(worker, m.ShardsDone(message.step, shard, (shard / 8,), 0.5)))
         else:
             for first in range(message.first, message.last, m.MAX_LOSSES):
                 losses = tuple(unit / 8 for unit in range(first, min(first + m.MAX_LOSSES, message.last)))
@@ -64,7 +64,7 @@ def gather():
 
 @pytest.mark.parametrize("workers", [2, 16, 256])
 def test_all_workers_are_walked_through_as_often_for_256_of_them_as_for_two(gather, workers):
-    crew = gather(workers, 256, m.ShardDone, lambda first, last: m.Compute(1, first, last, 1))
+    crew = gather(workers, 256, m.ShardsDone, lambda first, last: m.Compute(1, first, last, 1))
     assert len(crew.orders) == workers
     assert crew.members.walks <= 3
 

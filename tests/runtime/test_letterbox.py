@@ -32,6 +32,14 @@ def test_an_order_left_while_the_worker_computes_is_found_when_it_looks(both):
     assert worker.take(0.0) == b""
 
 
+def test_word_of_an_item_is_read_on_the_other_side_and_touches_no_frame(both):
+    coordinator, worker = both
+    worker.listen()
+    assert coordinator.put(bytes(range(256)))
+    worker.item = 2**40
+    assert coordinator.item == 2**40 and worker.take(0.0) == bytes(range(256))
+
+
 def test_a_second_order_is_refused_until_the_first_is_taken(both):
     coordinator, worker = both
     worker.listen()

@@ -20,7 +20,7 @@ from feste_dp.runtime.messages import (
     encode,
 )
 
-KINDS = (m.Ready, m.Compute, m.ShardDone, m.Reduce, m.StripeDone, m.Evaluate, m.UnitsDone, m.Failed, m.Stop)
+KINDS = (m.Ready, m.Compute, m.ShardsDone, m.Reduce, m.StripeDone, m.Evaluate, m.UnitsDone, m.Failed, m.Stop)
 LARGEST = 2**63 - 1
 
 counts = st.integers(0, LARGEST)
@@ -37,7 +37,7 @@ messages = st.sampled_from(KINDS).flatmap(
 EXAMPLES = (
     m.Ready(4711, "c0de", "/here"),
     m.Compute(3, 0, 2, 1),
-    m.ShardDone(3, 1, 12.5, 0.25),
+    m.ShardsDone(3, 1, (12.5,), 0.25),
     m.Reduce(3, 0, 7, 8),
     m.StripeDone(3, 0, 7, 0.5),
     m.Evaluate(3, 4, 6, 700, 63),
@@ -54,7 +54,9 @@ def test_every_message_reads_back_as_it_was_written(message):
 
 def test_a_loss_that_is_not_finite_reads_back_as_it_was_written():
     for loss in (float("nan"), float("inf"), float("-inf")):
-        assert repr(decode(encode(m.ShardDone(1, 2, loss, 0.5)))) == repr(m.ShardDone(1, 2, loss, 0.5))
+        assert repr(decode(encode(m.ShardsDone(1, 2, (loss,), 0.5)))) == repr(
+            m.ShardsDone(1, 2, (loss,), 0.5)
+        )
 
 
 @given(st.binary(max_size=200))
@@ -101,7 +103,7 @@ def test_two_thousand_random_and_mutated_frames_give_a_message_or_a_protocol_err
         (msgpack.packb([6, 1, 2, [1.0, "2"], 0.5]), r"UnitsDone\.loss_sums is not"),
         (msgpack.packb([6, 1, 2, [[1.0]], 0.5]), r"UnitsDone\.loss_sums is not"),
         (msgpack.packb([6, 1, 2, [1.0] * (MAX_LOSSES + 1), 0.5]), "not msgpack"),
-        (msgpack.packb([2, 1, 2, 3, 0.5]), r"ShardDone\.loss_sum is not"),
+        (msgpack.packb([2, 1, 2, 3, 0.5]), r"ShardsDone\.loss_sums is not"),
         (msgpack.packb([7, 1, ""]), r"Failed\.reason is not"),
         (msgpack.packb([7, b"bytes", ""]), "not msgpack"),
         (msgpack.packb([7, "x" * (MAX_TEXT_BYTES + 1), ""]), "not msgpack"),

@@ -9,7 +9,7 @@ from feste_dp.runtime.protocol import TRANSITIONS, Phase, next_phase
 EXAMPLES = {
     "Ready": m.Ready(1, "c0de", "/here"),
     "Compute": m.Compute(1, 0, 1, 1),
-    "ShardDone": m.ShardDone(1, 0, 1.0, 0.5),
+    "ShardsDone": m.ShardsDone(1, 0, (1.0,), 0.5),
     "Reduce": m.Reduce(1, 0, 1, 1),
     "StripeDone": m.StripeDone(1, 0, 1, 0.5),
     "Evaluate": m.Evaluate(1, 0, 1, 5, 1),
@@ -23,7 +23,7 @@ ORDERS = {"Compute": "compute", "Reduce": "reduce", "Evaluate": "evaluate", "Sto
 ALLOWED = {
     "starting": {"Ready": "idle", "Failed": "failed", "Stop": "stopped"},
     "idle": ORDERS | {"Failed": "failed"},
-    "compute": ORDERS | {"Failed": "failed", "ShardDone": "compute"},
+    "compute": ORDERS | {"Failed": "failed", "ShardsDone": "compute"},
     "reduce": ORDERS | {"Failed": "failed", "StripeDone": "reduce"},
     "evaluate": ORDERS | {"Failed": "failed", "UnitsDone": "evaluate"},
     "failed": {},

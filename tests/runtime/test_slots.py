@@ -47,6 +47,14 @@ def test_nobody_gets_more_to_do_than_if_single_shards_were_dealt_out(power, work
     assert most == math.ceil(shards / workers)
 
 
+def test_a_worker_is_lost_at_the_item_that_it_left_word_of_if_it_held_that():
+    ledger = Ledger(8)
+    ledger.deal([0, 1], 2)
+    assert [ledger.unfinished(1, item) for item in (-1, 3, 4, 6, 7, 8)] == [4, 4, 4, 6, 7, 4]
+    assert ledger.done(1, 4, 6, [1.0, 1.0])
+    assert ledger.unfinished(1, 4) == 6 and ledger.unfinished(2, 4) is None
+
+
 @given(st.data())
 def test_what_a_lost_worker_leaves_is_done_again_in_whole_slots(data):
     together = data.draw(st.sampled_from([1, 2, 4]))

@@ -19,7 +19,7 @@ TROUBLES = [
     OSError(28, "No space left on device"),
     zmq.ZMQError(24),
 ]
-TASK = Task("compute", 1, "shard", m.ShardDone, lambda first, last: (first, last))
+TASK = Task("compute", 1, "shard", m.ShardsDone, lambda first, last: (first, last))
 
 
 class FakeCrew:
@@ -50,7 +50,7 @@ class FakeCrew:
         return [event.worker for event in self.events if isinstance(event, Joined)]
 
     def send(self, worker, shards):
-        self.events += [Said(worker, m.ShardDone(1, shard, 1.0, 0.1)) for shard in range(*shards)]
+        self.events += [Said(worker, m.ShardsDone(1, shard, (1.0,), 0.1)) for shard in range(*shards)]
 
     def wait(self, deadline):
         if self.events:

@@ -96,7 +96,8 @@ def test_every_message_is_an_arrow_from_a_slice_to_a_later_slice_of_another_trac
     assert set(starts) == set(ends)
     kinds = Counter(e["name"] for e in starts.values())
     steps = LAST - FIRST + 1
-    assert kinds["Compute"] == steps * WORKERS and kinds["ShardDone"] == steps * SHARDS
+    assert kinds["Compute"] == steps * WORKERS
+    assert steps * WORKERS <= kinds["ShardsDone"] <= steps * SHARDS
     for key, start in starts.items():
         end = ends[key]
         assert end["pid"] != start["pid"] and end["ts"] >= start["ts"] - 1

@@ -1,9 +1,9 @@
 """Every command of README, docs/, launch/ and benchmarks/ is run as it is printed.
 
 What stands in for what is needed: the folder that they run in has shrunk copies of configs/ (the batch, its
-shards and its micro-batches as they are, a small model and few steps), runs that are called RUN and RUN2, and
-the texts A.txt and B.txt. Not run are commands of other programs that change the machine (NOT_HERE): there
-only the files that they name are looked for.
+shards and its micro-batches as they are, a small model and few steps), runs that are called RUN and RUN2,
+the texts A.txt and B.txt, and a config my.yaml. Not run are commands of other programs that change the
+machine (NOT_HERE): there only the files that they name are looked for.
 """
 
 import os
@@ -32,7 +32,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "laun
 NOT_HERE = {"sudo", "make", "podman", "sbatch", "journalctl", "pip", "tensorboard"}
 PROGRAMS = {"feste-dp", "python", "xz", "bash", "launch/background.sh", "launch/scaling-study.sh"} | NOT_HERE
 # Seconds each: the rest takes longer, and is run by `make test-long`.
-QUICK = {"configs", "generate", "checkpoint", "runs", "report", "watch"}
+QUICK = {"configs", "config", "generate", "checkpoint", "runs", "report", "watch"}
 STEPS = 120  # the pages trace and replay steps up to that
 
 
@@ -56,7 +56,9 @@ OWN = [(page, command) for page, command in COMMANDS if command.startswith("fest
 
 
 def words(command: str) -> list[str]:
-    return shlex.split(command.replace("CONFIG", "configs/tiny.yaml"))
+    """As the shell makes them, without where the output goes."""
+    named = command.replace("CONFIG", "configs/tiny.yaml").replace("my.yaml", "configs/small.yaml")
+    return [word for word in shlex.split(named) if not word.startswith(">")]
 
 
 def test_the_pages_have_commands() -> None:
@@ -112,6 +114,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                            ("vocab_size", 512), ("steps", STEPS)):  # fmt: skip
             text = re.sub(rf"^(  {key}:) .*$", rf"\1 {value}", text, flags=re.MULTILINE)
         (root / "configs" / path.name).write_text(text)
+    shutil.copy(root / "configs/tiny.yaml", root / "my.yaml")
     for name in ("A.txt", "B.txt"):
         (root / name).write_text(read_shakespeare()[:30_000])
     (root / "data/runs").mkdir()
@@ -133,6 +136,8 @@ def run_here(command: str, root: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(("page", "command"), [each for each in OWN if words(each[1])[1] in QUICK])
 def test_a_quick_documented_command_does_not_fail(page: str, command: str, folder: Path) -> None:
+    if " init my.yaml" in command:
+        (folder / "my.yaml").unlink()
     done = run_here(command, folder)
     assert done.returncode == 0, done.stderr
 

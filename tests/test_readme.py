@@ -31,7 +31,7 @@ def test_every_link_and_picture_of_a_page_exists(page: Path) -> None:
 def test_every_command_on_a_page_has_help_and_only_known_options(page: Path) -> None:
     for line in re.findall(r"^\s*(?:\$ )?feste-dp (.+?)(?:\s{2,}.*)?$", page.read_text(), re.MULTILINE):
         words = line.split()
-        name = words[:2] if words[0] == "checkpoint" else words[:1]
+        name = words[:2] if words[0] in ("checkpoint", "config") else words[:1]
         result = CliRunner().invoke(cli, [*name, "--help"])
         assert result.exit_code == 0, f"{page.name}: feste-dp {line}"
         for option in re.findall(r"(?<=\s)--[a-z-]+", line):

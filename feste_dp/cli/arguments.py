@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from feste_dp.config.loading import Override
-from feste_dp.config.schema import MAX_CPU, MAX_SHARDS
+from feste_dp.config.presets import preset_names
+from feste_dp.config.schema import MAX_CPU, MAX_SHARDS, known_keys
 from feste_dp.errors import UsageError
 from feste_dp.files.home import expand_home
 from feste_dp.wording import quoted
@@ -45,6 +47,16 @@ class FileType(PathType):
         if isinstance(value, str) and (value.endswith("/") or value.rpartition("/")[2] in (".", "..")):
             self.fail(f"{value} is the name of a folder; give that of a file", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class ConfigType(PathType):
+    """The name of a preset, or the path of a file; the shell completes both."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        names = [CompletionItem(name) for name in preset_names() if name.startswith(incomplete)]
+        return names + super().shell_complete(ctx, param, incomplete)
 
 
 class WholeNumber(click.IntRange):
@@ -115,7 +127,7 @@ def config_option(*, required: bool = True) -> Callable[[F], F]:
         "--config",
         "config_path",
         required=required,
-        type=PathType(),
+        type=ConfigType(),
         metavar="NAME|FILE",
         help="The name of a config that comes with feste-dp (`feste-dp configs`), or a YAML file; the keys "
         "it lacks have defaults.",
@@ -133,10 +145,17 @@ PIN = click.option(
     metavar="none|auto|LIST",
     help="CPUs the workers are bound to: auto takes physical cores of their own; or CPU numbers, 0,2,4-7.",
 )
+
+
+def _keys(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(f"{key}=") for key in known_keys() if key.startswith(incomplete)]
+
+
 OVERRIDES = click.option(
     "--set",
     "overrides",
     multiple=True,
+    shell_complete=_keys,
     metavar="SECTION.KEY=VALUE",
     help="Override a key of the config; may be given several times.",
 )

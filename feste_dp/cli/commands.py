@@ -11,6 +11,7 @@ from feste_dp import __version__
 from feste_dp.cli.arguments import with_flags
 from feste_dp.cli.bench import bench
 from feste_dp.cli.checkpoint import checkpoint
+from feste_dp.cli.config import config
 from feste_dp.cli.configs import configs
 from feste_dp.cli.pages import dashboard, report, watch
 from feste_dp.cli.plan import plan
@@ -65,7 +66,7 @@ def cli() -> None:
 
 COMMANDS = (
     *(launch, resume, workers, generate, evaluate, prepare, checkpoint, replay_command),
-    *(configs, plan, bench, scale, runs, report, dashboard, watch),
+    *(configs, config, plan, bench, scale, runs, report, dashboard, watch),
 )
 for command in COMMANDS:
     cli.add_command(command)

@@ -82,6 +82,11 @@ FREE = frozenset(
 )
 
 
+def in_a_resume(key: str) -> str:
+    """The set that `section.key` is in, in one word: kept, asked or free."""
+    return "kept" if key in FROZEN else "asked" if key in EXPLICIT else "free"
+
+
 def check_changes(old: Config, new: Config, *, explicit: Collection[str]) -> list[str]:
     """One line for the log per explicit key that changes, as `train.steps: 40 -> 60`.
 

@@ -1,8 +1,13 @@
 """Writes a config as YAML that reads back as the same config, or as a flat table."""
 
 import re
+from collections.abc import Callable, Collection, Iterator, Mapping
 
+from pydantic.fields import FieldInfo
+
+from feste_dp.config.expectations import expected_value
 from feste_dp.config.schema import Config
+from feste_dp.config.yaml_tree import one_line
 
 YAML_WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
 ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
@@ -10,12 +15,47 @@ ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
 
 def dump_config(config: Config) -> str:
     """The config as YAML with every key, in the order of the schema, each below its sentence."""
-    lines = []
+
+    def lines(path: str, info: FieldInfo, setting: str) -> Iterator[str]:
+        yield f"# {sentence(info)}"
+        yield setting
+
+    return _yaml(config, lines)
+
+
+def explained_yaml(config: Config, origins: Mapping[str, str]) -> str:
+    """The same with what each key takes and where its value came from, by `section.key`; what is not in
+    `origins` is a default."""
+
+    def lines(path: str, info: FieldInfo, setting: str) -> Iterator[str]:
+        yield f"# {sentence(info)}"
+        yield f"# Takes {expected_value(info)}."
+        yield f"{setting}  # {one_line(origins.get(path, 'default'))}"
+
+    return _yaml(config, lines)
+
+
+def yaml_to_edit(config: Config, given: Collection[str]) -> str:
+    """The same with what each key takes; those that are not `given` are commented out, so that defaults that
+    follow from other keys still do."""
+
+    def lines(path: str, info: FieldInfo, setting: str) -> Iterator[str]:
+        yield f"# {sentence(info)}"
+        yield f"# Takes {expected_value(info)}."
+        yield setting if path in given else f"#{setting}"
+
+    return _yaml(config, lines)
+
+
+def _yaml(config: Config, lines: Callable[[str, FieldInfo, str], Iterator[str]]) -> str:
+    """Each section with the lines of its keys: by `section.key`, field and `key: value`."""
+    text = []
     for name, section in config:
-        lines += ["", f"{name}:"]
+        text += ["", f"{name}:"]
         for key, info in type(section).model_fields.items():
-            lines += [f"  # {_sentence(info.description)}", f"  {key}: {_written(getattr(section, key))}"]
-    return "\n".join(lines[1:]) + "\n"
+            setting = f"{key}: {written(getattr(section, key))}"
+            text += [f"  {line}" for line in lines(f"{name}.{key}", info, setting)]
+    return "\n".join(text[1:]) + "\n"
 
 
 def flat_values(config: Config) -> dict[str, object]:
@@ -27,14 +67,15 @@ def flat_values(config: Config) -> dict[str, object]:
     }
 
 
-def _sentence(text: str | None) -> str:
-    return " ".join((text or "").split())
+def sentence(info: FieldInfo) -> str:
+    """What the key is, on one line."""
+    return " ".join((info.description or "").split())
 
 
-def _written(value: object) -> str:
+def written(value: object) -> str:
     """The value as a YAML scalar or flow list that reads back as the same value."""
     if isinstance(value, list):
-        return f"[{', '.join(_written(item) for item in value)}]"
+        return f"[{', '.join(written(item) for item in value)}]"
     if not isinstance(value, str):
         return str(value).lower()
     if re.fullmatch(r"[A-Za-z][A-Za-z0-9_./-]*", value) and value.lower() not in YAML_WORDS:

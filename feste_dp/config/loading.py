@@ -104,14 +104,32 @@ def config_from_text(
 ) -> Config:
     """The config in YAML text; `source` names the text in errors, `base` has the values of keys that are
     not given. Raises UsageError of one line."""
-    draft = _Draft(base or {})
-    _add_text(draft, text, source)
+    return _config_of(_Draft(base or {}), ConfigText(text, source), overrides)
+
+
+class Explained(NamedTuple):
+    """A config and, by `section.key`, where its values were given; what is not there has its default."""
+
+    config: Config
+    origins: dict[str, str]
+
+
+def explained_config(given: ConfigText | None, overrides: Sequence[str] = ()) -> Explained:
+    """The config in the text, or else the defaults, with overrides on top. Raises UsageError of one line."""
+    draft = _Draft()
+    config = _config_of(draft, given, overrides)
+    return Explained(config, {path: str(place) for path, place in draft.places.items()})
+
+
+def _config_of(draft: _Draft, given: ConfigText | None, overrides: Sequence[str]) -> Config:
+    if given is not None:
+        _add_text(draft, *given)
     for rank, override in enumerate(overrides, start=1):
         _add_override(draft, override, rank)
     try:
         config = Config.model_validate(draft.values)
     except ValidationError as error:
-        _add_schema_problems(draft, error, source)
+        _add_schema_problems(draft, error, "the defaults" if given is None else given.source)
     if draft.problems:
         (place, message), *others = sorted(draft.problems)
         more = f" (and {len(others)} more)" if others else ""
@@ -135,7 +153,9 @@ def _read_text(path: Path, from_run: bool) -> str:
     except FileNotFoundError:
         raise UsageError(one_line(f"{path}: no such file{_meant(path)}")) from None
     except IsADirectoryError:
-        raise UsageError(one_line(f"{path}: is a directory; give a YAML file")) from None
+        of_run = path / "config.yaml"
+        such_as = f", such as {of_run}" if of_run.is_file() else ""
+        raise UsageError(one_line(f"{path}: is a directory; give a YAML file{such_as}")) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise UsageError(one_line(f"{path}: cannot be read: {getattr(error, 'strerror', error)}")) from None
     if len(content) > MAX_FILE_BYTES:

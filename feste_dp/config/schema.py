@@ -29,11 +29,13 @@ def _listed(value: object) -> object:
 
 
 TrackerName = Literal["jsonl", "tensorboard", "wandb"]
-TrackerNames = Annotated[list[TrackerName], Field(max_length=3), BeforeValidator(_listed)]
+Trackers = Annotated[list[TrackerName], Field(max_length=3)]
+TrackerNames = Annotated[Trackers, BeforeValidator(_listed, json_schema_input_type=TrackerName | Trackers)]
 # what Weights & Biases itself takes
 ProjectName = Annotated[str, Field(max_length=128, pattern=r"^[^/\\#?%:\x00-\x1f]*$")]
 Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f]+$")]
-Tags = Annotated[list[Tag], Field(max_length=64), BeforeValidator(_listed)]
+TagList = Annotated[list[Tag], Field(max_length=64)]
+Tags = Annotated[TagList, BeforeValidator(_listed, json_schema_input_type=Tag | TagList)]
 CpuNumbers = Annotated[list[Annotated[int, Field(ge=0, le=MAX_CPU)]], Field(min_length=1)]
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from tokenizers import pre_tokenizers
 
+from feste_dp.data.splitting import lines_of
 from feste_dp.data.text_file import Text
-from feste_dp.data.tokenizer import BYTE_TOKENS, cut_into_lines, learn_merges
+from feste_dp.data.tokenizer import BYTE_TOKENS, learn_merges
 
 # Measured on 1 to 24 MB of Chinese, base64, invented words: 88 to 130 bytes for a byte of a different word.
 BYTES_PER_WORD_BYTE = 140
@@ -67,7 +68,7 @@ def different_words(samples: Sequence[str], size: int, total: float) -> float:
 
 def _bytes_of_words(samples: Sequence[str]) -> int:
     split = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    words = {word for line in cut_into_lines(samples) for word, _ in split.pre_tokenize_str(line)}
+    words = {word for line in lines_of(samples) for word, _ in split.pre_tokenize_str(line)}
     return sum(map(len, words))  # one character of these stands for one byte
 
 

@@ -39,8 +39,9 @@ from feste_dp.files.locks import lock_if_possible
 from feste_dp.files.temporary import is_alive
 from feste_dp.files.writing import sync_directory
 
-# Part of the cache key: raise it when the same text would give other tokens.
-PREPARATION_VERSION = 1
+# Part of the cache key: raise it when the same text would give other tokens or another tokenizer.json.
+PREPARATION_VERSION = 2
+BY_LINES_VERSION = 1  # the tokenizer did not say yet that it encodes lines
 _LONG_S = 20.0  # what takes longer is announced
 
 Tell = Callable[[str], None]
@@ -91,11 +92,13 @@ def prepare_for_run(
     cache_root: Path,
     memory: int | None = None,
     tell: Tell = lambda line: None,
+    by_lines: ByteTokenizer | None = None,
 ) -> TokenData:
     """The token data a run asks for, made and cached on first use.
 
     corpus is "shakespeare", a folder that prepare made (opened as it is), or what read_corpus takes. `tell`
-    gets what is worth saying. UsageError when a part is shorter than block_size + 1 tokens, or the text needs
+    gets what is worth saying. `by_lines` is the tokenizer of a run of an earlier version, learnt from this
+    text. UsageError when a part is shorter than block_size + 1 tokens, or the text needs
     more than `memory` bytes to be prepared; then nothing has been written.
     """
     if isinstance(corpus, str) and holds_token_data(corpus):
@@ -110,11 +113,12 @@ def prepare_for_run(
     found = read_corpus(corpus)
     if found.note is not None:
         tell(found.note)
-    key = _content_key(found.texts, vocab_size, val_fraction)
+    version = PREPARATION_VERSION if by_lines is None else BY_LINES_VERSION
+    key = _content_key(version, found.texts, vocab_size, val_fraction)
     target = cache_root / "corpora" / f"{found.name}-v{vocab_size}-{key[:16]}"
     cached = _open_cached(target, vocab_size)
     if cached is None:
-        prepared = _prepare(found.texts, vocab_size, val_fraction, target, memory, tell)
+        prepared = _prepare(found.texts, vocab_size, val_fraction, target, memory, tell, by_lines)
         _check_lengths(len(prepared.train), len(prepared.val), block_size)
         try:
             cached = _fill_cache(prepared, target)
@@ -148,12 +152,13 @@ def _prepare(
     target: Path,
     memory: int | None = None,
     tell: Tell = lambda line: None,
+    tokenizer: ByteTokenizer | None = None,
 ) -> _Prepared:
     if not 0 < val_fraction < 1:
         raise UsageError(f"data.val_fraction is {val_fraction}: set it between 0 and 1")
     _check_demand(texts, vocab_size, val_fraction, target, memory, tell)
     cut = _split_position(texts, val_fraction)
-    tokenizer = train_tokenizer(_part(texts, 0, cut), vocab_size)
+    tokenizer = tokenizer or train_tokenizer(_part(texts, 0, cut), vocab_size)
     train, train_bytes = _encode(tokenizer, _part(texts, 0, cut))
     val, val_bytes = _encode(tokenizer, _part(texts, cut, None))
     return _Prepared(tokenizer, train, val, train_bytes, val_bytes, [_describe(text) for text in texts])
@@ -255,9 +260,9 @@ def _describe(text: Text) -> Source:
     return Source(name=plain or "text", bytes=text.size, sha256=text.sha256)
 
 
-def _content_key(texts: Sequence[Text], vocab_size: int, val_fraction: float) -> str:
+def _content_key(version: int, texts: Sequence[Text], vocab_size: int, val_fraction: float) -> str:
     sources = [_describe(text).model_dump() for text in texts]
-    key = [PREPARATION_VERSION, vocab_size, repr(float(val_fraction)), sources]
+    key = [version, vocab_size, repr(float(val_fraction)), sources]
     return hashlib.sha256(json.dumps(key).encode("utf-8")).hexdigest()
 
 

@@ -1,50 +1,67 @@
 """The byte-level BPE tokenizer: trains, loads, encodes and decodes. Knows nothing of token files.
 
-All 256 bytes are tokens, there is no normalizer and no special token, so any text comes back exactly as it
-was. The text is fed line by line, line ends kept: 5 MB in one string took 3.1 s, in lines 0.4 s. No merge
-spans a line end, so the stored tokenizer gives a whole text the ids of its lines.
+All 256 bytes are tokens, so any text comes back as it was. A text gets the ids that the library (Hugging Face
+`tokenizers`) gives the whole of it with the same tokenizer.json, though it is fed part by part.
 """
 
 import json
-import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from feste_dp.errors import UsageError
-from feste_dp.files.marks import JSON_MARKS, too_many_marks
+from feste_dp.data.splitting import (
+    END_OF_TEXT,
+    LINE_PATTERN,
+    Cutting,
+    cutting_for,
+    lines_of,
+    parts_of,
+)
+from feste_dp.data.tokenizer_file import MAX_TOKENIZER_ITEMS, TokenizerDocument, read_tokenizer_file
+from feste_dp.errors import UsageError, on_one_line
 
 BYTE_TOKENS = 256
-MAX_TOKENIZER_BYTES = 32 * 2**20
-MAX_TOKENIZER_ITEMS = 1_200_000  # a token has four with its merge: a vocabulary of 262,144 fits
-# The alphabet of byte-level BPE ends at U+0143; one character beyond U+FFFF would make Python's text of the
-# whole file four times as large.
-BEYOND_ALPHABET = re.compile(rb"[\xe0-\xff]")
 # A pair seen once is not worth a token.
 MIN_PAIR_COUNT = 2
-# A line with its end; a longer line (a text without line ends) is cut before a space where there is one.
-LINE = re.compile(r"[^\n]{0,4096}\n|[^\n]{1,4096}(?= |\Z)|[^\n]{1,4096}")
-LONGEST_LINE = 4096
-# The library takes 100 to 300 bytes for a byte that it encodes, so it is given little at a time.
 BATCH_CHARACTERS = 2**16
+# What ends a text in tokenizers that others made; the first that is there.
+_END_NAMES = (
+    END_OF_TEXT,
+    "<|end_of_text|>",
+    "<\uff5cend\u2581of\u2581sentence\uff5c>",
+    "</s>",
+    "<eos>",
+    "<|im_end|>",
+)
 
 
 @dataclass(frozen=True, eq=False)
 class ByteTokenizer:
     """Text to token ids and back. Make one with train_tokenizer or load_tokenizer."""
 
-    inner: Tokenizer
+    inner: Tokenizer = field(repr=False)
+    content: bytes = field(repr=False)
+    """Of its tokenizer.json"""
+    cutting: Cutting
+    by_lines: bool = False
+    """Whether each line is encoded on its own, as it was before the file said so"""
 
-    @property
+    @cached_property
     def vocab_size(self) -> int:
-        """Number of tokens; ids are 0 .. vocab_size - 1."""
-        return self.inner.get_vocab_size()
+        """Ids are 0 .. vocab_size - 1; a tokenizer that others made may leave some out."""
+        return 1 + max(self.inner.get_vocab(with_added_tokens=True).values())
+
+    @cached_property
+    def end_of_text(self) -> int | None:
+        """The id of the token that ends a document; None where there is none."""
+        ids = (self.inner.token_to_id(name) for name in _END_NAMES)
+        return next((number for number in ids if number is not None), None)
 
     def encode(self, text: str) -> npt.NDArray[np.uint32]:
         """(tokens,) ids of the text, the same whatever the number of threads."""
@@ -52,30 +69,47 @@ class ByteTokenizer:
         return np.concatenate(parts) if parts else np.empty(0, np.uint32)
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[npt.NDArray[np.uint32]]:
-        """The ids of the text that the pieces make up, a part at a time."""
-        for batch in _batches(cut_into_lines(pieces), BATCH_CHARACTERS):
-            encodings = self.inner.encode_batch_fast(batch, add_special_tokens=False)
+        """The ids of the text that the pieces make up, a part at a time. UsageError where it cannot be fed in
+        parts, and is too long for one."""
+        parts = lines_of(pieces) if self.by_lines else parts_of(pieces, self.cutting)
+        for batch in _batches(parts, BATCH_CHARACTERS):
+            try:
+                encodings = self.inner.encode_batch_fast(batch, add_special_tokens=False)
+            except BaseException as error:
+                if (
+                    type(error).__name__ != "PanicException"
+                ):  # of the library, which knows no other for a regex
+                    raise
+                raise UsageError(f"the tokenizer cannot read a text: {on_one_line(error)}") from None
             yield np.concatenate([np.asarray(encoding.ids, np.uint32) for encoding in encodings])
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of the ids; bytes that are no UTF-8 (half a character) become U+FFFD."""
+        """The text of the ids; bytes that are no UTF-8 (half a character) become U+FFFD, ids that are no
+        token nothing."""
         numbers = [int(number) for number in ids]
-        if numbers and not (min(numbers) >= 0 and max(numbers) < self.vocab_size):
-            raise ValueError(f"token ids must be 0 .. {self.vocab_size - 1}")
+        if numbers and min(numbers) < 0:
+            raise ValueError("token ids are 0 or more")
         return self.inner.decode(numbers, skip_special_tokens=False)
 
     def to_json(self) -> bytes:
         """The content of tokenizer.json (Hugging Face format), the same bytes for the same tokenizer."""
-        return self.inner.to_str(pretty=True).encode("utf-8") + b"\n"
+        return self.content
+
+    def line_by_line(self) -> "ByteTokenizer | None":
+        """The same, which encodes each line on its own, as earlier versions did without a word of it in the
+        file. None where it is no file of theirs."""
+        document = json.loads(self.inner.to_str())
+        plain = document["pre_tokenizer"]["type"] == "ByteLevel" and not document["added_tokens"]
+        return replace(self, by_lines=True) if plain and document["normalizer"] is None else None
 
 
-def train_tokenizer(pieces: Iterable[str], vocab_size: int) -> ByteTokenizer:
+def train_tokenizer(pieces: Iterable[str], vocab_size: int, end_of_text: bool = False) -> ByteTokenizer:
     """A tokenizer of exactly vocab_size tokens, merged from the pairs of the text that the pieces
-    make up, the most frequent first.
+    make up, the most frequent first; the last is END_OF_TEXT where asked.
 
     UsageError when vocab_size is below the 256 bytes, or the text has too few repeated pairs to reach it.
     """
-    tokenizer = learn_merges(pieces, vocab_size)
+    tokenizer = learn_merges(pieces, vocab_size, end_of_text)
     reached = tokenizer.vocab_size
     if reached < vocab_size:
         raise UsageError(
@@ -85,41 +119,35 @@ def train_tokenizer(pieces: Iterable[str], vocab_size: int) -> ByteTokenizer:
     return tokenizer
 
 
-def learn_merges(pieces: Iterable[str], vocab_size: int) -> ByteTokenizer:
+def learn_merges(pieces: Iterable[str], vocab_size: int, end_of_text: bool = False) -> ByteTokenizer:
     """As train_tokenizer, with as many tokens as the text yields, vocab_size at most."""
-    if vocab_size < BYTE_TOKENS:
+    least = BYTE_TOKENS + end_of_text
+    if vocab_size < least:
         raise UsageError(
-            f"{vocab_size} is too few: set it to {BYTE_TOKENS} (one token per byte) or more",
+            f"{vocab_size} is too few: set it to {least} (one token per byte{' and one more' * end_of_text}) "
+            "or more",
             about="model.vocab_size",
         )
-    tokenizer = _new_tokenizer(models.BPE())
+    tokenizer = Tokenizer(models.BPE())
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = words
+    tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         # The trainer reserves memory for the size it is asked for; no file that we read back holds more.
-        vocab_size=min(vocab_size, MAX_TOKENIZER_ITEMS),
+        vocab_size=min(vocab_size - end_of_text, MAX_TOKENIZER_ITEMS),
         min_frequency=MIN_PAIR_COUNT,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         special_tokens=[],
         show_progress=False,
     )
-    interruptibly(cut_into_lines(pieces), lambda lines: tokenizer.train_from_iterator(lines, trainer))
-    return ByteTokenizer(tokenizer)
-
-
-def cut_into_lines(pieces: Iterable[str]) -> Iterator[str]:
-    """The lines (LINE) of the text that the pieces make up, the same however it is cut into pieces."""
-    rest = ""
-    for piece in pieces:
-        rest += piece
-        end = rest.rfind("\n") + 1
-        yield from LINE.findall(rest[:end])
-        rest, start = rest[end:], 0
-        while len(rest) - start > LONGEST_LINE + 1:  # where it is cut depends on no more than what is there
-            found = LINE.match(rest, start)
-            assert found is not None
-            yield found[0]
-            start = found.end()
-        rest = rest[start:]
-    yield from LINE.findall(rest)
+    interruptibly(lines_of(pieces), lambda lines: tokenizer.train_from_iterator(lines, trainer))
+    # what was learnt from lines is for lines: whoever loads the file splits a text into the same
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(LINE_PATTERN), "isolated"), words]
+    )
+    if end_of_text:
+        tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, normalized=False, special=True)])
+    return _from_document(TokenizerDocument.of(tokenizer))
 
 
 def interruptibly(lines: Iterable[str], work: Callable[[Iterator[str]], object]) -> None:
@@ -156,84 +184,12 @@ def interruptibly(lines: Iterable[str], work: Callable[[Iterator[str]], object])
 
 def load_tokenizer(path: Path) -> ByteTokenizer:
     """The tokenizer of a tokenizer.json file. UsageError: too large, broken, not byte-level BPE."""
-    try:
-        if not path.is_file():
-            raise UsageError(f"tokenizer file {path} does not exist")
-        size = path.stat().st_size
-        if size > MAX_TOKENIZER_BYTES:
-            raise UsageError(f"tokenizer file {path} is too large: {size} bytes, limit {MAX_TOKENIZER_BYTES}")
-        content = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"tokenizer file {path} cannot be read: {error.strerror}") from error
-    try:
-        if too_many_marks(content, JSON_MARKS, MAX_TOKENIZER_ITEMS):
-            raise ValueError(f"it has more than {MAX_TOKENIZER_ITEMS} values")
-        if BEYOND_ALPHABET.search(content):
-            raise ValueError("it has characters that no token of bytes has")
-        vocab, merges = _read_bpe(json.loads(content))
-        # Built from the checked tables, not by the library's own reader: nothing else in the file has a say.
-        return ByteTokenizer(_new_tokenizer(models.BPE(vocab, merges)))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UsageError(
-            f"tokenizer file {path} is no byte-level BPE tokenizer ({_one_line(error)})"
-        ) from error
+    return _from_document(read_tokenizer_file(path))
 
 
-def _new_tokenizer(model: models.BPE) -> Tokenizer:
-    tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return tokenizer
-
-
-def _read_bpe(document: Any) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """The vocabulary and the merges of a tokenizer.json; ValueError says what is wrong with it."""
-    if not isinstance(document, dict) or not isinstance(document.get("model"), dict):
-        raise ValueError("it has no model")
-    model = document["model"]
-    for part, expected in (("normalizer", None), ("added_tokens", [])):
-        if document.get(part, expected) != expected:
-            raise ValueError(f"{part} is not supported")
-    pre_tokenizer = document.get("pre_tokenizer")
-    if not isinstance(pre_tokenizer, dict) or pre_tokenizer.get("type") != "ByteLevel":
-        raise ValueError("its pre_tokenizer is not ByteLevel")
-    if pre_tokenizer.get("add_prefix_space") is not False or pre_tokenizer.get("use_regex", True) is not True:
-        raise ValueError("its ByteLevel pre_tokenizer must have add_prefix_space false and use_regex true")
-    if model.get("type") != "BPE":
-        raise ValueError(f"its model is {model.get('type')!r}, not 'BPE'")
-    for option in ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"):
-        if model.get(option):
-            raise ValueError(f"{option} is not supported")
-    if model.get("byte_fallback") or model.get("ignore_merges"):
-        raise ValueError("byte_fallback and ignore_merges are not supported")
-    vocab = model.get("vocab")
-    if not isinstance(vocab, dict) or not all(type(number) is int for number in vocab.values()):
-        raise ValueError("its vocabulary is not a table of ids")
-    if sorted(vocab.values()) != list(range(len(vocab))):
-        raise ValueError("its ids are not 0 .. vocabulary size - 1")
-    if not vocab.keys() >= set(pre_tokenizers.ByteLevel.alphabet()):
-        raise ValueError("its vocabulary lacks some of the 256 bytes")
-    return vocab, [_read_merge(merge, vocab) for merge in _as_list(model.get("merges"))]
-
-
-def _read_merge(merge: Any, vocab: dict[str, int]) -> tuple[str, str]:
-    pair = merge.split(" ") if isinstance(merge, str) else merge
-    if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(half, str) for half in pair):
-        raise ValueError(f"a merge is not a pair: {merge!r}"[:80])
-    left, right = pair
-    if left not in vocab or right not in vocab or left + right not in vocab:
-        raise ValueError(f"a merge is not in the vocabulary: {merge!r}"[:80])
-    return left, right
-
-
-def _as_list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise ValueError("its merges are not a list")
-    return value
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def _from_document(document: TokenizerDocument) -> ByteTokenizer:
+    cutting = cutting_for(document.pre_tokenizer, document.normalizes, document.added)
+    return ByteTokenizer(document.tokenizer, document.content, cutting)
 
 
 def _batches(lines: Iterable[str], characters: int) -> Iterator[list[str]]:

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from feste_dp.data.tokenizer import MAX_TOKENIZER_BYTES, ByteTokenizer, load_tokenizer
+from feste_dp.data.tokenizer import ByteTokenizer, load_tokenizer
+from feste_dp.data.tokenizer_file import MAX_TOKENIZER_BYTES
 from feste_dp.errors import UsageError
 from feste_dp.files.marks import JSON_MARKS, too_many_marks
 from feste_dp.files.reading import open_plain

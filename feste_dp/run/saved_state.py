@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from feste_dp.checkpoint.format import Manifest, TensorRange
 from feste_dp.config.schema import Config
-from feste_dp.data.tokenizer import MAX_TOKENIZER_BYTES, ByteTokenizer, load_tokenizer
+from feste_dp.data.tokenizer import ByteTokenizer, load_tokenizer
+from feste_dp.data.tokenizer_file import MAX_TOKENIZER_BYTES
 from feste_dp.errors import UsageError
 from feste_dp.files.reading import read_plain
 from feste_dp.kernels import ARITHMETIC

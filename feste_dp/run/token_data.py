@@ -1,5 +1,6 @@
 """Which tokens belong to a run: the fingerprint in its checkpoints decides, its paths say where to look."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +9,12 @@ from feste_dp.checkpoint.format import Manifest
 from feste_dp.config.schema import Config
 from feste_dp.data.corpus import SHAKESPEARE
 from feste_dp.data.preparation import Tell, prepare_for_run
+from feste_dp.data.tokenizer import ByteTokenizer, load_tokenizer
 from feste_dp.data.tokens import Source, TokenData
 from feste_dp.data.whereabouts import Corpus, absolute_corpus, cached_tokens, corpus_beside, is_there
 from feste_dp.errors import UsageError
 from feste_dp.machine.limits import available_memory
+from feste_dp.run.directory import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,14 @@ def with_corpus(config: Config, corpus: Corpus) -> Config:
     return config.model_copy(update={"data": config.data.model_copy(update={"corpus": corpus})})
 
 
-def prepare_tokens(config: Config, cache_root: Path, tell: Tell = lambda line: None) -> TokenData:
-    """The tokens of the config's text, made and cached on first use. Raises UsageError."""
+def prepare_tokens(
+    config: Config,
+    cache_root: Path,
+    tell: Tell = lambda line: None,
+    by_lines: ByteTokenizer | None = None,
+) -> TokenData:
+    """The tokens of the config's text, made and cached on first use; `by_lines`: see prepare_for_run. Raises
+    UsageError."""
     return prepare_for_run(
         config.data.corpus,
         config.model.vocab_size,
@@ -45,6 +54,7 @@ def prepare_tokens(config: Config, cache_root: Path, tell: Tell = lambda line: N
         cache_root,
         available_memory(),
         tell,
+        by_lines,
     )
 
 
@@ -63,8 +73,9 @@ def find_tokens(
     place, and no other will do. Raises UsageError that names what differs, or what is not there.
     """
     told = config.data.corpus
+    by_lines = None if known is None else _tokenizer_of_lines(run, known)
     if told == SHAKESPEARE:
-        data = prepare_tokens(config, cache_root)
+        data = prepare_tokens(config, cache_root, by_lines=by_lines)
         if known is not None and not _is_of(data, known):
             raise UsageError(_difference(data, known, told, cache_root))
         return FoundTokens(data, told, None)
@@ -80,7 +91,7 @@ def find_tokens(
             continue
         any_text = True
         try:
-            data = prepare_tokens(with_corpus(config, corpus), cache_root)
+            data = prepare_tokens(with_corpus(config, corpus), cache_root, by_lines=by_lines)
         except UsageError as error:
             refusal = refusal or error
             continue
@@ -105,6 +116,17 @@ def find_tokens(
             "or resume with data.corpus set to where it is"
         )
     raise refusal
+
+
+def _tokenizer_of_lines(run: Path, known: Manifest) -> ByteTokenizer | None:
+    """The run's own tokenizer where an earlier version made it of the run's text."""
+    path = RunDirectory(run).tokenizer
+    try:
+        tokenizer = load_tokenizer(path)
+    except UsageError:
+        return None
+    sha256 = hashlib.sha256(tokenizer.to_json()).hexdigest()
+    return tokenizer.line_by_line() if sha256 == known.tokenizer_sha256 else None
 
 
 def _is_of(data: TokenData, known: Manifest) -> bool:

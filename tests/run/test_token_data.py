@@ -1,5 +1,7 @@
 """The fingerprint decides which tokens a run gets, wherever they lie."""
 
+import hashlib
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from feste_dp.config.schema import Config
 from feste_dp.data.preparation import prepare_token_data
 from feste_dp.data.text_file import text_in_memory
+from feste_dp.data.tokenizer import load_tokenizer, train_tokenizer
 from feste_dp.errors import UsageError
 from feste_dp.run.token_data import find_tokens, prepare_tokens, with_corpus
 
@@ -92,3 +95,28 @@ def test_the_order_of_the_files_counts(place):
     swapped = with_corpus(config, [str(second), str(place.text)])
     with pytest.raises(UsageError, match="the same text files in another order"):
         find_tokens(swapped, place.run, known, place.cache, asked=True)
+
+
+def test_a_run_of_a_version_that_encoded_lines_without_saying_so_finds_its_tokens(place):
+    """Its tokenizer.json has no splitting into lines; the ids of its text are those of the lines."""
+    text = "the cat \r\nsat on \r\nthe mat \r\n" * 200
+    place.text.write_text(text)
+    document = json.loads(train_tokenizer([text], 266).to_json())
+    document["pre_tokenizer"] = document["pre_tokenizer"]["pretokenizers"][1]
+    tokenizer_file = place.run / "tokenizer.json"
+    tokenizer_file.write_text(json.dumps(document))
+    plain = load_tokenizer(tokenizer_file)
+    ids = plain.line_by_line().encode(text)
+    assert ids.tolist() != plain.encode(text).tolist()
+    config = place.config.model_copy(
+        update={"model": place.config.model.model_copy(update={"vocab_size": 266})}
+    )
+    known = SimpleNamespace(
+        data_sha256=hashlib.sha256(ids.astype("<u2").tobytes()).hexdigest(),
+        tokenizer_sha256=hashlib.sha256(tokenizer_file.read_bytes()).hexdigest(),
+    )
+    found = find_tokens(config, place.run, known, place.cache)
+    assert (found.moved, found.data.fingerprint) == (None, known.data_sha256)
+    tokenizer_file.unlink()
+    with pytest.raises(UsageError, match="tokenizer with SHA-256"):
+        find_tokens(config, place.run, known, place.root / "fresh")

@@ -13,6 +13,7 @@ from feste_dp.cli.bench import bench
 from feste_dp.cli.checkpoint import checkpoint
 from feste_dp.cli.config import config
 from feste_dp.cli.configs import configs
+from feste_dp.cli.doctor import doctor
 from feste_dp.cli.pages import dashboard, report, watch
 from feste_dp.cli.plan import plan
 from feste_dp.cli.prepare import prepare
@@ -66,7 +67,7 @@ def cli() -> None:
 
 COMMANDS = (
     *(launch, resume, workers, generate, evaluate, prepare, checkpoint, replay_command),
-    *(configs, config, plan, bench, scale, runs, report, dashboard, watch),
+    *(configs, config, plan, bench, scale, runs, report, dashboard, watch, doctor),
 )
 for command in COMMANDS:
     cli.add_command(command)

@@ -289,7 +289,7 @@ class Crew:
             self._bell = -1
 
     def _open(self) -> Door:
-        _check_that_a_thread_may_choose_its_scheduling()
+        check_that_a_thread_may_choose_its_scheduling()
         self._context = zmq.Context()
         try:
             self._socket = self._context.socket(zmq.ROUTER)
@@ -385,7 +385,7 @@ def _check_free(connections: int) -> None:
         raise RunError(f"no further worker could be started: {error.strerror}") from None
 
 
-def _check_that_a_thread_may_choose_its_scheduling() -> None:
+def check_that_a_thread_may_choose_its_scheduling() -> None:
     """ZeroMQ gives its thread the policy that it has, and ends the process where that is refused."""
     try:
         os.sched_setscheduler(0, os.sched_getscheduler(0), os.sched_getparam(0))

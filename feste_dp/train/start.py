@@ -12,6 +12,7 @@ from feste_dp.data.whereabouts import Corpus
 from feste_dp.errors import UsageError
 from feste_dp.machine.cpus import crowding
 from feste_dp.machine.limits import measure_limits
+from feste_dp.machine.variables import threads_in_vain
 from feste_dp.model.parameters import layout
 from feste_dp.plan.preflight import check_cpus, checkpoint_bytes, shortages
 from feste_dp.run.record import Record
@@ -40,10 +41,6 @@ class Surroundings:
         object.__setattr__(self, "record", Record(self.progress))
 
 
-# Numbers of threads that people set in the hope of more speed.
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-
-
 def check_machine(
     config: Config, workers: int, around: Surroundings, saves_in: Path | None = None, resumes: bool = False
 ) -> None:
@@ -62,18 +59,9 @@ def check_machine(
     crowded = crowding(workers)
     warnings = [shortage.line for shortage in tolerated]
     warnings += [] if crowded is None else [crowded]
-    warnings += _threads_in_vain(around.environ)
+    warnings += threads_in_vain(around.environ)
     for line in warnings:
         around.record.warn(line)
-
-
-def _threads_in_vain(environ: Mapping[str, str]) -> list[str]:
-    """A warning where the user asks for threads that workers do not have."""
-    given = [f"{name}={environ[name]}" for name in _THREADS if environ.get(name, "").strip().isdecimal()]
-    many = [setting for setting in given if int(setting.partition("=")[2]) > 1]
-    if not many:
-        return []
-    return [f"{', '.join(many)}: a worker has one thread all the same; more cores take more workers"]
 
 
 def prepare(config: Config, around: Surroundings) -> TokenData:

@@ -196,6 +196,9 @@ CASES = [
     ("config init new.yaml --from tinny", "tinny: no such file; did you mean tiny"),
     ("config init new.yaml --set train.shards=3", "3 is not a power of two"),
     ("config shwo tiny", "did you mean 'show'"),
+    ("doctor --config nope.yaml", "nope.yaml: no such file"),
+    ("doctor --workers 9", "--workers: 9 is more than train.shards 8"),
+    ("configs extra", "unexpected extra argument (extra)"),
     ("checkpoint list nope", "no run at nope"),
     ("checkpoint verify TOKENS", "is not a run"),
     ("checkpoint verfy RUN", "did you mean 'verify'"),
@@ -377,6 +380,7 @@ def test_the_commands_alone_explain_themselves(feste: Feste) -> None:
         "config schema",
         "config init",
         "configs",
+        "doctor",
         "bench",
     ],
 )

@@ -17,13 +17,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 
 
-def kernel(function: F) -> F:
+def kernel(function: F, **options: Any) -> F:
     """Compile `function` with Numba: cached on disk, without the GIL, division by zero gives inf or nan.
 
     One version serves all callers that pass the same types: Numba by itself makes one more for every constant
     that a caller writes, which doubled the time of the first start.
     """
-    compiled = _compiled(function)
+    compiled = _compiled(function, **options)
     template_for = compiled.get_call_template
 
     def get_call_template(args: Any, kws: Any) -> Any:
@@ -44,7 +44,7 @@ def inlined_kernel(function: F) -> F:
     return _compiled(function, inline="always")  # type: ignore[no-any-return]
 
 
-def _compiled(function: F, **options: str) -> Any:
+def _compiled(function: F, **options: Any) -> Any:
     compiled = numba.njit(nogil=True, error_model="numpy", fastmath=FASTMATH, **options)(function)
     # what cache=True does, which looks for a writable folder, and makes one, while the function is defined
     compiled._cache = KernelCache(function)

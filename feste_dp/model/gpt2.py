@@ -21,7 +21,7 @@ from feste_dp.kernels.linear import (
     linear_gelu_forward,
     linear_residual_forward,
 )
-from feste_dp.kernels.stamps import stamped
+from feste_dp.kernels.stamps import stamped_kernel
 from feste_dp.model.parameters import Parameters
 from feste_dp.model.workspace import ActivationGradients, Activations, Scratch, Workspace
 
@@ -30,7 +30,6 @@ from feste_dp.model.workspace import ActivationGradients, Activations, Scratch, 
 
 
 @inlined_kernel
-@stamped("s.clock")
 def forward(
     a: Activations, p: Parameters, s: Scratch, tokens: Any, n_head: int, dropout: float, draw: Any
 ) -> None:
@@ -50,7 +49,6 @@ def forward(
 
 
 @inlined_kernel
-@stamped("s.clock")
 def backward(
     d: Parameters,
     da: ActivationGradients,
@@ -92,7 +90,7 @@ def backward(
 # fmt: on
 
 
-@inlined_kernel
+@kernel
 def _join_residual(
     out: Any,
     x: Any,
@@ -145,8 +143,7 @@ def micro_batch_gradient(
     return loss_sum
 
 
-@kernel
-@stamped("w.s.clock", begins=True)
+@stamped_kernel("w.s.clock")
 def micro_batch(
     d: Parameters,
     w: Workspace,

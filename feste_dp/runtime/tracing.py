@@ -17,7 +17,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from feste_dp.files.writing import write_whole
-from feste_dp.kernels.stamps import BEGINNING, places
+from feste_dp.kernels.stamps import BEGINNING, Place, places_in
+from feste_dp.model import gpt2
 from feste_dp.runtime import messages as m
 
 MAX_STEPS = 100
@@ -48,6 +49,9 @@ class Recorder:
             Path(request.directory) / f"{name.replace(' ', '-')}-{os.getpid()}",
         )
         self._pid = os.getpid()
+        self._places: dict[int, Place] = {}
+        with contextlib.suppress(OSError, SyntaxError):  # as the listings are now: they may change meanwhile
+            self._places = places_in(Path(gpt2.__file__))
         self._seen: Counter[tuple[str, str]] = Counter()
         self._events: list[dict[str, Any]] = [
             self._metadata("process_name", {"name": name}),
@@ -84,31 +88,39 @@ class Recorder:
                 self.slice(name, "phase", started, ended, step=step)
 
     def kernels(self, stamps: Sequence[tuple[int, float]], layers: int) -> None:
-        """A slice for each kernel between two stamps, around them one for forward and one for backward, and
-        around these one for the micro-batch."""
-        began = before = part_began = 0.0
+        """A slice for each kernel between two stamps, around those of a listing one more, and one around the
+        micro-batch."""
+        began = before = listing_began = 0.0
+        listing = ""
         seen: Counter[int] = Counter()
-        backward = False
-        for number, at in stamps:
-            name, in_loop = places[number]
-            if name == BEGINNING:
-                began = before = part_began = at
+
+        def end_listing() -> None:
+            if listing in (gpt2.forward.__name__, gpt2.backward.__name__):
+                self.slice(listing, "kernel", listing_began, before)
+
+        def end_micro_batch() -> None:
+            end_listing()
+            if before > began:
+                self.slice("micro-batch", "kernel", began, before)
+
+        for line, at in stamps:
+            if line == BEGINNING:
+                end_micro_batch()
+                began = before = listing_began = at
+                listing = ""
                 seen.clear()
-                backward = False
-                continue
-            part = name.split()[0]
-            if part in ("forward", "backward"):
-                self.slice(part, "kernel", part_began, at)
-                part_began, backward = at, True
-            else:
-                layer = {"layer": layers - 1 - seen[number] if backward else seen[number]} if in_loop else {}
-                self.slice(name, "kernel", before, at, **layer)
-                seen[number] += 1
-            if part == "cross_entropy_forward":
-                part_began = at
-            if part == "backward":
-                self.slice("micro-batch", "kernel", began, at)
-            before = at
+            elif (place := self._places.get(line)) is not None:
+                if place.listing != listing:
+                    end_listing()
+                    listing, listing_began = place.listing, before
+                layer = {}
+                if place.in_loop:
+                    is_backward = listing == gpt2.backward.__name__
+                    layer = {"layer": layers - 1 - seen[line] if is_backward else seen[line]}
+                self.slice(place.name, "kernel", before, at, **layer)
+                seen[line] += 1
+                before = at
+        end_micro_batch()
 
     def sent(self, worker: int, message: m.Message, started: float, ended: float) -> None:
         """A message to or from this worker left this process."""

@@ -11,7 +11,14 @@ from feste_dp.config.changes import in_a_resume
 from feste_dp.config.dumping import explained_yaml, flat_values, sentence, yaml_to_edit
 from feste_dp.config.expectations import expected_value
 from feste_dp.config.json_schema import json_schema
-from feste_dp.config.loading import ConfigText, Explained, Override, explained_config, read_config
+from feste_dp.config.loading import (
+    ConfigText,
+    Explained,
+    Override,
+    config_from_text,
+    explained_config,
+    read_config,
+)
 from feste_dp.config.schema import RunConfig, sections
 from feste_dp.config.yaml_tree import one_line
 from feste_dp.errors import UsageError
@@ -71,14 +78,13 @@ def check(config: Path, overrides: tuple[str, ...]) -> int:
     Example:
       feste-dp config check my.yaml
     """
-    given = read_config(config)
-    made = explained_config(given, as_overrides(overrides)).config
+    made = config_from_text(*read_config(config), as_overrides(overrides))
     figures = (
         f"{parameter_count(made.model):,} parameters",
         f"{made.tokens_per_step:,} tokens a step",
         counted(made.train.steps, "step"),
     )
-    click.echo(f"{printable(given.source)} is valid: {', '.join(figures)}")
+    click.echo(f"{printable(str(config))} is valid: {', '.join(figures)}")
     return 0
 
 

@@ -173,7 +173,7 @@ def _meant(path: Path) -> str:
     near = nearest_configs(path)
     if near:
         return f"; did you mean {either(near)}?"
-    return f" and no config of that name; {command('configs')} lists those there are" * is_bare_name(path)
+    return f" and no config of that name; {command('configs')} lists them" * is_bare_name(path)
 
 
 def _add_text(draft: _Draft, text: str, source: str) -> None:

@@ -190,8 +190,8 @@ def _cache(patient: Patient) -> Iterator[Finding]:
         size = sum(file.stat().st_size for file in code_files(folder)) / _MIB
         yield Finding("kernels", FINE, f"compiled, {size:.0f} MiB, every byte as it was written")
     else:
-        begun = "in part" if code_files(folder) else "not yet"
-        yield Finding("kernels", FINE, f"compiled {begun}: the first run takes about a minute longer")
+        state = "compiled in part" if code_files(folder) else "not compiled yet"
+        yield Finding("kernels", FINE, f"{state}: the first run takes about a minute longer")
 
 
 def _variables(patient: Patient) -> Iterator[Finding]:

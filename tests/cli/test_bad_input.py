@@ -27,7 +27,7 @@ CASES = [
     ("launch --config nope.yaml", "nope.yaml: no such file"),
     ("launch --config smal.yaml", "did you mean small.yaml?"),
     ("launch --config tinny", "tinny: no such file; did you mean tiny"),
-    ("launch --config xyzzy", "xyzzy: no such file and no config of that name; feste-dp configs lists"),
+    ("launch --config xyzzy", "xyzzy: no such file and no config of that name; feste-dp configs lists them"),
     ('launch --config ""', "'--config': is empty"),
     ("launch --config .", "is a directory; give a YAML file"),
     ("launch --config empty.txt", "empty.txt: is empty"),

@@ -101,13 +101,13 @@ def attention_forward(out, lse, qkv, scratch, n_head, pack):
             v = qkv[b, :, 2 * channels + h * head : 2 * channels + (h + 1) * head]
             o = out[b, :, h * head : (h + 1) * head]
             if out.itemsize == 4:
-                _head_forward(o, lse[b, h], q, k, v, scratch, pack)
+                attention_head_forward(o, lse[b, h], q, k, v, scratch, pack)
             else:
                 plain_attention_forward(o, lse[b, h], q, k, v)
 
 
 @kernel
-def _head_forward(out, lse, q, k, v, scratch, pack):
+def attention_head_forward(out, lse, q, k, v, scratch, pack):
     """One head; all (T, D), lse (T,)."""
     keep_out_of_line()
     positions, head = out.shape

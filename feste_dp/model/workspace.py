@@ -163,20 +163,12 @@ def make_workspace(
 
 def workspace_bytes(cfg: ModelConfig, sequences: int, positions: int) -> int:
     """What make_workspace would take, found out without taking it."""
-    counter = _Counter()
+    counter = ByteCounter()
     make_workspace(cfg, sequences, positions, make_zeros=counter)
     return counter.bytes
 
 
-def sampling_bytes(cfg: ModelConfig, positions: int) -> int:
-    """What forward alone needs for one sequence."""
-    counter = _Counter()
-    make_activations(cfg, 1, positions, make_zeros=counter)
-    make_scratch(cfg, 1, positions, make_zeros=counter)
-    return counter.bytes
-
-
-class _Counter:
+class ByteCounter:
     """Adds up the bytes it is asked for instead of allocating them."""
 
     def __init__(self) -> None:

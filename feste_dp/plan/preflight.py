@@ -12,8 +12,10 @@ from feste_dp.errors import UsageError
 from feste_dp.kernels.vector.target import HAS_BF16
 from feste_dp.machine.cpus import pin_plan
 from feste_dp.machine.limits import Limits
+from feste_dp.model.decoder import decoding_bytes, decoding_threads
 from feste_dp.model.parameters import parameter_count
-from feste_dp.model.workspace import sampling_bytes, workspace_bytes
+from feste_dp.model.sampling import positions_for
+from feste_dp.model.workspace import workspace_bytes
 from feste_dp.optim.optimizer import state_bytes
 from feste_dp.runtime.arena import arena_sizes
 from feste_dp.runtime.slots import partial_sums, slot_count
@@ -149,7 +151,8 @@ def memory_need(config: Config, workers: int, *, saves: bool = True) -> MemoryNe
     drawn = 0
     if saves and config.sample.every:
         prompt = len(config.sample.prompt.encode(errors="replace"))
-        drawn = sampling_bytes(model, min(model.block_size, prompt + config.sample.tokens))
+        positions = positions_for(model, prompt + config.sample.tokens)
+        drawn = decoding_bytes(model, 1, positions, decoding_threads(model))
     return MemoryNeed(
         workers=workers,
         weights=sizes.grad,

@@ -20,6 +20,7 @@ from feste_dp.kernels.data_order import fill_offsets
 from feste_dp.kernels.handover import go_away, hand_over, is_full, is_listening, listen, look
 from feste_dp.kernels.peak import make_register_loop, make_triad_operands, triad
 from feste_dp.kernels.reduction import add_slot, reduce_slots
+from feste_dp.model.decoder import Decoder
 from feste_dp.model.gpt2 import micro_batch
 from feste_dp.model.parameters import decayed_count, parameter_count, view_params
 from feste_dp.model.sampling import Sampler
@@ -81,7 +82,9 @@ def rehearse_sampler(params: NDArray[np.float32] | None = None) -> None:
     """Load what a first sample would, which may come when the cache was removed."""
     if params is None:
         params = np.zeros(parameter_count(_MODEL), np.float32)
-    list(Sampler(_MODEL, view_params(params, _MODEL)).draw([0], 1, temperature=1.0, seed=1))
+    p = view_params(params, _MODEL)
+    Decoder(_MODEL, p, 1, _MODEL.block_size, threads=1).logits([0])
+    list(Sampler(_MODEL, p).draw([0], 2, temperature=1.0, seed=1))
 
 
 def _rehearse_yardsticks() -> None:

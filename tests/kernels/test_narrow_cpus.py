@@ -85,6 +85,40 @@ for head in (1, 5, 16, 33):
                     assert close(*pair), (head, positions, b, h, number)
 """
 
+DECODING = """
+from feste_dp.kernels.attention import KEY_BLOCK, attention_forward, make_attention_scratch
+from feste_dp.kernels.cached_attention import PANEL, cached_attention, head_room, store_key_value
+from feste_dp.kernels.vector_product import head_rows, linear_rows
+
+def empty(*shape):
+    return np.full(shape, np.nan, np.float32)
+
+for rows, depth, columns in ((1, 5, 17), (3, 520, 67)):
+    x, bias, weight = (
+        rng.standard_normal(shape, dtype=np.float32) for shape in ((rows, depth), columns, (depth, columns))
+    )
+    expected = x.astype(np.float64) @ weight
+    out, sums = empty(rows, columns), empty(rows, columns + LANES)
+    linear_rows(out, x, weight, bias, False, 0, columns, sums)
+    assert np.abs(out - expected - bias).max() < 1e-4
+    tile, sums = empty(LANES * LANES), empty(rows, 2 * LANES)
+    head_rows(out, x, np.ascontiguousarray(weight.T), 0, columns, tile, sums)
+    assert np.abs(out - expected).max() < 1e-4
+
+for head, positions in ((5, 3), (33, KEY_BLOCK + PANEL + 1)):
+    qkv = rng.standard_normal((1, positions, 3 * head), dtype=np.float32)
+    expected, lse = empty(1, positions, head), empty(1, 1, positions)
+    attention_forward(expected, lse, qkv, make_attention_scratch(positions, head), 1, pack)
+    panels = -(-positions // PANEL)
+    keys, values = empty(panels, head, PANEL), empty(panels * PANEL, head)
+    scores, sums, out = empty(KEY_BLOCK), empty(head_room(head)), empty(head)
+    for t in range(positions):
+        q, k, v = qkv[0, t].reshape(3, head)
+        store_key_value(keys, values, t, k, v)
+        cached_attention(out, q, keys, values, t + 1, scores, sums)
+        assert (out == expected[0, t]).all(), (head, t)
+"""
+
 GELU = """
 from feste_dp.kernels.gelu import gelu_backward_block, gelu_forward_block
 
@@ -102,7 +136,9 @@ for columns in (1, LANES - 1, LANES, 5 * LANES + 3):
 """
 
 
-@pytest.mark.parametrize("check", [PRODUCT, ATTENTION, GELU], ids=["product", "attention", "gelu"])
+@pytest.mark.parametrize(
+    "check", [PRODUCT, ATTENTION, DECODING, GELU], ids=["product", "attention", "decoding", "gelu"]
+)
 @pytest.mark.parametrize(("lanes", "features"), [(8, ["avx512f=0", "avx=1"]), (4, ["neon=1"])])
 def test_every_kernel_of_vectors_is_right_at_the_vector_width_of_every_cpu(
     lanes: int, features: list[str], check: str

@@ -21,13 +21,15 @@ from feste_dp.config.schema import Config, ModelConfig, OptimConfig
 from feste_dp.data.order import Spacing
 from feste_dp.data.tokens import open_token_data
 from feste_dp.kernels.adamw import adamw
+from feste_dp.kernels.choice import softmax_weights
 from feste_dp.kernels.data_order import fill_offsets
 from feste_dp.plan.yardsticks import memory_bytes_per_second, peak_flops_per_second
 from feste_dp.kernels.peak import multiply_tiles, triad
 from feste_dp.kernels.philox import uniform
 from feste_dp.kernels.reduction import reduce_slots
 from feste_dp.kernels.vector.target import HAS_BF16
-from feste_dp.model.gpt2 import forward, micro_batch
+from feste_dp.model.decoding import extend, read
+from feste_dp.model.gpt2 import micro_batch
 from feste_dp.model.parameters import decayed_count, initial_params, parameter_count, view_params
 from feste_dp.model.sampling import Sampler
 from feste_dp.optim.adamw import AdamW
@@ -38,7 +40,7 @@ from feste_dp.runtime.slots import ShardBlock
 from feste_dp.plan.step_time import micro_batch_seconds
 
 entries = [fill_offsets, adamw, uniform, reduce_slots]
-entries += [multiply_tiles, triad, forward, micro_batch]
+entries += [multiply_tiles, triad, read, extend, softmax_weights, micro_batch]
 rehearse_all()
 warmed = [set(entry.signatures) for entry in entries]
 
@@ -56,7 +58,10 @@ for precision in ["fp32"] + ["bf16"] * HAS_BF16:
     computer.validation_unit(3, 1, Spacing(5, 1))
 computer.stripe(0, len(arena.norms), 1)
 AdamW(len(arena.params), decayed_count(cfg), OptimConfig(), 1).update(arena.params, arena.grad, 3, 0.1, 0.5)
-list(Sampler(cfg, view_params(arena.params, cfg)).draw([1], 2, temperature=0.5, seed=5, step=9, top_k=3))
+for threads in (1, 2):
+    sampler = Sampler(cfg, view_params(arena.params, cfg), threads)
+    for length in (1, 3, 40):
+        list(sampler.draw([1] * length, 20, temperature=0.5, seed=5, step=9, top_k=3))
 micro_batch_seconds(Config.model_validate({"model": cfg.model_dump()}), 1, 0.01)
 peak_flops_per_second("fp32", 2)
 memory_bytes_per_second(2, 1 << 16)

@@ -22,6 +22,7 @@ from feste_dp.kernels.vector.llvm import (
     spread_scalar,
     store_at,
 )
+from feste_dp.kernels.vector.registers import vector
 from feste_dp.kernels.vector.target import FLOAT_BYTES, HAS_BF16, LANES, ROW_TILE
 
 
@@ -81,6 +82,26 @@ def _store_lanes(builder, value, address, count):
     pointer, mask = pointer_to(builder, address, VECTOR), _first_lanes(builder, count)
     name = f"llvm.masked.store.v{LANES}f32.p0"
     call_llvm(builder, name, ir.VoidType(), value, pointer, I32(FLOAT_BYTES), mask)
+
+
+@intrinsic
+def load_lanes(typingctx, address, count):
+    """A vector of the first `count` <= LANES floats at an address, then zeros."""
+    return vector(types.intp, types.intp), lambda context, builder, signature, args: _load_lanes(
+        builder, *args
+    )
+
+
+@intrinsic
+def store_lanes(typingctx, address, value, count):
+    """Write the first `count` <= LANES floats of a vector."""
+
+    def codegen(context, builder, signature, args):
+        address, value, count = args
+        _store_lanes(builder, value, address, count)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, vector, types.intp), codegen
 
 
 @intrinsic

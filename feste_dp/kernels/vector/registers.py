@@ -14,6 +14,7 @@ from feste_dp.kernels.vector.llvm import (
     VECTOR,
     WORDS,
     call_llvm,
+    fma_of,
     load_at,
     spread_scalar,
     store_at,
@@ -81,6 +82,12 @@ def store_vector(typingctx, address, value):
 def spread(typingctx, x):
     """A vector of one value."""
     return vector(types.float32), lambda context, builder, signature, args: spread_scalar(builder, args[0])
+
+
+@intrinsic
+def multiply_add(typingctx, x, y, z):
+    """x * y + z, rounded once."""
+    return vector(vector, vector, vector), lambda context, builder, signature, args: fma_of(builder, *args)
 
 
 @intrinsic

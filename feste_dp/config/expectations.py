@@ -15,13 +15,21 @@ def expected_value(field: FieldInfo) -> str:
     if field.annotation is bool:
         return "true or false"
     if field.annotation is str:
-        return "text of 1 to 4096 characters"
+        return f"text of {_lengths(field)} characters"
     phrases = {"ge": "from {}", "gt": "above {}", "le": "to {}", "lt": "to below {}"}
     limits = {name: getattr(rule, name) for rule in field.metadata for name in phrases if hasattr(rule, name)}
     if "gt" in limits:
         phrases |= {"le": "and at most {}", "lt": "and below {}"}
     words = [phrase.format(limits[name]) for name, phrase in phrases.items() if name in limits]
     return " ".join(["a whole number" if field.annotation is int else "a number", *words])
+
+
+def _lengths(field: FieldInfo) -> str:
+    least, most = (
+        max((getattr(rule, name) for rule in field.metadata if hasattr(rule, name)), default=0)
+        for name in ("min_length", "max_length")
+    )
+    return f"{least} to {most}" if least else f"at most {most}"
 
 
 def either(choices: Sequence[object]) -> str:

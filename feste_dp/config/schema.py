@@ -6,7 +6,7 @@ from others are properties.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -16,10 +16,11 @@ from feste_dp.config.worker_counts import settings_for, too_many_workers
 
 MAX_SHARDS = 256
 MAX_CPU = 8191
+MAX_FILES, MAX_NAME, MAX_PROJECT, MAX_TAGS, MAX_TAG = 1000, 64, 128, 64, 64
 WARMUP_SHARE, MOST_WARMUP_STEPS = 20, 2000
 
 PathText = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")]
-PathTexts = Annotated[list[PathText], Field(min_length=1, max_length=1000)]
+PathTexts = Annotated[list[PathText], Field(min_length=1, max_length=MAX_FILES)]
 Precision = Literal["fp32", "bf16"]
 
 
@@ -29,12 +30,12 @@ def _listed(value: object) -> object:
 
 
 TrackerName = Literal["jsonl", "tensorboard", "wandb"]
-Trackers = Annotated[list[TrackerName], Field(max_length=3)]
+Trackers = Annotated[list[TrackerName], Field(max_length=len(get_args(TrackerName)))]
 TrackerNames = Annotated[Trackers, BeforeValidator(_listed, json_schema_input_type=TrackerName | Trackers)]
 # what Weights & Biases itself takes
-ProjectName = Annotated[str, Field(max_length=128, pattern=r"^[^/\\#?%:\x00-\x1f]*$")]
-Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f]+$")]
-TagList = Annotated[list[Tag], Field(max_length=64)]
+ProjectName = Annotated[str, Field(max_length=MAX_PROJECT, pattern=r"^[^/\\#?%:\x00-\x1f]*$")]
+Tag = Annotated[str, Field(min_length=1, max_length=MAX_TAG, pattern=r"^[^\x00-\x1f]+$")]
+TagList = Annotated[list[Tag], Field(max_length=MAX_TAGS)]
 Tags = Annotated[TagList, BeforeValidator(_listed, json_schema_input_type=Tag | TagList)]
 CpuNumbers = Annotated[list[Annotated[int, Field(ge=0, le=MAX_CPU)]], Field(min_length=1)]
 
@@ -71,9 +72,11 @@ class DataConfig(Section):
 
     corpus: PathText | PathTexts = Field(
         default="shakespeare",
-        json_schema_extra={"expected": "shakespeare, a directory, or a list of at most 1000 text files"},
+        json_schema_extra={
+            "expected": f"shakespeare, a directory, or a list of at most {MAX_FILES} text files"
+        },
     )
-    """Text to train on: shakespeare (embedded), a directory of .txt files, or a list of UTF-8 text files."""
+    """Text to train on: shakespeare (embedded), a folder of .txt files or of tokens, or UTF-8 text files."""
     val_fraction: float = Field(default=0.1, gt=0, lt=1)
     """Share of the text, in characters from its end, held out for validation, from the start of a line."""
 
@@ -139,9 +142,7 @@ class SampleConfig(Section):
 
     every: int = Field(default=200, ge=0, le=10**9)
     """Steps between samples; 0 = never."""
-    prompt: str = Field(
-        default="", max_length=4096, json_schema_extra={"expected": "text of at most 4096 characters"}
-    )
+    prompt: str = Field(default="", max_length=4096)
     """Text that a sample continues; empty = the first words of the training text (of the plays: HAMLET.)."""
     tokens: int = Field(default=100, ge=1, le=65536)
     """Tokens drawn for a sample."""
@@ -164,9 +165,9 @@ class RunConfig(Section):
     name: str = Field(
         default="run",
         pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$",
-        max_length=64,
+        max_length=MAX_NAME,
         json_schema_extra={
-            "expected": "at most 64 letters, digits, '.', '_' or '-', the first not '.' or '-'"
+            "expected": f"at most {MAX_NAME} letters, digits, '.', '_' or '-', the first not '.' or '-'"
         },
     )
     """First part of the name of the run directory; the UTC time of the start follows."""
@@ -185,17 +186,19 @@ class RunConfig(Section):
     """What a NaN or infinity in a gradient does: stop the run, or skip the update of that step."""
     trackers: TrackerNames = Field(
         default_factory=list,
-        json_schema_extra={"expected": "jsonl, tensorboard or wandb, or a list of them"},
+        json_schema_extra={"expected": f"{either(get_args(TrackerName))}, or a list of them"},
     )
     """Where else the figures go, beside metrics.csv: any of jsonl, tensorboard (TensorBoard), wandb (W&B)."""
     wandb_project: ProjectName = Field(
         default="",
-        json_schema_extra={"expected": "at most 128 characters, none of them one of / \\ # ? % :"},
+        json_schema_extra={"expected": f"at most {MAX_PROJECT} characters, none of them one of / \\ # ? % :"},
     )
     """Project of W&B that the run belongs to; empty = what WANDB_PROJECT says, else feste-dp."""
     wandb_tags: Tags = Field(
         default_factory=list,
-        json_schema_extra={"expected": "a tag of 1 to 64 characters, or a list of at most 64"},
+        json_schema_extra={
+            "expected": f"a tag of 1 to {MAX_TAG} characters, or a list of at most {MAX_TAGS}"
+        },
     )
     """Tags of the run in W&B; empty = what WANDB_TAGS says."""
 

@@ -14,10 +14,11 @@ from feste_dp.cli.checkpoint import checkpoint
 from feste_dp.cli.config import config
 from feste_dp.cli.configs import configs
 from feste_dp.cli.doctor import doctor
+from feste_dp.cli.generate import generate
 from feste_dp.cli.pages import dashboard, report, watch
 from feste_dp.cli.plan import plan
 from feste_dp.cli.prepare import prepare
-from feste_dp.cli.read_run import evaluate, generate
+from feste_dp.cli.read_run import evaluate
 from feste_dp.cli.replay import replay_command
 from feste_dp.cli.runs import runs
 from feste_dp.cli.scale import scale

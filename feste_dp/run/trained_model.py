@@ -1,9 +1,8 @@
-"""A trained model read back from a run, for writing text and for measuring it."""
+"""A trained model read back from a run, and measured."""
 
 import contextlib
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +18,6 @@ from feste_dp.data.tokenizer import ByteTokenizer
 from feste_dp.data.tokens import TokenData, open_token_data
 from feste_dp.errors import RunError, UsageError
 from feste_dp.machine.cpus import default_workers
-from feste_dp.model.parameters import view_params
-from feste_dp.model.sampling import Sampler
 from feste_dp.run.directory import open_run_directory
 from feste_dp.run.metrics import perplexity
 from feste_dp.run.saved_state import check_memory_for, saved_config, saved_tokenizer
@@ -95,24 +92,6 @@ def _another(checkpoints: Path) -> str:
     except UsageError:
         return ""
     return f"; the newest whole one: checkpoint {step_of(whole.name)}"
-
-
-def write_text(
-    model: TrainedModel, prompt: str, tokens: int, *, temperature: float, top_k: int | None, seed: int
-) -> Iterator[str]:
-    """The continuation, piece by piece, cut where characters are whole."""
-    encoded = model.tokenizer.encode(prompt).tolist()
-    if not encoded:
-        raise UsageError("is empty: give the model at least one character to continue", about="prompt")
-    sampler = Sampler(model.config.model, view_params(model.arrays[PARAMS], model.config.model))
-    pending: list[int] = []  # tokens whose last character may still be in the making
-    for token in sampler.draw(encoded, tokens, temperature=temperature, seed=seed, top_k=top_k):
-        pending.append(token)
-        text = model.tokenizer.decode(pending)
-        if not text.endswith("\ufffd"):
-            yield text
-            pending.clear()
-    yield model.tokenizer.decode(pending)
 
 
 def evaluate_model(model: TrainedModel, data: TokenData, workers: int | None) -> Evaluation:

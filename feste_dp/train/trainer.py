@@ -342,6 +342,8 @@ class Trainer:
             seed=self._config.train.seed,
             step=self._step,
         ):
+            if token == self._tokenizer.end_of_text:
+                break
             drawn.append(token)
             self._workforce.tend()  # a worker that is lost meanwhile is replaced meanwhile
         return self._tokenizer.decode([*prompt, *drawn])

@@ -61,6 +61,41 @@ def test_generate_repeats_itself_with_a_seed_and_shows_control_characters(place:
     assert write("--checkpoint", "latest") == write("--checkpoint", "12")
 
 
+def test_generate_writes_several_texts_and_says_why_each_ends(place: Place, feste: Feste) -> None:
+    def texts(*options: str) -> list[dict[str, object]]:
+        result = feste("generate", place.run, "--tokens", "20", "--json", *options)
+        assert (result.status, result.err) == (0, "")
+        found: list[dict[str, object]] = json.loads(result.out)["texts"]
+        return found
+
+    several = texts("--prompt", "KING.", "--prompt", "To be", "-n", "2", "--top-p", "0.9", "--min-p", "0.01")
+    assert [(text["prompt"], text["sample"]) for text in several] == [
+        *(("KING.", 0), ("KING.", 1)),
+        *(("To be", 0), ("To be", 1)),
+    ]
+    assert several[2:3] == texts("--prompt", "To be", "--top-p", "0.9", "--min-p", "0.01")
+    assert {text["finish"] for text in several} == {"length"} and several[0]["tokens"] == 20
+    part = str(several[0]["text"])[4:7]
+    (stopped,) = texts("--prompt", "KING.", "--top-p", "0.9", "--min-p", "0.01", "--stop", part)
+    assert stopped["finish"] == "stop"
+    assert stopped["text"] == str(several[0]["text"]).partition(part)[0]
+    printed = feste("generate", place.run, "--prompt", "KING.", "--tokens", "5", "-n", "2")
+    assert printed.out.startswith("--- 1 of 2 ---\nKING.") and "\n--- 2 of 2 ---\nKING." in printed.out
+
+
+def test_generate_takes_its_prompt_from_a_file_or_standard_input(place: Place, tmp_path: Path) -> None:
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text("KING.\n")
+
+    def write(name: str) -> str:
+        command = [*COMMAND, "generate", str(place.run), "--prompt-file", name, "--tokens", "9"]
+        done = subprocess.run(command, input=prompt.read_text(), capture_output=True, text=True, check=True)
+        return done.stdout
+
+    assert write("-") == write(str(prompt))
+    assert write("-").startswith("KING.\n")
+
+
 def test_generate_into_a_closed_pipe_is_silent(place: Place) -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)

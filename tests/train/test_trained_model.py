@@ -6,8 +6,11 @@ import pytest
 
 from feste_dp.data.tokens import open_token_data
 from feste_dp.errors import RunError, UsageError
+from feste_dp.model.choosing import Choice
+from feste_dp.run.continuation import Continuations, Wanted
 from feste_dp.run.metrics import read_metrics
-from feste_dp.run.trained_model import evaluate_model, evaluation_data, load_trained_model, write_text
+from feste_dp.run.trained_model import evaluate_model, evaluation_data, load_trained_model
+from tests.model.plain_path import plain_logits
 
 
 @pytest.fixture(scope="module")
@@ -30,27 +33,27 @@ def test_a_checkpoint_that_is_not_there_is_refused(straight, which):
         load_trained_model(straight.run, which)
 
 
-def test_the_pieces_of_a_text_are_the_same_each_time_and_follow_the_seed(model):
-    def text(seed, **changes):
-        arguments = {"temperature": 1.0, "top_k": None} | changes
-        return "".join(write_text(model, "KING.\n", 60, seed=seed, **arguments))
-
-    assert text(1) == text(1) != text(2)
-    assert text(1, temperature=0.0) == text(2, temperature=0.0) == text(3, top_k=1)
-    assert text(1) != text(1, top_k=2)
-    assert text(1).isprintable() or "\n" in text(1)
+def written(model, prompt, tokens, **choice):
+    wanted = Wanted(tokens, Choice(**choice))
+    return Continuations(model.config.model, model.arrays["params"], model.tokenizer, [prompt], wanted)
 
 
-def test_an_empty_prompt_is_refused(model):
-    with pytest.raises(UsageError, match=r"^prompt: is empty"):
-        list(write_text(model, "", 5, temperature=1.0, top_k=None, seed=1))
+def test_a_trained_model_writes_the_likeliest_tokens_that_it_computes_anew_for_each(model):
+    cfg, prompt = model.config.model, model.tokenizer.encode("KING.\n").tolist()
+    tokens = list(prompt)
+    while len(tokens) < cfg.block_size + 1:
+        tokens.append(int(np.argmax(plain_logits(cfg, model.arrays["params"], tokens)[-1])))
+    count = len(tokens) - len(prompt)
+    assert count > 20
+    text = "".join(piece for _, piece in written(model, "KING.\n", count, temperature=0))
+    assert text == model.tokenizer.decode(tokens[len(prompt) :])
 
 
 def test_a_model_of_no_use_neither_writes_nor_is_measured(model, runs):
     params = np.full_like(model.arrays["params"], 1e30)  # finite, but what is computed with them is not
     useless = replace(model, arrays={**model.arrays, "params": params})
     with pytest.raises(RunError, match="cannot write token 1"):
-        next(write_text(useless, "KING.", 5, temperature=0.0, top_k=None, seed=1))
+        next(iter(written(useless, "KING.", 5, temperature=0.0)))
     with pytest.raises(RunError, match=r"the loss of step-.* on this text is nan"):
         evaluate_model(useless, evaluation_data(model, None, runs.cache)[0], 1)
 

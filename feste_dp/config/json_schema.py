@@ -6,7 +6,8 @@ from feste_dp.config.dumping import sentence
 from feste_dp.config.expectations import expected_value
 from feste_dp.config.schema import Config, sections
 
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
+DIALECT = "http://json-schema.org/draft-07/schema#"
+"""The newest that all editors know; nothing newer is used."""
 
 
 def json_schema() -> dict[str, Any]:

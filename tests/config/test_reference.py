@@ -33,7 +33,7 @@ def test_the_page_has_a_row_for_each_key():
 
 def test_the_json_schema_has_each_key_with_its_sentence_and_its_default():
     found = json_schema()["properties"]
-    assert list(found) == list(sections())
+    assert list(found) == list(sections()) and "$ref" not in str(found)
     for name, section in sections().items():
         keys = found[name]["anyOf"][0]["properties"]
         assert list(keys) == list(section.model_fields)
@@ -50,9 +50,9 @@ def plain(text: str) -> Any:
 def complaints():
     jsonschema = pytest.importorskip("jsonschema")
     schema = json_schema()
-    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft7Validator.check_schema(schema)
     return lambda text: [
-        error.message for error in jsonschema.Draft202012Validator(schema).iter_errors(plain(text))
+        error.message for error in jsonschema.Draft7Validator(schema).iter_errors(plain(text))
     ]
 
 

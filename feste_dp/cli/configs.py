@@ -57,6 +57,8 @@ def _table(plans: PresetPlans) -> list[str]:
     for row in rows:
         figures = [cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:], strict=True)]
         lines.append("  ".join([row[0].ljust(widths[0]), *figures, row[-1]])[:room].rstrip())
+    if not all(plan.memory_suffices for plan in plans.presets):
+        lines.append(f"*: more than the {_gib(plans.memory_available)} that are available here")
     if plans.speed is not None:
         cores, rate = counted(plans.speed.cores, "core"), plans.speed.flops_per_second / 1e9
         lines.append(
@@ -72,7 +74,11 @@ def _cells(plan: PresetPlan) -> tuple[str, ...]:
         f"{plan.parameters:,}",
         f"{plan.tokens_per_step:,}",
         f"{plan.steps:,}",
-        f"{plan.memory_bytes / 2**30:,.1f} GiB",
+        f"{_gib(plan.memory_bytes)}{' ' if plan.memory_suffices else '*'}",
         "-" if plan.run_seconds is None else format_duration(plan.run_seconds),
         plan.purpose,
     )
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB"

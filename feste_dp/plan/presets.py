@@ -8,6 +8,7 @@ from feste_dp.config.loading import load_config
 from feste_dp.config.presets import preset_names, purpose
 from feste_dp.config.schema import Config
 from feste_dp.machine.cpus import default_workers
+from feste_dp.machine.limits import available_memory
 from feste_dp.model.parameters import parameter_count
 from feste_dp.plan.preflight import needs
 from feste_dp.plan.step_time import Speed, measured_speed, run_seconds, step_at
@@ -28,6 +29,8 @@ class PresetPlan:
     steps: int
     workers: int
     memory_bytes: int
+    memory_suffices: bool
+    """Of what is available now."""
     step_seconds: float | None
     run_seconds: float | None
 
@@ -37,6 +40,7 @@ class PresetPlans:
     """All, the smallest model first."""
 
     presets: list[PresetPlan]
+    memory_available: int
     speed: Speed | None
 
 
@@ -49,16 +53,18 @@ def plan_presets(measure: bool, compile_kernels: Callable[[], None]) -> PresetPl
         compile_kernels()
         workers = max(_workers(config) for config in configs.values())
         speed = measured_speed(configs[MEASURED], workers, MEASURE_S)
-    plans = [_plan(name, config, speed) for name, config in configs.items()]
-    return PresetPlans(sorted(plans, key=lambda plan: plan.parameters), speed)
+    available = available_memory()
+    plans = [_plan(name, config, speed, available) for name, config in configs.items()]
+    return PresetPlans(sorted(plans, key=lambda plan: plan.parameters), available, speed)
 
 
 def _workers(config: Config) -> int:
     return config.run.workers or default_workers(config.train.shards)
 
 
-def _plan(name: str, config: Config, speed: Speed | None) -> PresetPlan:
+def _plan(name: str, config: Config, speed: Speed | None, available: int) -> PresetPlan:
     workers = _workers(config)
+    memory = needs(config, workers).memory
     step = None if speed is None else step_at(speed, config, workers)
     return PresetPlan(
         name=name,
@@ -67,7 +73,8 @@ def _plan(name: str, config: Config, speed: Speed | None) -> PresetPlan:
         tokens_per_step=config.tokens_per_step,
         steps=config.train.steps,
         workers=workers,
-        memory_bytes=needs(config, workers).memory.total,
+        memory_bytes=memory.total,
+        memory_suffices=memory.to_come <= available,
         step_seconds=None if step is None else step.total,
         run_seconds=None if step is None else run_seconds(config, step),
     )

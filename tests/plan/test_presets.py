@@ -19,6 +19,13 @@ def test_all_are_listed_by_size_with_what_they_are_for_and_nothing_is_measured_u
     assert tiny.run_seconds is None and tiny.purpose == purpose("tiny") and "#" not in tiny.purpose
 
 
+def test_what_the_memory_does_not_suffice_for_is_told(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(presets, "available_memory", lambda: 16 << 30)
+    plans = {plan.name: plan for plan in plan_presets(False, lambda: None).presets}
+    assert plans["tiny"].memory_suffices and plans["gpt2_124m"].memory_suffices
+    assert not plans["gpt2_774m"].memory_suffices and not plans["gpt2_1558m"].memory_suffices
+
+
 def test_all_times_follow_from_one_measurement(monkeypatch: pytest.MonkeyPatch):
     asked = []
 

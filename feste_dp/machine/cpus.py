@@ -29,6 +29,17 @@ def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     return names[0] if names else "unknown CPU"
 
 
+# What the kernels can make use of, and what tells CPUs apart that look alike, as x86 and arm64 name it.
+_FEATURES = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16", "asimd", "sve", "bf16")
+
+
+def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
+    """Those of the first CPU that matter here; none where the kernel does not tell."""
+    lines = text_of(cpuinfo).splitlines()
+    found = [line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))]
+    return [name for name in _FEATURES if found and name in found[0]]
+
+
 def default_workers(shards: int) -> int:
     """One worker a usable core, at most one a shard."""
     return min(usable_cores(), shards)

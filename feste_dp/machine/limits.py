@@ -35,7 +35,7 @@ def measure_limits(checkpoints: Path | None, root: Path = Path("/")) -> Limits:
         memory=available_memory(root),
         address_space=_address_space_left(root),
         disk=UNLIMITED if checkpoints is None else free_disk(checkpoints) + _held(checkpoints),
-        descriptors=_soft_limit(resource.RLIMIT_NOFILE),
+        descriptors=soft_limit(resource.RLIMIT_NOFILE),
         processes=min(_own_processes_left(root), processes_left(root)),
     )
 
@@ -61,6 +61,12 @@ def free_disk(path: Path) -> int:
     return usage.free if usage.total else UNLIMITED  # some file systems do not know their size
 
 
+def soft_limit(kind: int) -> int:
+    """One of resource's RLIMIT_.., UNLIMITED where there is none."""
+    soft, _ = resource.getrlimit(kind)
+    return UNLIMITED if soft == resource.RLIM_INFINITY else soft
+
+
 def _held(checkpoints: Path) -> int:
     """Bytes of the checkpoints in a directory."""
     try:
@@ -70,7 +76,7 @@ def _held(checkpoints: Path) -> int:
 
 
 def _address_space_left(root: Path) -> int:
-    limit = _soft_limit(resource.RLIMIT_AS)
+    limit = soft_limit(resource.RLIMIT_AS)
     if limit == UNLIMITED:
         return UNLIMITED
     return max(0, limit - sizes(root / "proc/self/status").get("VmSize", UNLIMITED))
@@ -78,7 +84,7 @@ def _address_space_left(root: Path) -> int:
 
 def _own_processes_left(root: Path) -> int:
     """RLIMIT_NPROC counts the threads of all processes of the user; the superuser is not held to it."""
-    limit = _soft_limit(resource.RLIMIT_NPROC)
+    limit = soft_limit(resource.RLIMIT_NPROC)
     if limit == UNLIMITED or os.getuid() == 0:
         return UNLIMITED
     return max(0, limit - _threads_of(os.getuid(), root))
@@ -93,8 +99,3 @@ def _threads_of(user: int, root: Path) -> int:
         except OSError:  # it has ended
             continue
     return count
-
-
-def _soft_limit(kind: int) -> int:
-    soft, _ = resource.getrlimit(kind)
-    return UNLIMITED if soft == resource.RLIM_INFINITY else soft

@@ -22,8 +22,8 @@ from feste_dp.kernels.code_cache import code_files, code_place, is_complete
 from feste_dp.kernels.vector.target import HAS_BF16, LANES
 from feste_dp.machine.cgroup import UNLIMITED, cpu_limit, memory_limit
 from feste_dp.machine.clocks import read_clocks
-from feste_dp.machine.cpus import cpu_name, crowding, default_workers, usable_cores, usable_cpus
-from feste_dp.machine.limits import free_disk, measure_limits, total_memory
+from feste_dp.machine.cpus import cpu_features, cpu_name, crowding, default_workers, usable_cores, usable_cpus
+from feste_dp.machine.limits import free_disk, measure_limits, soft_limit, total_memory
 from feste_dp.machine.load import busy_share, load_average
 from feste_dp.machine.oom import KillCount
 from feste_dp.machine.topology import caches
@@ -92,7 +92,8 @@ def _cpu(patient: Patient) -> Iterator[Finding]:
         f"{cpu_name(patient.root / 'proc/cpuinfo')}: {counted(usable_cpus(), 'usable CPU')} of "
         f"{os.cpu_count() or 1}{allowed}, {counted(usable_cores(), 'core')}",
     )
-    vectors = f"{32 * LANES}-bit vectors, {'' if HAS_BF16 else 'no '}products of bfloat16"
+    features = " ".join(cpu_features(patient.root / "proc/cpuinfo")) or "unknown features"
+    vectors = f"{features}: {32 * LANES}-bit vectors, {'' if HAS_BF16 else 'no '}products of bfloat16"
     sizes = ", ".join(f"L{each.level} {each.kind.lower()} {each.bytes >> 10:,} KiB" for each in caches(cpus))
     yield Finding("cpu", FINE if LANES >= 8 else NOTE, f"{vectors}; {sizes or 'caches unknown'}")
     try:
@@ -140,13 +141,13 @@ def _limits(patient: Patient) -> Iterator[Finding]:
     yield Finding("processes", FINE, f"{_count(limits.processes)} more allowed, a run takes {need.processes}")
     for short in shortages(config, workers, limits):
         yield Finding(short.what, MEND, short.line.partition(": ")[2])
-    largest = _soft_limit(resource.RLIMIT_FSIZE)
+    largest = soft_limit(resource.RLIMIT_FSIZE)
     if largest < checkpoint_bytes(config):
         text = (
             f"files of {_mib(largest)} at most (ulimit -f): a checkpoint has {_mib(checkpoint_bytes(config))}"
         )
         yield Finding("file size", MEND, f"{text}; raise it with `ulimit -f unlimited`")
-    seconds = _soft_limit(resource.RLIMIT_CPU)
+    seconds = soft_limit(resource.RLIMIT_CPU)
     if seconds != UNLIMITED:
         yield Finding("CPU time", NOTE, f"a process is stopped after {seconds:,} s (ulimit -t)")
 
@@ -255,11 +256,6 @@ def _clocks(patient: Patient) -> Iterator[Finding]:
 _LOOKS: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
     *(_program, _cpu, _memory, _shared_memory, _limits, _places, _cache, _variables, _system_calls, _clocks),
 )
-
-
-def _soft_limit(kind: int) -> int:
-    soft, _ = resource.getrlimit(kind)
-    return UNLIMITED if soft == resource.RLIM_INFINITY else soft
 
 
 def _owner(path: Path) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from feste_dp.errors import UsageError
 from feste_dp.machine import cpus
-from feste_dp.machine.cpus import crowding, default_workers, pin_plan, usable_cores, usable_cpus
+from feste_dp.machine.cpus import cpu_features, crowding, default_workers, pin_plan, usable_cores, usable_cpus
 
 NO_QUOTA = 1 << 16
 
@@ -99,3 +99,13 @@ def test_the_cpu_is_named_as_it_names_itself(tmp_path):
     path.write_text("processor : 0\nmodel name\t: A CPU @ 3 GHz\nmodel name\t: another\n")
     assert cpus.cpu_name(path) == "A CPU @ 3 GHz"
     assert cpus.cpu_name(tmp_path / "missing") == "unknown CPU"
+
+
+def test_the_features_that_matter_are_told_as_the_kernel_names_them(tmp_path):
+    (tmp_path / "cpuinfo").write_text(
+        "processor : 0\nflags\t\t: fpu avx512f vme avx avx2 fma\nflags : none\n"
+    )
+    assert cpu_features(tmp_path / "cpuinfo") == ["avx", "avx2", "fma", "avx512f"]
+    (tmp_path / "arm").write_text("processor\t: 0\nFeatures\t: fp asimd sve\n")
+    assert cpu_features(tmp_path / "arm") == ["asimd", "sve"]
+    assert cpu_features(tmp_path / "none") == []

@@ -67,9 +67,7 @@ def test_the_processes_of_the_user_count_against_the_limit_of_the_user(tmp_path,
             (root / "proc" / process / "task" / str(thread)).mkdir(parents=True)
     owner = (root / "proc/100").stat().st_uid
     monkeypatch.setattr(os, "getuid", lambda: owner or 7)
-    monkeypatch.setattr(
-        limits, "_soft_limit", lambda kind: 20 if kind == resource.RLIMIT_NPROC else UNLIMITED
-    )
+    monkeypatch.setattr(limits, "soft_limit", lambda kind: 20 if kind == resource.RLIMIT_NPROC else UNLIMITED)
     counted = 7 if owner else 0  # the superuser's files are not those of user 7
     assert measure_limits(None, root).processes == 20 - counted
     monkeypatch.setattr(os, "getuid", lambda: 0)

@@ -70,7 +70,7 @@ def test_what_a_run_lacks_is_said_as_a_start_says_it(patient: Patient):
 def test_small_limits_of_a_process_are_to_be_mended(patient: Patient, monkeypatch: pytest.MonkeyPatch):
     limits = replace(measure_limits(Path("data/runs")), descriptors=9)
     monkeypatch.setattr(doctor, "measure_limits", lambda place, root: limits)
-    monkeypatch.setattr(doctor, "_soft_limit", lambda kind: 1000)
+    monkeypatch.setattr(doctor, "soft_limit", lambda kind: 1000)
     found = examine(patient)
     assert any("raise it with `ulimit -n" in line for line in said(found, MEND))
     assert any(line.startswith("file size: files of 0.0 MiB at most") for line in said(found, MEND))

@@ -28,7 +28,7 @@ class RunError(Exception):
     """The run failed after it started; what was saved stays saved. Exit status 1."""
 
 
-def on_one_line(error: BaseException) -> str:
+def on_one_line(error: BaseException | str) -> str:
     """What an exception of a library says, short, on one printable line; its type where it is silent."""
     said = " ".join(str(error).split())[:200] or type(error).__name__
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in said)

@@ -8,16 +8,16 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from feste_dp.checkpoint.schema import Fields, parse_json
 from feste_dp.checkpoint.shards import FLOAT_BYTES, HEADER_LIMIT_BYTES, shard_name
-from feste_dp.errors import UsageError
+from feste_dp.errors import UsageError, on_one_line
+from feste_dp.files.untrusted_json import first_problem, parse_object
 from feste_dp.kernels import ARITHMETIC
 
 FORMAT_VERSION = 1
@@ -28,6 +28,8 @@ PARAMETER_LIMIT = 2**40
 FILE_LIMIT = 99
 TENSOR_LIMIT = 100_000
 STATE_LIMIT = 8  # arrays of an optimizer; its names fit into the header of a shard file
+NESTING_LIMIT = 32
+PLAIN_INTEGER_LIMIT = 2**64
 
 PARAMS = "params"
 STATE_OF_ADAMW = ("m", "v")
@@ -51,74 +53,81 @@ def check_arrays(arrays: Arrays) -> None:
             raise ValueError(f"{name} has {array.size} elements and {PARAMS} has {parameters}")
 
 
-@dataclass(frozen=True)
-class TensorRange:
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+_LIST = Field(strict=False)  # JSON has no tuples
+Step = Annotated[int, Field(ge=0, lt=STEP_LIMIT)]
+Element = Annotated[int, Field(ge=0, le=PARAMETER_LIMIT)]
+Size = Annotated[int, Field(ge=1, le=PARAMETER_LIMIT)]
+StateName = Annotated[str, Field(pattern=r"^[a-z_0-9]{1,32}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+NumberInText = Annotated[str, Field(pattern=r"^(-?[0-9]+(\.[0-9]+)?(e[+-][0-9]+)?|nan|-?inf)$")]
+
+
+class TensorRange(_Strict):
     """A named tensor is elements [start, stop) of the flat buffer."""
 
-    name: str
-    shape: tuple[int, ...]
-    start: int
-    stop: int
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]{1,128}$")]
+    shape: Annotated[tuple[Size, ...], _LIST, Field(max_length=8)]
+    start: Element
+    stop: Element
 
 
-@dataclass(frozen=True)
-class ShardFile:
+class ShardFile(_Strict):
     """A file holds elements [start, stop) of every array."""
 
     name: str
-    start: int
-    stop: int
-    size: int
-    sha256: str
+    start: Element
+    stop: Element
+    size: Annotated[int, Field(ge=1, le=2 * PARAMETER_LIMIT * FLOAT_BYTES * (1 + STATE_LIMIT))]
+    sha256: Sha256
 
 
-@dataclass(frozen=True)
-class Unmeasured:
+class Unmeasured(_Strict):
     """A step whose validation and sample were given up or not yet done; whoever goes on from here does both
     first. What its row in metrics.csv says besides, as text: a loss may be NaN."""
 
-    train_loss: str
-    grad_norm: str
-    learning_rate: str
-    tokens_per_second: str
+    train_loss: NumberInText
+    grad_norm: NumberInText
+    learning_rate: NumberInText
+    tokens_per_second: NumberInText
 
 
-@dataclass(frozen=True)
-class TrainState:
+class TrainState(_Strict):
     """What the training loop has to remember besides the arrays. Times in seconds, losses in nats."""
 
     best_val_loss: float | None
-    best_step: int | None
-    evals_since_best: int
+    best_step: Step | None
+    evals_since_best: Step
     val_loss: float | None  # at this very step, where it was measured
-    elapsed_seconds: float
-    skipped_steps: int
+    elapsed_seconds: Annotated[float, Field(ge=0)]
+    skipped_steps: Step
     unmeasured: Unmeasured | None = None  # in manifest.json only where it is not None
 
 
-@dataclass(frozen=True, kw_only=True)
-class ManifestFields:
+class ManifestFields(_Strict):
     """The part of the manifest that the caller of a save decides."""
 
-    step: int
+    step: Step
     config: dict[str, Any]
-    tokenizer_sha256: str
-    data_sha256: str
-    seed: int
+    tokenizer_sha256: Sha256
+    data_sha256: Sha256
+    seed: Annotated[int, Field(ge=0, lt=2**64)]
     train: TrainState
-    layout: tuple[TensorRange, ...]
+    layout: Annotated[tuple[TensorRange, ...], _LIST, Field(min_length=1, max_length=TENSOR_LIMIT)]
 
 
-@dataclass(frozen=True, kw_only=True)
 class Manifest(ManifestFields):
     """All of manifest.json; `decode_manifest` gives only consistent ones."""
 
-    format_version: int
-    feste_dp_version: str
-    files: tuple[ShardFile, ...]
-    arithmetic: int = ARITHMETIC
+    format_version: Annotated[int, Field(ge=FORMAT_VERSION, le=FORMAT_VERSION)]
+    feste_dp_version: Annotated[str, Field(pattern=r"^[0-9A-Za-z.+!-]{1,64}$")]
+    files: Annotated[tuple[ShardFile, ...], _LIST, Field(min_length=1, max_length=FILE_LIMIT)]
+    arithmetic: Annotated[int, Field(ge=1, le=2**31)] = 1
     """Under which version of order and rounding the next step was to be taken; 1 where it is not said."""
-    state: tuple[str, ...] = STATE_OF_ADAMW
+    state: Annotated[tuple[StateName, ...], _LIST, Field(max_length=STATE_LIMIT)] = STATE_OF_ADAMW
     """The names of the optimizer's arrays; in manifest.json only where they are others than AdamW's."""
 
     @property
@@ -127,9 +136,14 @@ class Manifest(ManifestFields):
         return (PARAMS, *self.state)
 
     @property
+    def bytes_per_parameter(self) -> int:
+        """Of all arrays together."""
+        return FLOAT_BYTES * len(self.tensors)
+
+    @property
     def array_bytes(self) -> int:
         """The bytes of all arrays."""
-        return self.parameter_count * FLOAT_BYTES * len(self.tensors)
+        return self.parameter_count * self.bytes_per_parameter
 
     @property
     def parameter_count(self) -> int:
@@ -145,19 +159,19 @@ def complete_manifest(
     given: ManifestFields, version: str, files: tuple[ShardFile, ...], tensors: Iterable[str]
 ) -> Manifest:
     """`tensors` are the names of all arrays, PARAMS first."""
-    chosen = {field.name: getattr(given, field.name) for field in fields(ManifestFields)}
     return Manifest(
-        **chosen,
+        **{name: getattr(given, name) for name in ManifestFields.model_fields},
         format_version=FORMAT_VERSION,
         feste_dp_version=version,
         files=files,
+        arithmetic=ARITHMETIC,
         state=tuple(tensors)[1:],
     )
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
     """The bytes of manifest.json. UsageError when they could not be read back as the same manifest."""
-    content = asdict(manifest)
+    content = manifest.model_dump(warnings=False)
     if manifest.train.unmeasured is None:
         del content["train"]["unmeasured"]
     if manifest.state == STATE_OF_ADAMW:
@@ -183,32 +197,18 @@ def decode_manifest(data: bytes, source: str = MANIFEST_NAME) -> Manifest:
     body, seal = data[:-seal_length], data[-seal_length:]
     if seal != _seal(body):
         raise UsageError(f"{source}: does not match its own SHA-256: it is damaged")
-    top = Fields(parse_json(data, source), source)
-    top.take("manifest_sha256")
-    version = top.integer("format_version", 0, 2**31)
-    if version != FORMAT_VERSION:
-        top.refuse("format_version", f"is {version}; this program reads format {FORMAT_VERSION}")
-    step = top.integer("step", 0, STEP_LIMIT - 1)
-    layout = _decode_layout(top)
-    state = top.texts("state", r"[a-z_0-9]{1,32}", STATE_LIMIT) if top.has("state") else STATE_OF_ADAMW
-    files = _decode_files(top, FLOAT_BYTES * (1 + len(state)))
-    if layout[-1].stop != files[-1].stop:
-        top.refuse("files", f"hold {files[-1].stop} parameters where the layout has {layout[-1].stop}")
-    manifest = Manifest(
-        format_version=version,
-        arithmetic=top.integer("arithmetic", 1, 2**31) if top.has("arithmetic") else 1,
-        feste_dp_version=top.text("feste_dp_version", r"[0-9A-Za-z.+!-]{1,64}", "a version"),
-        step=step,
-        config=top.plain("config"),
-        tokenizer_sha256=_take_sha256(top, "tokenizer_sha256"),
-        data_sha256=_take_sha256(top, "data_sha256"),
-        seed=top.integer("seed", 0, 2**64 - 1),
-        train=_decode_train_state(top.object("train"), step),
-        layout=layout,
-        files=files,
-        state=state,
-    )
-    top.finish()
+    content = parse_object(data, source)
+    del content["manifest_sha256"]
+    version = content.get("format_version")
+    if isinstance(version, int) and version != FORMAT_VERSION:  # other fields will be others, too
+        shown = str(version)[:20]
+        raise UsageError(f"{source}: format_version: is {shown}; this program reads format {FORMAT_VERSION}")
+    try:
+        manifest = Manifest.model_validate(content)
+    except ValidationError as error:
+        raise UsageError(f"{source}: {first_problem(error)}") from None
+    for problem in _disagreements(manifest):
+        raise UsageError(f"{source}: {on_one_line(problem)}")
     return manifest
 
 
@@ -228,78 +228,58 @@ def _seal(body: bytes) -> bytes:
     return b',\n "manifest_sha256": "' + hashlib.sha256(body).hexdigest().encode("ascii") + b'"\n}\n'
 
 
-def _take_sha256(entry: Fields, name: str) -> str:
-    return entry.text(name, r"[0-9a-f]{64}", "a SHA-256 in 64 hexadecimal digits")
-
-
-def _decode_train_state(entry: Fields, step: int) -> TrainState:
-    state = TrainState(
-        best_val_loss=entry.number_or_null("best_val_loss"),
-        best_step=entry.integer_or_null("best_step", 0, step),
-        evals_since_best=entry.integer("evals_since_best", 0, STEP_LIMIT),
-        val_loss=entry.number_or_null("val_loss"),
-        elapsed_seconds=entry.number("elapsed_seconds", 0.0),
-        skipped_steps=entry.integer("skipped_steps", 0, step),
-        unmeasured=_decode_unmeasured(entry.object("unmeasured")) if entry.has("unmeasured") else None,
-    )
-    if (state.best_val_loss is None) != (state.best_step is None):
-        entry.refuse("best_step", "and best_val_loss must both be null or both be given")
-    entry.finish()
-    return state
-
-
-def _decode_unmeasured(entry: Fields) -> Unmeasured:
-    numbers = [
-        entry.text(field.name, r"-?[0-9]+(\.[0-9]+)?(e[+-][0-9]+)?|nan|-?inf", "a number in text")
-        for field in fields(Unmeasured)
-    ]
-    entry.finish()
-    return Unmeasured(*numbers)
-
-
-def _decode_layout(top: Fields) -> tuple[TensorRange, ...]:
-    layout: list[TensorRange] = []
+def _disagreements(manifest: Manifest) -> Iterator[str]:
+    """What no field shows alone, in words that begin with the name of one."""
+    yield from _not_plain(manifest.config, "config", NESTING_LIMIT)
+    train, layout, files = manifest.train, manifest.layout, manifest.files
+    if (train.best_val_loss is None) != (train.best_step is None):
+        yield "train.best_step: and best_val_loss must both be null or both be given"
+    for name, steps in (("best_step", train.best_step), ("skipped_steps", train.skipped_steps)):
+        if steps is not None and steps > manifest.step:
+            yield f"train.{name}: is {steps}, the step is {manifest.step}"
+    if len(set(manifest.tensors)) != len(manifest.tensors):
+        yield "state: names an array twice"
+    yield from _gaps("layout", layout)
     names: set[str] = set()
+    for i, tensor in enumerate(layout):
+        length, elements = tensor.stop - tensor.start, math.prod(tensor.shape)
+        if tensor.name in names:
+            yield f"layout[{i}].name: {tensor.name} is given twice"
+        if elements != length:
+            yield f"layout[{i}].shape: has {elements} elements where its range has {length}"
+        names.add(tensor.name)
+    yield from _gaps("files", files)
+    for i, file in enumerate(files):
+        length = file.stop - file.start
+        if file.name != shard_name(i, len(files)):
+            yield f"files[{i}].name: must be {shard_name(i, len(files))}"
+        if not 8 < file.size - length * manifest.bytes_per_parameter <= 8 + HEADER_LIMIT_BYTES:
+            yield f"files[{i}].size: {file.size} does not fit {length} parameters"
+    if layout[-1].stop != files[-1].stop:
+        yield f"files: hold {files[-1].stop} parameters where the layout has {layout[-1].stop}"
+
+
+def _gaps(field: str, ranges: Sequence[TensorRange | ShardFile]) -> Iterator[str]:
     at = 0
-    for entry in top.objects("layout", TENSOR_LIMIT):
-        name = entry.text("name", r"[A-Za-z0-9_.]{1,128}", "a tensor name")
-        if name in names:
-            entry.refuse("name", f"{name!r} is given twice")
-        names.add(name)
-        shape = entry.integers("shape", 1, PARAMETER_LIMIT, most=8)
-        start, stop = _take_range(entry, at)
-        if math.prod(shape) != stop - start:
-            entry.refuse("shape", f"has {math.prod(shape)} elements where its range has {stop - start}")
-        entry.finish()
-        layout.append(TensorRange(name, shape, start, stop))
-        at = stop
-    return tuple(layout)
+    for i, each in enumerate(ranges):
+        if each.start != at:
+            yield f"{field}[{i}].start: is {each.start} where the one before ends at {at}"
+        if each.stop <= each.start:
+            yield f"{field}[{i}].stop: is {each.stop}, not after start {each.start}"
+        at = each.stop
 
 
-def _decode_files(top: Fields, bytes_per_parameter: int) -> tuple[ShardFile, ...]:
-    files: list[ShardFile] = []
-    at = 0
-    entries = list(top.objects("files", FILE_LIMIT))
-    for i, entry in enumerate(entries):
-        name = entry.text("name", r"shard-[0-9]{2}-of-[0-9]{2}\.safetensors", "a shard file's name")
-        if name != shard_name(i, len(entries)):
-            entry.refuse("name", f"{name!r} must be {shard_name(i, len(entries))!r}")
-        start, stop = _take_range(entry, at)
-        size = entry.integer("size", 1, 2 * PARAMETER_LIMIT * bytes_per_parameter)
-        header_size = size - (stop - start) * bytes_per_parameter
-        if not 8 < header_size <= 8 + HEADER_LIMIT_BYTES:
-            entry.refuse("size", f"{size} does not fit {stop - start} parameters")
-        files.append(ShardFile(name, start, stop, size, _take_sha256(entry, "sha256")))
-        entry.finish()
-        at = stop
-    return tuple(files)
-
-
-def _take_range(entry: Fields, at: int) -> tuple[int, int]:
-    start = entry.integer("start", 0, PARAMETER_LIMIT)
-    stop = entry.integer("stop", 0, PARAMETER_LIMIT)
-    if start != at:
-        entry.refuse("start", f"is {start} where the one before ends at {at}")
-    if stop <= start:
-        entry.refuse("stop", f"is {stop}, not after start {start}")
-    return start, stop
+def _not_plain(value: object, field: str, depth: int) -> Iterator[str]:
+    """What of a JSON value others could not read: nested too deep, no number."""
+    if depth == 0:
+        yield f"{field}: is nested too deep"
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _not_plain(item, f"{field}.{name}"[:100], depth - 1)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _not_plain(item, field, depth - 1)
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{field}: is not a finite number"
+    elif isinstance(value, int) and abs(value) >= PLAIN_INTEGER_LIMIT:
+        yield f"{field}: is an integer of {value.bit_length()} bits"

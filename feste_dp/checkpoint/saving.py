@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import shutil
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import feste_dp
@@ -117,7 +116,8 @@ def _already_holds(final: Path, given: ManifestFields, arrays: Arrays, file_coun
         found = read_manifest(final)
     except UsageError:
         return False
-    given = replace(given, train=replace(given.train, elapsed_seconds=found.train.elapsed_seconds))
+    train = given.train.model_copy(update={"elapsed_seconds": found.train.elapsed_seconds})
+    given = given.model_copy(update={"train": train})
     if complete_manifest(given, found.feste_dp_version, found.files, arrays) != found:
         return False
     ranges = split_evenly(arrays[PARAMS].size, file_count)
@@ -151,7 +151,7 @@ def _write_files(
     for i, (start, stop) in enumerate(ranges):
         name = shard_name(i, len(ranges))
         size, sha256 = _write_file(fs, directory / name, _shard_chunks(arrays, start, stop))
-        files.append(ShardFile(name, start, stop, size, sha256))
+        files.append(ShardFile(name=name, start=start, stop=stop, size=size, sha256=sha256))
     manifest = encode_manifest(complete_manifest(given, feste_dp.__version__, tuple(files), arrays))
     _write_file(fs, directory / MANIFEST_NAME, [memoryview(manifest)])
     fs.sync_directory(directory)

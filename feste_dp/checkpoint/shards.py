@@ -6,9 +6,10 @@ made here, and not by the library, so that the arrays go to disk without a copy 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from feste_dp.checkpoint.schema import Fields, parse_json, refuse
+from feste_dp.errors import UsageError, on_one_line
+from feste_dp.files.untrusted_json import parse_object
 
 FLOAT_BYTES = 4
 HEADER_LIMIT_BYTES = 4096  # ours have some 200
@@ -33,17 +34,26 @@ def encode_shard_header(length: int, tensors: Sequence[str]) -> bytes:
 
 def check_shard_header(data: bytes, length: int, tensors: Sequence[str], source: str) -> None:
     """UsageError unless `data`, all before the numbers, describes just these tensors of `length` elements."""
+    source += ": header"
     if int.from_bytes(data[:8], "little") != len(data) - 8:
-        refuse(source, "header", "its length does not agree with the file's size")
-    header = Fields(parse_json(data[8:], source), source, "header.")
-    for name, expected in _expected_header(length, tensors).items():
-        tensor = header.object(name)
-        for key, value in expected.items():
-            found = tensor.take(key)
-            if found != value:
-                tensor.refuse(key, f"must be {json.dumps(value)}")
-        tensor.finish()
-    header.finish()
+        raise UsageError(f"{source}: its length does not agree with the file's size")
+    header = parse_object(data[8:], source)
+    for field, reason in _differences(header, _expected_header(length, tensors)):
+        raise UsageError(f"{source}{on_one_line(field)[:200]}: {reason}")
+
+
+def _differences(found: object, expected: object, field: str = "") -> Iterator[tuple[str, str]]:
+    """Names of fields, each after a dot, and what they must be."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        for name, value in expected.items():
+            if name in found:
+                yield from _differences(found[name], value, f"{field}.{name}")
+            else:
+                yield f"{field}.{name}", "is missing"
+        for name in found.keys() - expected.keys():
+            yield f"{field}.{name}", "is not a known field"
+    elif found != expected:
+        yield field, f"must be {json.dumps(expected)}"
 
 
 def _expected_header(length: int, tensors: Sequence[str]) -> dict[str, dict[str, object]]:

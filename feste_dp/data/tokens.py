@@ -21,12 +21,12 @@ from feste_dp.data.tokenizer_file import MAX_TOKENIZER_BYTES
 from feste_dp.errors import UsageError
 from feste_dp.files.marks import JSON_MARKS, too_many_marks
 from feste_dp.files.reading import open_plain
+from feste_dp.files.untrusted_json import ITEM_LIMIT, first_problem
 from feste_dp.wording import command
 
 FORMAT_VERSION = 1
 META_FILE, TOKENS_FILE, TOKENIZER_FILE = "meta.json", "tokens.bin", "tokenizer.json"
 MAX_META_BYTES = 2**20
-MAX_META_ITEMS = 50_000  # a source has four, and 140 bytes
 MAX_SOURCES = 1000  # more are one entry
 CHUNK = 2**22  # elements or bytes looked at in one go
 
@@ -239,16 +239,13 @@ def _read_meta(path: Path) -> TokenMeta:
         raise _damaged(path, f"it has {size} bytes, limit {MAX_META_BYTES}")
     try:
         content = path.read_bytes()
-        if too_many_marks(content, JSON_MARKS, MAX_META_ITEMS):
-            raise _damaged(path, f"it has more than {MAX_META_ITEMS} values")
+        if too_many_marks(content, JSON_MARKS, ITEM_LIMIT):
+            raise _damaged(path, f"it has more than {ITEM_LIMIT} values")
         return TokenMeta.model_validate_json(content)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        field = ".".join(str(part) for part in first["loc"])[:80]
-        reason = " ".join(f"{field}: {first['msg']}".removeprefix(": ").split())
-        raise _damaged(path, ascii(reason[:200])[1:-1]) from None
+        raise _damaged(path, first_problem(error)) from None
 
 
 def _file_size(path: Path) -> int:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from feste_dp.checkpoint.format import Manifest, TensorRange
+from feste_dp.checkpoint.format import Manifest
 from feste_dp.config.schema import Config
 from feste_dp.data.tokenizer import ByteTokenizer, load_tokenizer
 from feste_dp.data.tokenizer_file import MAX_TOKENIZER_BYTES
 from feste_dp.errors import UsageError
 from feste_dp.files.reading import read_plain
+from feste_dp.files.untrusted_json import first_problem
 from feste_dp.kernels import ARITHMETIC
 from feste_dp.machine.limits import available_memory
 from feste_dp.model.parameters import layout
@@ -25,14 +26,18 @@ def saved_config(manifest: Manifest, checkpoint: Path) -> Config:
     try:
         config = Config.model_validate(manifest.config)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        reason = ascii(f"{key}: {first['msg']}"[:200])[1:-1]
+        reason = first_problem(error)
         raise UsageError(f"{checkpoint}: its config is not one of this program: {reason}") from None
-    # without its tensors built: a config may ask for more than there is memory
-    if manifest.layout != tuple(TensorRange(*tensor) for tensor in layout(config.model)):
+    if not has_tensors_of(manifest, config):
         raise UsageError(f"{checkpoint}: its tensors are not those of its config's model")
     return config
+
+
+def has_tensors_of(manifest: Manifest, config: Config) -> bool:
+    """Whether a checkpoint has the model of the config: without its tensors built, for a config may ask for
+    more than there is memory."""
+    found = [(tensor.name, tensor.shape, tensor.start, tensor.stop) for tensor in manifest.layout]
+    return found == layout(config.model)
 
 
 def older_arithmetic(manifest: Manifest) -> str | None:

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from feste_dp.errors import UsageError, on_one_line
 from feste_dp.files.reading import read_plain
+from feste_dp.files.untrusted_json import first_problem
 from feste_dp.json_text import json_text
 from feste_dp.machine.topology import Cache
 from feste_dp.run.step_times import PHASES
@@ -229,9 +230,7 @@ def study_from_json(text: str, name: str = FILE_NAME) -> Study:
     try:
         study = _ADAPTER.validate_python(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ascii(".".join(map(str, first["loc"])))[1:-1][:200]
-        raise UsageError(f"{name}: {where}: {first['msg']}: make it anew with {command('scale')}") from None
+        raise UsageError(f"{name}: {first_problem(error)}: make it anew with {command('scale')}") from None
     if problem := _problem(study):
         raise UsageError(f"{name}: {problem}: make it anew with {command('scale')}")
     return study

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from feste_dp.checkpoint.format import Manifest, TensorRange
+from feste_dp.checkpoint.format import Manifest
 from feste_dp.config.schema import Config
 from feste_dp.data.tokens import TokenData
 from feste_dp.data.whereabouts import Corpus
@@ -13,9 +13,9 @@ from feste_dp.errors import UsageError
 from feste_dp.machine.cpus import crowding
 from feste_dp.machine.limits import measure_limits
 from feste_dp.machine.variables import threads_in_vain
-from feste_dp.model.parameters import layout
 from feste_dp.plan.preflight import check_cpus, checkpoint_bytes, shortages
 from feste_dp.run.record import Record
+from feste_dp.run.saved_state import has_tensors_of
 from feste_dp.run.screen import Progress
 from feste_dp.run.token_data import FoundTokens, find_tokens, prepare_tokens
 from feste_dp.runtime.coordinator import Coordinator
@@ -105,7 +105,7 @@ def compile_for(around: Surroundings, data: TokenData | None = None) -> None:
 
 def check_layout(manifest: Manifest, config: Config) -> None:
     """Raises UsageError unless a checkpoint has the model of the config."""
-    if manifest.layout != tuple(TensorRange(*tensor) for tensor in layout(config.model)):
+    if not has_tensors_of(manifest, config):
         raise UsageError("the checkpoint's tensors are not those of the config's model: start a new run")
 
 

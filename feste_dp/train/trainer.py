@@ -179,13 +179,13 @@ class Trainer:
                 seconds = time.perf_counter() - step_started
                 self._step, self._val_loss = self._step + 1, None
                 self._observers.step(self._step, result)
-                numbers = (
-                    result.train_loss,
-                    result.grad_norm,
-                    result.learning_rate,
-                    self._config.tokens_per_step / max(seconds, 1e-9),
+                numbers = Unmeasured(
+                    train_loss=repr(float(result.train_loss)),
+                    grad_norm=repr(float(result.grad_norm)),
+                    learning_rate=repr(float(result.learning_rate)),
+                    tokens_per_second=repr(self._config.tokens_per_step / max(seconds, 1e-9)),
                 )
-                self._finish_step(Unmeasured(*(repr(float(number)) for number in numbers)), started)
+                self._finish_step(numbers, started)
         except Abandoned:
             self._workforce.close(at_once=True)  # what the workers still compute is not wanted
         except Exception:
@@ -390,7 +390,7 @@ class Trainer:
                 skipped_steps=self._stepper.skipped_steps,
                 unmeasured=self._unmeasured,
             ),
-            layout=tuple(TensorRange(*tensor) for tensor in layout(config.model)),
+            layout=tuple(TensorRange(**tensor._asdict()) for tensor in layout(config.model)),
         )
 
     def _report_saves(self, results: list[SaveResult]) -> None:

@@ -24,10 +24,17 @@ def example_fields(step: int, parameter_count: int, **changes: object) -> Manife
         "tokenizer_sha256": "0123456789abcdef" * 4,
         "data_sha256": "fedcba9876543210" * 4,
         "seed": 1234,
-        "train": TrainState(4.25, min(step, 50), 3, 4.5, 12.75, 0),
+        "train": TrainState(
+            best_val_loss=4.25,
+            best_step=min(step, 50),
+            evals_since_best=3,
+            val_loss=4.5,
+            elapsed_seconds=12.75,
+            skipped_steps=0,
+        ),
         "layout": (
-            TensorRange("wte", (half, 1), 0, half),
-            TensorRange("ln_f_b", (parameter_count - half,), half, parameter_count),
+            TensorRange(name="wte", shape=(half, 1), start=0, stop=half),
+            TensorRange(name="ln_f_b", shape=(parameter_count - half,), start=half, stop=parameter_count),
         ),
     }
     return ManifestFields(**(fields | changes))  # type: ignore[arg-type]

@@ -58,7 +58,14 @@ def contents(directory):
 
 
 def best_at(step):
-    return TrainState(1.0, step, 0, 1.0, 2.0, 0)
+    return TrainState(
+        best_val_loss=1.0,
+        best_step=step,
+        evals_since_best=0,
+        val_loss=1.0,
+        elapsed_seconds=2.0,
+        skipped_steps=0,
+    )
 
 
 def test_a_background_save_equals_a_synchronous_one_though_the_arrays_change_at_once(
@@ -251,8 +258,8 @@ def test_arrays_of_another_size_and_a_closed_writer_are_faults_of_the_caller(
     make_fields, make_arrays, open_writer
 ):
     writer = open_writer()
-    with pytest.raises(ValueError, match="1 parameters given where 10007 are expected"):
-        writer.submit(make_fields(1, 1), make_arrays(0, 1))
+    with pytest.raises(ValueError, match="2 parameters given where 10007 are expected"):
+        writer.submit(make_fields(1, 2), make_arrays(0, 2))
     assert writer.close() == writer.close() == []
     with pytest.raises(ValueError, match="closed"):
         writer.submit(make_fields(1, P), make_arrays(0, P))

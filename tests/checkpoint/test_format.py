@@ -1,6 +1,5 @@
 import json
 import math
-from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given, settings
@@ -26,11 +25,11 @@ from tests.checkpoint.conftest import TENSORS
 P = 1000
 FILES = tuple(
     ShardFile(
-        shard_name(i, 3),
-        start,
-        stop,
-        len(encode_shard_header(stop - start, TENSORS)) + 12 * (stop - start),
-        "ab" * 32,
+        name=shard_name(i, 3),
+        start=start,
+        stop=stop,
+        size=len(encode_shard_header(stop - start, TENSORS)) + 12 * (stop - start),
+        sha256="ab" * 32,
     )
     for i, (start, stop) in enumerate(split_evenly(P, 3))
 )
@@ -42,8 +41,18 @@ EXAMPLE = Manifest(
     tokenizer_sha256="00" * 32,
     data_sha256="11" * 32,
     seed=1,
-    train=TrainState(4.2, 200, 1, None, 3.5, 0),
-    layout=(TensorRange("wte", (10, 50), 0, 500), TensorRange("wpe", (500,), 500, P)),
+    train=TrainState(
+        best_val_loss=4.2,
+        best_step=200,
+        evals_since_best=1,
+        val_loss=None,
+        elapsed_seconds=3.5,
+        skipped_steps=0,
+    ),
+    layout=(
+        TensorRange(name="wte", shape=(10, 50), start=0, stop=500),
+        TensorRange(name="wpe", shape=(500,), start=500, stop=P),
+    ),
     files=FILES,
 )
 MISSING = object()
@@ -57,6 +66,10 @@ JSON_VALUES = st.recursive(
 @pytest.fixture
 def manifest(make_fields):
     return complete_manifest(make_fields(250, P), "0.1.0", FILES, TENSORS)
+
+
+def with_train(manifest, **changes):
+    return manifest.model_copy(update={"train": manifest.train.model_copy(update=changes)})
 
 
 def changed(content, path, value):
@@ -104,33 +117,25 @@ def test_manifest_comes_back_equal(manifest):
     st.dictionaries(st.text(), st.none() | st.booleans() | st.text() | st.floats(allow_nan=False, width=32)),
 )
 def test_every_value_of_the_state_comes_back_exactly(loss, seconds, seed, step, config):
-    manifest = Manifest(
-        format_version=1,
-        feste_dp_version="0.1.0",
-        step=step,
-        config={key: value for key, value in config.items() if value not in (math.inf, -math.inf)},
-        tokenizer_sha256="00" * 32,
-        data_sha256="11" * 32,
-        seed=seed,
-        train=TrainState(loss, step, 0, None, seconds, 0),
-        layout=(TensorRange("wte", (10, 100), 0, P),),
-        files=FILES,
-    )
+    config = {key: value for key, value in config.items() if value not in (math.inf, -math.inf)}
+    train = {"best_val_loss": loss, "best_step": step, "elapsed_seconds": seconds}
+    manifest = with_train(EXAMPLE, **train).model_copy(update={"step": step, "config": config, "seed": seed})
     assert decode_manifest(encode_manifest(manifest)) == manifest
 
 
 @given(st.tuples(*[st.floats()] * 4))
 def test_what_a_step_that_is_still_to_be_measured_gave_comes_back_exactly_nan_and_infinity_too(numbers):
-    unmeasured = Unmeasured(*map(repr, numbers))
-    manifest = replace(EXAMPLE, train=replace(EXAMPLE.train, unmeasured=unmeasured))
-    assert decode_manifest(encode_manifest(manifest)) == manifest
-    assert [repr(float(text)) for text in asdict(unmeasured).values()] == list(map(repr, numbers))
+    texts = dict(zip(Unmeasured.model_fields, map(repr, numbers), strict=True))
+    manifest = with_train(EXAMPLE, unmeasured=Unmeasured(**texts))
+    found = decode_manifest(encode_manifest(manifest))
+    assert found == manifest
+    assert [repr(float(text)) for _, text in found.train.unmeasured] == list(map(repr, numbers))
 
 
 def test_a_manifest_without_a_version_of_the_arithmetic_is_of_the_first(manifest, forge):
     assert manifest.arithmetic == ARITHMETIC > 1
     content = changed(content_of(manifest), ["arithmetic"], MISSING)
-    assert decode_manifest(forge(content)) == replace(manifest, arithmetic=1)
+    assert decode_manifest(forge(content)) == manifest.model_copy(update={"arithmetic": 1})
 
 
 def test_a_step_that_is_measured_has_the_manifest_that_older_programs_read(manifest):
@@ -140,8 +145,8 @@ def test_a_step_that_is_measured_has_the_manifest_that_older_programs_read(manif
 
 @pytest.mark.parametrize("value", ["1,5", "", "0x10", " 1.0", "1.0\n", "1_0", 1.0, None, "9" * 10 + "e"])
 def test_a_number_in_text_that_is_none_is_refused(seal, value):
-    unmeasured = Unmeasured("1.0", "nan", "1.0", "1.0")
-    manifest = replace(EXAMPLE, train=replace(EXAMPLE.train, unmeasured=unmeasured))
+    texts = dict(zip(Unmeasured.model_fields, ("1.0", "nan", "1.0", "1.0"), strict=True))
+    manifest = with_train(EXAMPLE, unmeasured=Unmeasured(**texts))
     content = changed(content_of(manifest), ("train", "unmeasured", "learning_rate"), value)
     with pytest.raises(UsageError) as error:
         decode_manifest(seal(json.dumps(content, indent=1).removesuffix("\n}")))
@@ -168,6 +173,8 @@ def test_a_manifest_cut_or_extended_anywhere_is_refused(manifest):
     ("path", "value", "words"),
     [
         (["format_version"], 2, ["format_version", "reads format 1"]),
+        (["format_version"], 10**30, ["format_version", "reads format 1"]),
+        (["format_version"], True, ["format_version"]),
         (["format_version"], MISSING, ["format_version", "missing"]),
         (["feste_dp_version"], "0.1\n", ["feste_dp_version"]),
         (["step"], -1, ["step"]),
@@ -193,6 +200,12 @@ def test_a_manifest_cut_or_extended_anywhere_is_refused(manifest):
         (["train", "skipped_steps"], MISSING, ["train.skipped_steps", "missing"]),
         (["train", "extra"], 1, ["train.extra", "not a known field"]),
         (["surprise\n"], 1, ["surprise", "not a known field"]),
+        (["\x1b[2J" * 10_000], 1, ["not a known field"]),
+        (["state"], ["m", "m"], ["state", "twice"]),
+        (["state"], ["params"], ["state", "twice"]),
+        (["state"], ["../m"], ["state[0]"]),
+        (["state"], "mv", ["state"]),
+        (["arithmetic"], 0, ["arithmetic"]),
         (["layout"], [], ["layout"]),
         (["layout"], {}, ["layout"]),
         (["layout", 0], 7, ["layout[0]"]),
@@ -234,8 +247,8 @@ def test_a_forged_manifest_is_refused_by_the_name_of_its_field(manifest, forge, 
         ('{"step": ' + "[" * 40_000, ["not valid JSON"]),
         ('{"step": ' + "[" * 100_000, ["has more than 50000 values"]),
         ('{"step": ' + "9" * 10_000, ["not valid JSON"]),
-        ('{"step": 1e999', ["format_version"]),
-        ('{"x": {' + '"k": {' * 50 + "}" * 51, ["format_version"]),
+        ('{"step": 1e999', ["step: ", "integer"]),
+        ('{"x": {' + '"k": {' * 50 + "}" * 51, ["step: is missing"]),
         ("[1", ["not valid JSON"]),
         ("", ["not valid JSON"]),
         ('{"\ud7ff\x00": 1', ["not valid JSON"]),
@@ -245,6 +258,12 @@ def test_a_sealed_manifest_that_is_no_sound_json_is_refused(seal, body, words):
     with pytest.raises(UsageError) as error:
         decode_manifest(seal(body))
     assert_one_line_naming(error, *words)
+
+
+def test_a_manifest_of_a_later_format_is_refused_as_that_whatever_its_fields(manifest, forge):
+    content = {"format_version": 2, "steps": 250, "files": {"shards": 8}}
+    with pytest.raises(UsageError, match=r"format_version: is 2; this program reads format 1$"):
+        decode_manifest(forge(content))
 
 
 def test_a_config_nested_without_end_is_refused(manifest, forge):
@@ -286,7 +305,7 @@ def test_random_bytes_are_refused(data):
 def test_values_that_json_would_change_are_refused_before_they_are_written(manifest):
     for config in ({"a": (1, 2)}, {1: 2}, {"a": b"x"}, {"a": math.nan}, {"a": object()}):
         with pytest.raises(UsageError, match=r"manifest\.json"):
-            encode_manifest(replace(manifest, config=config))
+            encode_manifest(manifest.model_copy(update={"config": config}))
 
 
 def test_step_directories_have_one_name_each():

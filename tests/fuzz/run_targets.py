@@ -4,7 +4,6 @@ One line may refuse it; nothing else may come of it, and nothing of it may reach
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import io
 import json
@@ -95,10 +94,11 @@ def make_run_targets(folder: Path) -> list[Target]:
     whole = write_run(folder / "runs" / "whole", **SETTINGS)  # type: ignore[arg-type]
     path = write_run(folder / "runs" / "mutated", **SETTINGS)  # type: ignore[arg-type]
     config = Config.model_validate(SETTINGS)
-    fields = dataclasses.replace(
-        example_fields(40, parameter_count(config.model)),
+    fields = example_fields(
+        40,
+        parameter_count(config.model),
         config=config.model_dump(mode="json"),
-        layout=tuple(TensorRange(*tensor) for tensor in layout(config.model)),
+        layout=tuple(TensorRange(**tensor._asdict()) for tensor in layout(config.model)),
         tokenizer_sha256=hashlib.sha256(TOKENIZER).hexdigest(),
     )
     arrays = example_arrays(1, parameter_count(config.model))

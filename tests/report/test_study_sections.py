@@ -20,7 +20,7 @@ def test_a_study_is_known_by_its_file_or_directory(study_directory: Path, tmp_pa
     [
         ("{", "not JSON"),
         ("[]", "not a scaling study"),
-        ('{"format": 1}', "kind: Field required"),
+        ('{"format": 1}', "kind: is missing"),
         ('{"format": 7}', "not a scaling study of format 1"),
         (json.dumps(study() | {"counts": 3}), "counts: Input should be a valid list"),
         (json.dumps(study() | {"counts": []}), "a scaling study of no worker count"),

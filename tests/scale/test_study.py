@@ -43,8 +43,8 @@ def test_what_no_measurement_gives_is_refused(change, words):
     [
         (lambda content: content.update(format=99), "not a scaling study of format 1 (format: 99)"),
         (lambda content: content.pop("format"), "(format: None)"),
-        (lambda content: content.pop("counts"), "counts: Field required"),
-        (lambda content: content["counts"][1].update(workers="two"), "counts.1.workers: Input should be"),
+        (lambda content: content.pop("counts"), "counts: is missing"),
+        (lambda content: content["counts"][1].update(workers="two"), "counts[1].workers: Input should be"),
         (lambda content: content["limit"].update(cause="the weather"), "limit.cause: Input should be"),
     ],
 )

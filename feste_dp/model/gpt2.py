@@ -1,7 +1,11 @@
-"""GPT-2 as two mirrored listings: `forward` lists a block top to bottom, `backward` bottom to top.
+"""GPT-2 as two mirrored listings: `forward` lists a block top to bottom, `backward` bottom to top. Between them
+stands `head`, which is both at once.
 
 A. Radford et al., "Language Models are Unsupervised Multitask Learners" (2019): pre-norm blocks, learned
 positions, GELU MLP of width 4C, final layer norm, output head tied to the token embedding or not.
+
+All logits of a position are needed before the first of their gradients, so the head goes by blocks of positions:
+by blocks of the vocabulary it would have to take its product twice.
 """
 
 from typing import Any
@@ -33,7 +37,7 @@ from feste_dp.model.workspace import ActivationGradients, Activations, Scratch, 
 def forward(
     a: Activations, p: Parameters, s: Scratch, tokens: Any, n_head: int, dropout: float, draw: Any
 ) -> None:
-    """Fill `a` up to the logits. tokens (B, T); draw = (seed, step, places in the global batch (B,))."""
+    """Fill `a` up to ln_f, the input of the head. tokens (B, T); draw = (seed, step, places in the global batch (B,))."""
     embedding_forward(a.x[0], tokens, p.wte, p.wpe)
     for layer in range(p.ln_1_w.shape[0]):
         x, x_mid, x_out = a.x[layer], a.x_mid[layer], a.x[layer + 1]
@@ -45,7 +49,24 @@ def forward(
         linear_gelu_forward(a.fc[layer], s.fc_gelu, s.ln, p.mlp_fc_w[layer], p.mlp_fc_b[layer], s.pack)
         _join_residual(x_out, s.fc_gelu, p.mlp_proj_w[layer], p.mlp_proj_b[layer], x_mid, s, dropout, draw, 2 * layer + 1)
     layernorm_forward(a.ln_f, a.ln_f_mean, a.ln_f_rstd, a.x[p.ln_1_w.shape[0]], p.ln_f_w, p.ln_f_b)
-    head_forward(a.logits, a.ln_f, p.lm_head_w, s.pack)
+
+
+@inlined_kernel
+def head(
+    d: Parameters, da: ActivationGradients, a: Activations, p: Parameters, s: Scratch, targets: Any, dloss: float, accumulate: bool, with_gradient: bool
+) -> None:
+    """Fill a.losses from a.ln_f and, with_gradient, da.ln and d.lm_head_w with the gradient of dloss * (sum of all
+    positions' losses): for as many positions at a time as there is room for logits."""
+    for first in range(0, a.losses.size, a.logits.shape[1]):
+        last = min(first + a.logits.shape[1], a.losses.size)
+        logits, x, dx = _vectors(a.logits, 0, last - first), _vectors(a.ln_f, first, last), _vectors(da.ln, first, last)
+        losses, highest, others = _numbers(a.losses, first, last), _numbers(a.logits_highest, first, last), _numbers(a.logits_others, first, last)
+        wanted = _numbers(targets, first, last)
+        head_forward(logits, x, p.lm_head_w, s.pack)
+        cross_entropy_forward(losses, highest, others, logits, wanted)
+        if with_gradient:
+            cross_entropy_backward(logits, logits, wanted, highest, others, dloss)
+            head_backward(dx, d.lm_head_w, logits, x, p.lm_head_w, accumulate or first > 0, s.pack)
 
 
 @inlined_kernel
@@ -56,19 +77,13 @@ def backward(
     p: Parameters,
     s: Scratch,
     tokens: Any,
-    targets: Any,
-    dloss: float,
     n_head: int,
     dropout: float,
     draw: Any,
     accumulate: bool,
 ) -> None:
-    """Overwrite `d`, or add to it when `accumulate`, with the gradient of dloss * (sum of all positions' losses).
-    Needs `a` as forward and cross_entropy_forward left it; the logits become their gradient."""
-    if not accumulate:
-        _zero_what_is_added_to(d)
-    cross_entropy_backward(a.logits, a.logits, targets, a.logits_highest, a.logits_others, dloss)
-    head_backward(da.ln, d.lm_head_w, a.logits, a.ln_f, p.lm_head_w, accumulate, s.pack)
+    """Complete `d`, of which the head has written its part, or add to it when `accumulate`. Needs `a` as forward, and
+    da.ln as the head left it."""
     da.x[:] = 0
     layernorm_backward(da.x, d.ln_f_w, d.ln_f_b, da.ln, a.x[p.ln_1_w.shape[0]], p.ln_f_w, a.ln_f_mean, a.ln_f_rstd)
     for layer in range(p.ln_1_w.shape[0] - 1, -1, -1):
@@ -109,6 +124,18 @@ def _join_residual(
         seed, step, sequences = draw
         linear_forward(s.branch, x, weight, bias, s.pack)
         dropout_residual_forward(out, residual, s.branch, s.mask, dropout, seed, step, sequences, site)
+
+
+@inlined_kernel
+def _vectors(x: Any, first: int, last: int) -> Any:
+    """Of (B, T, C) positions first .. last - 1 as (1, last - first, C)."""
+    return x.reshape(x.shape[0] * x.shape[1], x.shape[2])[first:last].reshape(1, last - first, x.shape[2])
+
+
+@inlined_kernel
+def _numbers(x: Any, first: int, last: int) -> Any:
+    """Of (B, T) positions first .. last - 1 as (1, last - first)."""
+    return x.reshape(x.size)[first:last].reshape(1, last - first)
 
 
 @kernel
@@ -160,9 +187,11 @@ def micro_batch(
     """The one compiled call of a micro-batch, for training and validation: two would double the first
     start's compilation. Returns the sum of losses; writes `d` only `with_gradient`."""
     forward(w.a, p, w.s, tokens, n_head, dropout, draw)
-    cross_entropy_forward(w.a.losses, w.a.logits_highest, w.a.logits_others, w.a.logits, targets)
+    if with_gradient and not accumulate:
+        _zero_what_is_added_to(d)
+    head(d, w.da, w.a, p, w.s, targets, dloss, accumulate, with_gradient)
     if with_gradient:
-        backward(d, w.da, w.a, p, w.s, tokens, targets, dloss, n_head, dropout, draw, accumulate)
+        backward(d, w.da, w.a, p, w.s, tokens, n_head, dropout, draw, accumulate)
     return _sum_of_losses(w.a.losses)
 
 

@@ -11,8 +11,12 @@ import numpy as np
 
 from feste_dp.config.schema import ModelConfig
 from feste_dp.kernels.attention import AttentionScratch, make_attention_scratch
-from feste_dp.kernels.packing import PackBuffers, make_pack_buffers
+from feste_dp.kernels.packing import BLOCK_DEPTH, PackBuffers, make_pack_buffers
 from feste_dp.kernels.stamps import make_clock
+
+LOGITS_ROOM = 2**25
+"""Floats, 128 MiB: the head of GPT-2 takes 512 positions at a time. Fewer read and write the gradient of the
+vocabulary's weights more often."""
 
 Zeros = Callable[[tuple[int, ...], type[np.floating[Any]]], Any]
 
@@ -37,7 +41,7 @@ class Activations(NamedTuple):
     ln_f: Any  # (B, T, C)
     ln_f_mean: Any
     ln_f_rstd: Any
-    logits: Any  # (B, T, V)  backward leaves their gradient here
+    logits: Any  # (1, n, V)  of as many positions as fit into LOGITS_ROOM; their gradient is left here
     logits_highest: Any  # (B, T)
     logits_others: Any  # (B, T)  sum of exp(logit - highest) over all but the target
     losses: Any  # (B, T)
@@ -70,6 +74,13 @@ class Workspace(NamedTuple):
     s: Scratch
 
 
+def positions_at_once(positions: int, vocab_size: int) -> int:
+    """For how many of a micro-batch's positions the head computes logits together: all, or a multiple of what
+    the product adds up at a time, so that the gradient of its weights is the same sum."""
+    fit = LOGITS_ROOM // vocab_size // BLOCK_DEPTH * BLOCK_DEPTH
+    return min(positions, max(BLOCK_DEPTH, fit))
+
+
 def make_activations(
     cfg: ModelConfig,
     sequences: int,
@@ -97,7 +108,7 @@ def make_activations(
         ln_f=zeros(*rows, channels),
         ln_f_mean=zeros(*rows),
         ln_f_rstd=zeros(*rows),
-        logits=zeros(*rows, cfg.vocab_size),
+        logits=zeros(1, positions_at_once(sequences * positions, cfg.vocab_size), cfg.vocab_size),
         logits_highest=zeros(*rows),
         logits_others=zeros(*rows),
         losses=zeros(*rows),

@@ -17,7 +17,7 @@ from feste_dp.model.workspace import make_workspace
 from feste_dp.runtime.arena import Arena, pages_of_zeros
 from feste_dp.runtime.slots import ShardBlock, partial_sums
 
-_STAMPS, _STAMPS_PER_LAYER = 32, 40  # of one micro-batch, with room to spare
+_STAMPS, _STAMPS_PER_LAYER, _STAMPS_PER_BLOCK = 32, 40, 8  # of one micro-batch, with room to spare
 
 
 class ShardSpec(BaseModel):
@@ -133,7 +133,10 @@ class ShardComputer:
     def time_kernels(self, wanted: bool) -> None:
         """Whether the kernels of the shards to come are timed, in the same compiled call."""
         micro_batches = self._spec.sequences_per_shard // self._spec.micro_batch
-        room = micro_batches * (_STAMPS + _STAMPS_PER_LAYER * self._spec.model.n_layer) if wanted else 0
+        a = self._workspace.a
+        blocks = -(-a.losses.size // a.logits.shape[1])
+        stamps = _STAMPS + _STAMPS_PER_LAYER * self._spec.model.n_layer + _STAMPS_PER_BLOCK * blocks
+        room = micro_batches * stamps if wanted else 0
         scratch = self._workspace.s._replace(clock=make_clock(room))
         self._workspace = self._workspace._replace(s=scratch)
 

@@ -24,6 +24,8 @@ from feste_dp.runtime import messages as m
 MAX_STEPS = 100
 """Steps in one trace: some thousand events each, more than a viewer shows well."""
 
+_LAYERED = gpt2.forward.__name__, gpt2.backward.__name__
+"""The listings whose loop goes over the layers."""
 _PIECE = "*.events.json"
 # A flow is drawn to the slice that lies around its end; this much before the slice's own end.
 _INSIDE_S = 1e-7
@@ -95,7 +97,7 @@ class Recorder:
         seen: Counter[int] = Counter()
 
         def end_listing() -> None:
-            if listing in (gpt2.forward.__name__, gpt2.backward.__name__):
+            if listing in _LAYERED:
                 self.slice(listing, "kernel", listing_began, before)
 
         def end_micro_batch() -> None:
@@ -114,7 +116,7 @@ class Recorder:
                     end_listing()
                     listing, listing_began = place.listing, before
                 layer = {}
-                if place.in_loop:
+                if place.in_loop and listing in _LAYERED:
                     is_backward = listing == gpt2.backward.__name__
                     layer = {"layer": layers - 1 - seen[line] if is_backward else seen[line]}
                 self.slice(place.name, "kernel", before, at, **layer)

@@ -121,7 +121,7 @@ def first_nonfinite_activation(a: Activations) -> tuple[str, int] | None:
             (f"mlp_fc of layer {layer}", a.fc[layer]),
             (f"mlp_proj of layer {layer}", a.x[layer + 1]),
         ]
-    # the logits are gone, backward leaves their gradient there; the highest and the sum of the others stay
+    # the logits are gone, the head leaves their gradient there; the highest and the sum of the others stay
     in_order += [("ln_f", a.ln_f), ("the output head", np.stack([a.logits_highest, a.logits_others], -1))]
     in_order += [("the loss", a.losses[..., np.newaxis])]
     for name, values in in_order:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from feste_dp.config.loading import load_config
+from feste_dp.model import workspace as workspace_module
 from feste_dp.model.gpt2 import forward, head, micro_batch_gradient, micro_batch_loss
 from feste_dp.model.parameters import Parameters, initial_params, layout, view_params
 from feste_dp.model.workspace import make_workspace
@@ -209,3 +210,22 @@ def test_in_bfloat16_every_gradient_tensor_is_within_a_hundredth_of_float32s(noi
         expected = gradient[tensor.start : tensor.stop].astype(np.float64)
         error = np.linalg.norm(rounded[tensor.start : tensor.stop] - expected) / np.linalg.norm(expected)
         assert 1e-4 < error <= BF16_TOLERANCE, tensor.name
+
+
+def test_a_head_that_takes_some_positions_at_a_time_gives_the_same_bits(monkeypatch, rng):
+    cfg = model_config(300, 1100, 1, 1, 8, True)
+    case, draw = random_case(cfg, 1, 1100, rng), draw_for(1)
+    flat = case.flat.astype(np.float32)
+    results = []
+    for room in (workspace_module.LOGITS_ROOM, 600 * cfg.vocab_size):
+        monkeypatch.setattr(workspace_module, "LOGITS_ROOM", room)
+        workspace = make_workspace(cfg, 1, 1100)
+        gradient = np.ones_like(flat)  # to be overwritten
+        arguments = workspace, view_params(flat, cfg), case.tokens, case.targets
+        views = view_params(gradient, cfg)
+        loss = micro_batch_gradient(views, *arguments, 1 / 1100, cfg.n_head, 0.0, draw, False)
+        once = gradient.copy()
+        micro_batch_gradient(views, *arguments, 1 / 1100, cfg.n_head, 0.0, draw, True)
+        results.append((workspace.a.logits.shape[1], loss, once.tobytes(), gradient.tobytes()))
+    assert [at_once for at_once, *_ in results] == [1100, 512]
+    assert results[0][1:] == results[1][1:]

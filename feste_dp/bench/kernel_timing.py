@@ -60,23 +60,17 @@ class KernelReport:
 def time_kernels_in_a_process(config: Config, environ: Mapping[str, str]) -> KernelReport:
     """What time_kernels finds, in a process with one thread and a cache of its own. Raises RunError."""
     cache = code_place("-kernels").path
-    process = subprocess.Popen(
+    done = subprocess.run(
         child_command("feste_dp.bench.kernel_timing"),
         env=worker_environment(environ, cache),
-        stdin=subprocess.PIPE,
+        input=config.model_dump_json(),
         stdout=subprocess.PIPE,
         process_group=0,
         text=True,
     )
-    try:
-        out, _ = process.communicate(config.model_dump_json())
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-    if process.returncode:
-        raise RunError(f"the kernels could not be timed: exit status {process.returncode}")
-    content = json.loads(out)
+    if done.returncode:
+        raise RunError(f"the kernels could not be timed: exit status {done.returncode}")
+    content = json.loads(done.stdout)
     content["kernels"] = [KernelTime(**kernel) for kernel in content["kernels"]]
     return KernelReport(**content)
 

@@ -6,7 +6,9 @@ file of the folder itself is written to, never what a link in its place names.
 
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 from feste_dp.files.reading import open_checked, read_plain
 from feste_dp.files.writing import write_whole
@@ -14,37 +16,68 @@ from feste_dp.files.writing import write_whole
 _BLOCK = 65536
 
 
-class LineFile:
-    """Appends lines to `path`, made if need be; a partial last line is cut first.
+class GrowingFile:
+    """Appends to the file `path`, made if need be, behind what is whole of it; the rest is cut first.
 
-    OSError from any call leaves the file whole up to its last full line, and a later line may be tried.
+    OSError from any call leaves the file as it was after the last write, and a later one may be tried.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, whole: Callable[[int], int], head: bytes = b"") -> None:
+        """`whole` says how many bytes of an open file are whole; `head` is what a new file begins with."""
+        self._head = head
         self._fd = open_growing(path)
         try:
-            self._end = _end_of_last_line(self._fd)
+            self._end = whole(self._fd)
             os.ftruncate(self._fd, self._end)
+            if not self._end:
+                with contextlib.suppress(OSError):  # a full disk: the head comes with the first write
+                    self._write(b"")
         except BaseException:
             os.close(self._fd)
             raise
 
-    def append(self, line: str) -> None:
-        """Hands the line, without its newline, to the system in one write call."""
-        self._end = append_whole(self._fd, self._end, f"{line}\n".encode(errors="backslashreplace"))
+    def _write(self, data: bytes) -> None:
+        """Hands it to the system in one write call."""
+        head = b"" if self._end else self._head
+        self._end = append_whole(self._fd, self._end, head + data)
+
+    def sync(self) -> None:
+        """Returns when what was written is on the disk."""
+        os.fsync(self._fd)
 
     def is_at(self, path: Path) -> bool:
         """Whether what is written is what has this name."""
         return is_at(self._fd, path)
 
     def put_back(self, path: Path) -> None:
-        """Write all lines so far anew, at `path`, and go on there. OSError leaves everything as it was."""
-        self._fd = put_back(self._fd, self._end, path)
+        """Write all so far anew, at `path`, where the file has lost its name, and go on there. OSError leaves
+        everything as it was."""
+        write_whole(path, os.pread(self._fd, self._end, 0))
+        new = open_growing(path)
+        os.close(self._fd)
+        self._fd = new
 
     def close(self) -> None:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+
+class LineFile(GrowingFile):
+    """A growing file of lines, whole up to its last full line."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, _end_of_last_line)
+
+    def append(self, line: str) -> None:
+        """The line without its newline, in one write call."""
+        self._write(f"{line}\n".encode(errors="backslashreplace"))
 
 
 def open_growing(path: Path) -> int:
@@ -74,15 +107,6 @@ def is_at(fd: int, path: Path) -> bool:
         return False
     except OSError:
         return True
-
-
-def put_back(fd: int, end: int, path: Path) -> int:
-    """Write the first `end` bytes of an open file that has lost its name anew, at `path`; returns the new
-    descriptor, and closes the old. OSError leaves everything as it was."""
-    write_whole(path, os.pread(fd, end, 0))
-    new = open_growing(path)
-    os.close(fd)
-    return new
 
 
 def append_line(path: Path, line: str) -> None:

@@ -37,9 +37,7 @@ def serve(directory: Path, host: str, port: int, say: Callable[[str], object]) -
     try:
         import uvicorn
     except ImportError as error:
-        raise UsageError(
-            f"the dashboard needs {error.name}, which is not installed: pip install 'feste-dp[dashboard]'"
-        ) from None
+        raise _not_installed(error) from None
     app = make_app(Dashboard(directory), host)
     listener = _listen(host, port)
     address, port = listener.getsockname()[:2]
@@ -55,6 +53,12 @@ def serve(directory: Path, host: str, port: int, say: Callable[[str], object]) -
     finally:
         listener.close()
     return 0
+
+
+def _not_installed(error: ImportError) -> UsageError:
+    return UsageError(
+        f"the dashboard needs {error.name}, which is not installed: pip install 'feste-dp[dashboard]'"
+    )
 
 
 @contextlib.contextmanager
@@ -87,9 +91,7 @@ def make_app(dashboard: Dashboard, host: str) -> "ASGIApp":
         from starlette.responses import HTMLResponse, Response
         from starlette.routing import Route
     except ImportError as error:
-        raise UsageError(
-            f"the dashboard needs {error.name}, which is not installed: pip install 'feste-dp[dashboard]'"
-        ) from None
+        raise _not_installed(error) from None
 
     def answer(request: "Request") -> Response:
         chosen = request.query_params.getlist("run")

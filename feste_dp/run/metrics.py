@@ -5,7 +5,6 @@ a writer and `truncate_after` cut it off. `Pace` reads from the rows how fast a 
 """
 
 import codecs
-import contextlib
 import math
 import os
 import statistics
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feste_dp.errors import UsageError
-from feste_dp.files.growing import append_whole, is_at, open_growing, put_back
+from feste_dp.files.growing import GrowingFile, open_growing
 from feste_dp.files.reading import read_plain
 from feste_dp.run.events import LAST_STEP
 from feste_dp.wording import quoted
@@ -110,52 +109,18 @@ class Pace:
         return steps_left * max(0.0, statistics.median(self._step_s) + self._paused_s / self._steps)
 
 
-class MetricsWriter:
-    """Appends rows to a metrics file, made with its header if need be; a partial last line is cut first.
-
-    OSError from any call leaves the file whole up to its last full row, and a later row may be tried.
-    """
+class MetricsWriter(GrowingFile):
+    """A metrics file that grows, whole up to its last full row."""
 
     def __init__(self, path: Path) -> None:
-        self._fd = open_growing(path)
-        try:
-            records = _complete_records(read_plain(path, MAX_BYTES), path)
-            self._end = sum(map(len, records))
-            os.ftruncate(self._fd, self._end)
-            if not records:
-                with contextlib.suppress(OSError):  # a full disk: the header comes with the first row
-                    self._end = append_whole(self._fd, 0, _HEADER)
-        except BaseException:
-            os.close(self._fd)
-            raise
+        def whole(_: int) -> int:
+            return sum(map(len, _complete_records(read_plain(path, MAX_BYTES), path)))
+
+        super().__init__(path, whole, _HEADER)
 
     def append(self, row: MetricsRow) -> None:
-        """Hands the row to the system in one write call."""
-        header = b"" if self._end else _HEADER
-        self._end = append_whole(self._fd, self._end, header + encode_row(row))
-
-    def sync(self) -> None:
-        """Returns when the rows so far are on the disk: a checkpoint must not be ahead of them."""
-        os.fsync(self._fd)
-
-    def is_at(self, path: Path) -> bool:
-        """Whether what is written is what has this name."""
-        return is_at(self._fd, path)
-
-    def put_back(self, path: Path) -> None:
-        """Write all rows so far anew, at `path`, and go on there. OSError leaves everything as it was."""
-        self._fd = put_back(self._fd, self._end, path)
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            os.close(fd)
-
-    def __enter__(self) -> "MetricsWriter":
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self.close()
+        """In one write call."""
+        self._write(encode_row(row))
 
 
 def encode_row(row: MetricsRow) -> bytes:

@@ -102,23 +102,17 @@ def _torch_memory(config: Config) -> int:
 def _run(module: str, settings: dict[str, Any], environ: Mapping[str, str]) -> BaselineRun:
     with temporary_folder("scale", temporary_places()) as folder:
         result = folder / "result.json"
-        process = subprocess.Popen(
+        done = subprocess.run(
             child_command(module, str(result)),
             env=dict(environ) | {"TMPDIR": str(folder)},  # PyTorch leaves a cache there
-            stdin=subprocess.PIPE,
+            input=json.dumps(settings),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             process_group=0,
             text=True,
         )
-        try:
-            _, errors = process.communicate(json.dumps(settings))
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-        if process.returncode:
-            lines = errors.strip().splitlines() or [f"exit status {process.returncode}"]
+        if done.returncode:
+            lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
             raise RunError(f"{module.rpartition('.')[2]} failed: {lines[-1]}")
         times = json.loads(result.read_text())
     return BaselineRun(times["seconds"], times["losses"], times["peak_memory_bytes"])

@@ -43,7 +43,7 @@ def test_every_call_has_a_place_that_says_what_it_is_and_whether_it_is_in_a_loop
     assert [(place.name, place.in_loop) for place in calls(rest_of_listing)] == [("add_to total", True)]
     places = places_in(Path(gpt2.__file__)).values()
     named = {place.name: place.listing for place in places}
-    assert named["head_forward logits"] == "forward" and named["attention_backward qkv"] == "backward"
+    assert named["head_forward logits"] == "head" and named["attention_backward qkv"] == "backward"
     layered = [place.name for place in places if place.in_loop]
     assert layered.count("layernorm_forward ln") == 2 and layered.count("linear_backward ln") == 2
 

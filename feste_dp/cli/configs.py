@@ -1,19 +1,16 @@
 """feste-dp configs."""
 
-import os
 import shutil
 import sys
 from dataclasses import asdict
 
 import click
 
-from feste_dp.cache import cache_root
+from feste_dp.cli.compiling import compile_with_notice
 from feste_dp.errors import RunError
 from feste_dp.json_text import json_text
 from feste_dp.plan.presets import MEASURED, PresetPlan, PresetPlans, plan_presets
-from feste_dp.run.screen import PlainProgress, format_duration
-from feste_dp.train.signals import StopSignals
-from feste_dp.train.start import Surroundings, compile_for
+from feste_dp.run.screen import format_duration, printable
 from feste_dp.wording import command, counted
 
 _HEAD = ("config", "parameters", "tokens a step", "steps", "memory", "time", "what for")
@@ -34,13 +31,11 @@ def configs(no_time: bool, as_json: bool) -> int:
       feste-dp configs
       feste-dp launch --config tiny
     """
-    with PlainProgress(sys.stderr, sys.stderr) as progress, StopSignals() as signals:
-        around = Surroundings(os.environ, cache_root(os.environ), progress, signals)
-        try:
-            plans = plan_presets(not no_time, lambda: compile_for(around))
-        except RunError as error:  # the list is true all the same
-            progress.warning(f"no times: {error}")
-            plans = plan_presets(False, lambda: None)
+    try:
+        plans = plan_presets(not no_time, compile_with_notice)
+    except RunError as error:  # the list is true all the same
+        click.echo(printable(f"warning: no times: {error}"), err=True)
+        plans = plan_presets(False, compile_with_notice)
     if as_json:
         click.echo(json_text(asdict(plans), indent=2))
     else:

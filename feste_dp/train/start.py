@@ -87,9 +87,8 @@ def prepare_for(
     return found
 
 
-def compile_for(around: Surroundings, data: TokenData | None = None) -> None:
-    """Compile the kernels where that was not done before; tells the user when it takes long. `data` may lie
-    in a cache that is worth a warning."""
+def compile_for(around: Surroundings, data: TokenData) -> None:
+    """Compile the kernels where that was not done before; tells the user when it takes long."""
     announced = False
 
     def on_wait(seconds: float) -> None:
@@ -98,7 +97,7 @@ def compile_for(around: Surroundings, data: TokenData | None = None) -> None:
             around.progress.phase(COMPILING)
             announced = True
 
-    for line in cache_warnings(around.environ, [data.directory] if data is not None else []):
+    for line in cache_warnings(around.environ, [data.directory]):
         around.record.warn(line)
     compile_kernels(around.environ, on_wait)
 

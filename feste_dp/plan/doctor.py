@@ -1,7 +1,7 @@
 """Whether this machine and this environment will do for a run: what is fine, what could be better, what must
 be mended, a line each. Starts nothing, and leaves nothing behind.
 
-What a run needs is preflight.py's; here is what else can be wrong, and what somebody who is to help must
+What a run needs is needs.py's; here is what else can be wrong, and what somebody who is to help must
 know. No line has the name of the machine or of its user.
 """
 
@@ -29,7 +29,8 @@ from feste_dp.machine.oom import KillCount
 from feste_dp.machine.topology import caches
 from feste_dp.machine.variables import that_matter, threads_in_vain
 from feste_dp.machine.versions import unmet_requirements, versions
-from feste_dp.plan.preflight import check_cpus, checkpoint_bytes, needs, shortages
+from feste_dp.plan.needs import checkpoint_bytes, needs
+from feste_dp.plan.preflight import check_cpus, shortages
 from feste_dp.run.creation import check_can_create, check_can_lock
 from feste_dp.runtime.crew import check_that_a_thread_may_choose_its_scheduling
 from feste_dp.runtime.shared_memory import reserve_shared_memory
@@ -132,7 +133,7 @@ def _shared_memory(patient: Patient) -> Iterator[Finding]:
 
 
 def _limits(patient: Patient) -> Iterator[Finding]:
-    """All that preflight.py counts, and the limits of a process that it does not."""
+    """All that needs.py counts, and the limits of a process that it does not."""
     config, workers = patient.config, patient.workers
     place = Path(config.run.dir)
     limits = measure_limits(place, patient.root)

@@ -1,7 +1,7 @@
 """What a run will take, all in one: parameters, arithmetic, memory, disk and time, and what does not fit.
 
-Memory, disk and what is missing are preflight.py's, the time is step_time.py's: a plan and a start say the
-same. Starts no worker and creates nothing but caches.
+Memory and disk are needs.py's, what is missing preflight.py's, the time is step_time.py's: a plan and a start
+say the same. Starts no worker and creates nothing but caches.
 """
 
 from collections.abc import Callable
@@ -14,14 +14,8 @@ from feste_dp.machine.cpus import crowding, default_workers, usable_cpus
 from feste_dp.machine.limits import Limits
 from feste_dp.model.parameters import layout, parameter_count
 from feste_dp.plan.arithmetic import flops_formula, flops_per_token, run_flops
-from feste_dp.plan.preflight import (
-    MemoryNeed,
-    check_cpus,
-    checkpoint_bytes,
-    checkpoint_count,
-    needs,
-    shortages,
-)
+from feste_dp.plan.needs import MemoryNeed, checkpoint_bytes, checkpoint_count, needs
+from feste_dp.plan.preflight import check_cpus, shortages
 from feste_dp.plan.step_time import PLAN_S, StepTime, estimated_step, run_seconds
 from feste_dp.wording import counted
 

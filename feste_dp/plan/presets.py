@@ -10,7 +10,7 @@ from feste_dp.config.schema import Config
 from feste_dp.machine.cpus import default_workers
 from feste_dp.machine.limits import available_memory
 from feste_dp.model.parameters import parameter_count
-from feste_dp.plan.preflight import needs
+from feste_dp.plan.needs import needs
 from feste_dp.plan.step_time import Speed, measured_speed, run_seconds, step_at
 
 MEASURED = "medium"

@@ -8,7 +8,8 @@ from feste_dp.report.axes import exact
 from feste_dp.report.markup import Markup, disclosure, section, table, tag
 from feste_dp.report.run_data import RunData, config_difference
 from feste_dp.run.events import BEGINNINGS, Event
-from feste_dp.run.metrics import Pace, perplexity
+from feste_dp.run.metrics import perplexity
+from feste_dp.run.pace import Pace
 from feste_dp.run.screen import format_duration
 from feste_dp.wording import counted
 

@@ -20,7 +20,8 @@ from feste_dp.report.status import State, status_of
 from feste_dp.run.directory import RunDirectory
 from feste_dp.run.events import BEGINNINGS, ENDS, Event, decode_event
 from feste_dp.run.lock import is_locked
-from feste_dp.run.metrics import MetricsRow, Pace, read_rows
+from feste_dp.run.metrics import MetricsRow, read_rows
+from feste_dp.run.pace import Pace
 
 T = TypeVar("T")
 _TAIL, _HEAD = 1 << 16, 1 << 13

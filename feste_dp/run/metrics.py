@@ -1,14 +1,12 @@
 """metrics.csv: one row per step, written so that a kill leaves at most one partial last line.
 
 A row is complete when its newline lies outside quotes. Readers drop what follows the last complete row;
-a writer and `truncate_after` cut it off. `Pace` reads from the rows how fast a run goes.
+a writer and `truncate_after` cut it off.
 """
 
 import codecs
 import math
 import os
-import statistics
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +30,6 @@ COLUMNS = (
     "sample",
 )
 TIMING = frozenset({"elapsed_seconds", "tokens_per_second"})
-WINDOW = 31
-"""Steps that a moving median of the pace looks back."""
 MAX_BYTES = 2**31
 """Some ten million rows."""
 _HEADER = (",".join(COLUMNS) + "\n").encode()
@@ -74,39 +70,6 @@ def perplexity(loss: float) -> float:
 def with_perplexity(loss: float) -> str:
     """A loss as people read it: 3.7136 (perplexity 41.0)."""
     return f"{loss:.4f} (perplexity {perplexity(loss):.1f})"
-
-
-class Pace:
-    """How fast the run goes: moving medians, which a step that also validated cannot disturb. The time of
-    validation and samples is counted apart and spread over the steps to come."""
-
-    def __init__(self) -> None:
-        self._speeds: deque[float] = deque(maxlen=WINDOW)
-        self._step_s: deque[float] = deque(maxlen=WINDOW)
-        self._paused_s = 0.0
-        self._steps = 0
-        self._last_elapsed: float | None = None
-
-    def add(self, row: MetricsRow) -> None:
-        self._speeds.append(row.tokens_per_second)
-        if self._last_elapsed is not None:
-            took = row.elapsed_seconds - self._last_elapsed
-            self._steps += 1
-            if (row.val_loss is not None or row.sample) and self._step_s:
-                self._paused_s += took - statistics.median(self._step_s)
-            else:
-                self._step_s.append(took)
-        self._last_elapsed = row.elapsed_seconds
-
-    @property
-    def tokens_per_second(self) -> float:
-        return statistics.median(self._speeds)
-
-    def eta_seconds(self, steps_left: int) -> float | None:
-        """None before two steps have been seen."""
-        if not self._step_s:
-            return None
-        return steps_left * max(0.0, statistics.median(self._step_s) + self._paused_s / self._steps)
 
 
 class MetricsWriter(GrowingFile):

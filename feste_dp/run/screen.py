@@ -18,7 +18,8 @@ from rich.rule import Rule
 from rich.text import Text
 
 from feste_dp.output import Output
-from feste_dp.run.metrics import MetricsRow, Pace, perplexity
+from feste_dp.run.metrics import MetricsRow, perplexity
+from feste_dp.run.pace import Pace
 
 PLAIN_LINES = 50  # about as many step lines as a plain run prints, evaluations aside
 PLAIN_SILENCE_S = 10.0

@@ -13,7 +13,8 @@ from feste_dp.errors import UsageError
 from feste_dp.machine.cpus import crowding
 from feste_dp.machine.limits import measure_limits
 from feste_dp.machine.variables import threads_in_vain
-from feste_dp.plan.preflight import check_cpus, checkpoint_bytes, shortages
+from feste_dp.plan.needs import checkpoint_bytes
+from feste_dp.plan.preflight import check_cpus, shortages
 from feste_dp.run.record import Record
 from feste_dp.run.saved_state import has_tensors_of
 from feste_dp.run.screen import Progress

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from feste_dp.config.loading import load_config
-from feste_dp.plan.preflight import needs
+from feste_dp.plan.needs import needs
 from feste_dp.train import launch as launching
 from tests.chaos.storm import outcome_of
 from tests.cli.conftest import COMMAND, Feste, Place

@@ -22,7 +22,6 @@ from feste_dp.run.metrics import (
     COLUMNS,
     MetricsRow,
     MetricsWriter,
-    Pace,
     comparable_rows,
     encode_row,
     perplexity,
@@ -265,32 +264,6 @@ def test_a_damaged_file_is_named_and_refused(
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"m\.csv: No such file"):
         read_metrics(tmp_path / "m.csv")
-
-
-def paced(eval_every: int, steps: int, step_s: float = 1.0, eval_s: float = 5.0) -> Pace:
-    pace, elapsed = Pace(), 1000.0
-    for step in range(1, steps + 1):
-        validates = eval_every > 0 and step % eval_every == 0
-        elapsed += step_s + eval_s * validates
-        pace.add(row(step, elapsed_seconds=elapsed, val_loss=1.0 if validates else None))
-    return pace
-
-
-def test_no_eta_is_given_before_two_steps() -> None:
-    assert paced(0, 1).eta_seconds(10) is None
-    assert paced(0, 2).eta_seconds(10) == pytest.approx(10)
-
-
-def test_the_time_of_validation_is_spread_over_the_steps_to_come() -> None:
-    assert paced(0, 101).eta_seconds(100) == pytest.approx(100)
-    assert paced(10, 101).eta_seconds(100) == pytest.approx(150)
-    assert paced(1, 101).eta_seconds(100) == pytest.approx(600)
-
-
-def test_one_slow_step_does_not_move_the_eta() -> None:
-    pace = paced(0, 50)
-    pace.add(row(51, elapsed_seconds=1000.0 + 50 + 60))
-    assert pace.eta_seconds(10) == pytest.approx(10)
 
 
 @pytest.mark.parametrize(

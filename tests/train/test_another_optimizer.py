@@ -6,7 +6,7 @@ import pytest
 from feste_dp.checkpoint.loading import load_checkpoint, read_manifest
 from feste_dp.errors import UsageError
 from feste_dp.optim import optimizer
-from feste_dp.plan.preflight import checkpoint_bytes
+from feste_dp.plan.needs import checkpoint_bytes
 from feste_dp.train import open_run, step
 
 

@@ -32,7 +32,7 @@ from feste_dp.machine.versions import unmet_requirements, versions
 from feste_dp.plan.needs import checkpoint_bytes, needs
 from feste_dp.plan.preflight import check_cpus, shortages
 from feste_dp.run.creation import check_can_create, check_can_lock
-from feste_dp.runtime.crew import check_that_a_thread_may_choose_its_scheduling
+from feste_dp.runtime.router import check_that_a_thread_may_choose_its_scheduling
 from feste_dp.runtime.shared_memory import reserve_shared_memory
 from feste_dp.runtime.warmup import cache_warnings
 from feste_dp.wording import counted

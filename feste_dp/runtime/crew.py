@@ -5,9 +5,7 @@ run (the coordinator's), nor when to replace whom (supervision.py's).
 """
 
 import contextlib
-import os
 import secrets
-import select
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -17,18 +15,18 @@ from typing import TypeAlias
 
 import zmq
 
-from feste_dp.errors import RunError, UsageError
+from feste_dp.errors import RunError
 from feste_dp.files.descriptors import check_free, spare
 from feste_dp.interruption import held
 from feste_dp.kernels.handover import FULL
 from feste_dp.machine.oom import KillCount, explain_end
 from feste_dp.runtime import messages as m
 from feste_dp.runtime.arena import Arena
-from feste_dp.runtime.door import Door, open_door
 from feste_dp.runtime.frames import FrameReader
 from feste_dp.runtime.letterbox import Letterbox
 from feste_dp.runtime.own_code import own_code
 from feste_dp.runtime.protocol import Phase, next_phase
+from feste_dp.runtime.router import Router
 from feste_dp.runtime.tracing import Recorder
 from feste_dp.runtime.worker import WorkerSpec
 from feste_dp.runtime.worker_process import WorkerProcess, start_worker
@@ -112,14 +110,7 @@ class Crew:
         """Where the compiled code lies, if not where this process has it from."""
         self._borrows = False
         self._lives: dict[int, int] = {}
-        self._door: Door | None = None
-        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
-        # a poller looks at all that it has whenever it is asked: three, however many workers there are
-        self._ends, self._by_end = select.epoll(), dict[int, int]()
-        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._poller = zmq.Poller()
-        self._poller.register(self._bell, zmq.POLLIN)
-        self._poller.register(self._ends.fileno(), zmq.POLLIN)
+        self._router, self._by_end = Router(m.MAX_FRAME_BYTES), dict[int, int]()
         self._early: deque[Event] = deque()
         self._kill_count = KillCount.now()
         self._frames = FrameReader(self._token, m.REPORTS, m.MAX_FRAME_BYTES, lambda line: self.tell(line))
@@ -149,11 +140,8 @@ class Crew:
             spare.take_back()
 
     def _hire(self, numbers: Iterable[int]) -> None:
-        door = self._door or self._open()
-        if not door.leads_in():
-            door.close()
-            door = self._door = open_door(self._socket)
-        descriptors = (self._arena.fd, self._bell, *door.descriptors, *self.inherited)
+        door, bell = self._router.open(), self._router.bell
+        descriptors = (self._arena.fd, bell, *door.descriptors, *self.inherited)
         started: list[WorkerProcess] = []
         try:
             for worker in numbers:
@@ -167,14 +155,14 @@ class Crew:
         for process in started:
             worker = process.worker
             life = self._lives.get(worker, 0)
-            spec = self._make_spec(worker, life, door.endpoint, self._token, self._bell)
+            spec = self._make_spec(worker, life, door.endpoint, self._token, bell)
             self._lives[worker] = spec.life + 1
             orders, reports = Letterbox(self._arena.orders[worker]), Letterbox(self._arena.reports[worker])
             orders.clear()
             reports.listen()
             reports.item = -1
             self.members[worker] = Member(spec, process, orders, reports, time.monotonic())
-            self._ends.register(process.ended, select.EPOLLIN)
+            self._router.watch(process.ended)
             self._by_end[process.ended] = worker
             process.tell(spec)
 
@@ -203,7 +191,7 @@ class Crew:
             # where the peer is gone, its process handle says so at the next wait; an exception that a signal
             # raises in between would leave half a message in the socket
             with held, contextlib.suppress(zmq.ZMQError):
-                self._socket.send_multipart([member.spec.identity, self._token, frame])
+                self._router.send([member.spec.identity, self._token, frame])
         if self._recorder is not None:
             self._recorder.sent(worker, message, started, time.perf_counter())
 
@@ -225,17 +213,13 @@ class Crew:
             if self._early:
                 return self._early.popleft()
             remaining = deadline - time.monotonic()
-            ready = dict(self._poller.poll(max(0, int(remaining * 1000) + 1)))
-            if self._bell in ready:
-                os.eventfd_read(self._bell)  # before a look into the boxes: what comes after that rings anew
+            said, ended = self._router.wait(max(0, int(remaining * 1000) + 1))
+            if said:
                 continue
-            if self._socket in ready:
-                continue
-            ended = self._ends.poll(0, 1) if self._ends.fileno() in ready else []
-            if ended:
+            if ended is not None:
                 self._hear_all()  # one that was killed after it left its report may not have rung
                 if not self._early:
-                    return self._bury(self._by_end[ended[0][0]])
+                    return self._bury(self._by_end[ended])
                 continue
             if remaining <= 0:
                 return None
@@ -275,38 +259,13 @@ class Crew:
         for worker in list(self.members):
             self.members[worker].process.kill()
             self._forget(worker)
-        if self._door is not None:
-            self._door.close()
-            self._door = None
-        if self._context is not None:
-            self._context.destroy(linger=0)
-            self._context = None
-        if self._bell >= 0:
-            self._poller.unregister(self._ends.fileno())
-            self._ends.close()
-            self._poller.unregister(self._bell)
-            os.close(self._bell)
-            self._bell = -1
-
-    def _open(self) -> Door:
-        check_that_a_thread_may_choose_its_scheduling()
-        self._context = zmq.Context()
-        try:
-            self._socket = self._context.socket(zmq.ROUTER)
-        except zmq.ZMQError as error:
-            raise RunError(f"no socket for the workers: {error.strerror}") from None
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, m.MAX_FRAME_BYTES)
-        self._door = open_door(self._socket)
-        self._poller.register(self._socket, zmq.POLLIN)
-        return self._door
+        self._router.close()
 
     def _bury(self, worker: int) -> Lost:
         """Reap a worker that has ended and forget it."""
         member = self.members[worker]
         status = member.process.wait()
-        if status == 1 and self._socket.poll(_LAST_WORDS_MS):
+        if status == 1 and self._router.has_more(_LAST_WORDS_MS):
             self._hear_all()  # it said why, but the words took longer than the exit
         self._forget(worker)
         said = member.failure or m.Failed("", "")
@@ -331,22 +290,16 @@ class Crew:
             frame = None if member is None else member.reports.collect()
             if member is not None and frame is not None:
                 self._hear(member.spec.identity, [self._token, frame])
-        while (frames := self._waiting_frames()) is not None:
-            self._hear(frames[0], frames[1:])
+        for identity, *frames in self._router.waiting():
+            self._hear(identity, frames)
 
     def _forget(self, worker: int) -> None:
         member = self.members.pop(worker)
         self._early = deque(event for event in self._early if event.worker != worker)
-        self._ends.unregister(member.process.ended)
+        self._router.forget(member.process.ended)
         del self._by_end[member.process.ended]
         member.process.close()
         self._take_back()
-
-    def _waiting_frames(self) -> list[bytes] | None:
-        try:
-            return self._socket.recv_multipart(zmq.NOBLOCK)
-        except zmq.Again:
-            return None
 
     def _hear(self, identity: bytes, frames: list[bytes]) -> None:
         """Take in what a worker said; drop, and count, what is not of this run or of a worker of before."""
@@ -383,14 +336,3 @@ def _check_free(connections: int) -> None:
         check_free(connections)
     except OSError as error:
         raise RunError(f"no further worker could be started: {error.strerror}") from None
-
-
-def check_that_a_thread_may_choose_its_scheduling() -> None:
-    """ZeroMQ gives its thread the policy that it has, and ends the process where that is refused."""
-    try:
-        os.sched_setscheduler(0, os.sched_getscheduler(0), os.sched_getparam(0))
-    except OSError as error:
-        raise UsageError(
-            f"the system call sched_setscheduler is refused ({error.strerror}), which ZeroMQ needs: allow it "
-            "in the container's profile or the service's SystemCallFilter"
-        ) from None

@@ -104,7 +104,7 @@ class KilledAfterItsReport:
     """A poller that, asked for the first time, sees a worker leave its report and end before it can ring."""
 
     def __init__(self, crew):
-        self.crew, self.poller = crew, crew._poller
+        self.crew, self.poller = crew, crew._router._poller
 
     def poll(self, milliseconds):
         member = self.crew.members[0]
@@ -112,13 +112,13 @@ class KilledAfterItsReport:
         assert Letterbox(self.crew._arena.reports[0]).put(m.encode(m.ShardsDone(1, 5, (2.5,), 0.1)))
         os.kill(member.process.pid, signal.SIGKILL)
         member.process.wait()
-        self.crew._poller = self.poller
+        self.crew._router._poller = self.poller
         return self.poller.poll(milliseconds)
 
 
 def test_the_last_report_of_a_worker_comes_before_its_end_though_it_did_not_ring(start):
     crew = start(workers=1)._crew
-    crew._poller = KilledAfterItsReport(crew)
+    crew._router._poller = KilledAfterItsReport(crew)
     deadline = time.monotonic() + 30
     assert crew.wait(deadline) == Said(0, m.ShardsDone(1, 5, (2.5,), 0.1))
     assert isinstance(crew.wait(deadline), Lost)
@@ -187,7 +187,7 @@ def test_frames_of_a_stranger_are_dropped_and_counted_and_the_step_completes(sha
     before = shared.dropped_frames
     with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
         stranger.setsockopt(zmq.LINGER, 0)
-        stranger.connect(shared._crew._door.endpoint)
+        stranger.connect(shared._crew._router._door.endpoint)
         for frame in frames:
             stranger.send_multipart(frame)
         deadline = time.monotonic() + 20
@@ -200,7 +200,7 @@ def test_a_stranger_cannot_take_the_place_of_a_worker(shared):
     with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
         stranger.setsockopt(zmq.LINGER, 0)
         stranger.setsockopt(zmq.IDENTITY, shared._crew.members[1].spec.identity)
-        stranger.connect(shared._crew._door.endpoint)
+        stranger.connect(shared._crew._router._door.endpoint)
         stranger.send_multipart([b"x" * 32, b"\x90"])
         assert loss_of(shared.gradient(6)) > 0
         assert not stranger.poll(50)
@@ -215,7 +215,7 @@ def test_a_worker_has_one_thread_beside_those_of_zeromq_whatever_the_environment
 
 
 def test_the_socket_cannot_be_found_by_a_name(shared):
-    file = Path(shared._crew._door.endpoint.removeprefix("ipc://")).readlink()
+    file = Path(shared._crew._router._door.endpoint.removeprefix("ipc://")).readlink()
     assert file.parent.name.startswith("feste-dp-door-") and not file.parent.exists()
 
 

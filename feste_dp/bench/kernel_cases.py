@@ -63,8 +63,8 @@ def _linear_cases(config: Config) -> Iterator[Case]:
     for name, inner, outer in (
         ("qkv", channels, 3 * channels),
         ("attention projection + residual", channels, channels),
-        ("mlp in + gelu", channels, 4 * channels),
-        ("gelu + mlp out + residual", 4 * channels, channels),
+        ("mlp in + gelu", channels, config.model.mlp_width),
+        ("gelu + mlp out + residual", config.model.mlp_width, channels),
     ):
         x, weight, bias = _values(*_rows(config), inner), _values(inner, outer), _values(outer)
         dx, dweight, dbias = _zeros(*x.shape), _zeros(*weight.shape), _zeros(outer)
@@ -152,7 +152,7 @@ def _row_cases(config: Config) -> Iterator[Case]:
         [dx, residual],
         2 * cfg.n_layer,
     )
-    height, width = rows[0] * rows[1], 4 * cfg.n_embd
+    height, width = rows[0] * rows[1], cfg.mlp_width
     wide, wide_out, dwide = _values(height, width), _values(height, width), _zeros(height, width)
     yield _case(
         "gelu forward",

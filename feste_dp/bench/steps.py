@@ -10,7 +10,7 @@ from feste_dp.machine.memory import Memory, measure, reset_peak
 from feste_dp.model.parameters import initial_params
 from feste_dp.run.step_times import StepTimes
 from feste_dp.runtime.coordinator import Coordinator
-from feste_dp.train.start import Surroundings, check_machine, prepare, start_workers
+from feste_dp.train.start import Surroundings, check_machine, prepare, settle, start_workers
 from feste_dp.train.step import Stepper
 from feste_dp.wording import counted
 
@@ -28,9 +28,10 @@ def measure_steps(
     config: Config, workers: int, steps: int, warmup: int, around: Surroundings
 ) -> MeasuredSteps:
     """Train from the initial weights for warmup + steps steps. Raises UsageError, RunError."""
+    config, start = settle(config)
     check_machine(config, workers, around)
     config = with_room_for(config, warmup + steps)
-    data = prepare(config, around)
+    data = prepare(config, around, start)
     reset_peak()
     with Coordinator(config, workers, data.directory, around.environ) as coordinator:
         start_workers(coordinator, workers, around)

@@ -1,6 +1,7 @@
 """The types of arguments and the options that several commands take, and what each refuses."""
 
 import contextlib
+import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -162,7 +163,11 @@ OVERRIDES = click.option(
 
 
 def as_overrides(
-    given: Sequence[str], workers: int | None = None, pin: str | None = None, name: str | None = None
+    given: Sequence[str],
+    workers: int | None = None,
+    pin: str | None = None,
+    name: str | None = None,
+    init_from: Path | None = None,
 ) -> list[Override]:
     """What --set gives, and the keys that have an option of their own, named in errors as they were typed."""
     overrides = [Override(text, f"--set {text}") for text in given]
@@ -172,6 +177,9 @@ def as_overrides(
         overrides.append(Override(f"run.pin={pin}", "--pin", names_key=True))
     if name is not None:
         overrides.append(Override(f'run.name="{name}"', "--name", names_key=True))
+    if init_from is not None:
+        path = json.dumps(str(init_from), ensure_ascii=False)
+        overrides.append(Override(f"model.init={path}", "--init-from", names_key=True))
     return overrides
 
 

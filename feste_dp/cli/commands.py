@@ -14,6 +14,7 @@ from feste_dp.cli.checkpoint import checkpoint
 from feste_dp.cli.config import config
 from feste_dp.cli.configs import configs
 from feste_dp.cli.doctor import doctor
+from feste_dp.cli.exchange import export, import_command
 from feste_dp.cli.generate import generate
 from feste_dp.cli.pages import dashboard, report, watch
 from feste_dp.cli.plan import plan
@@ -67,7 +68,8 @@ def cli() -> None:
 
 
 COMMANDS = (
-    *(launch, resume, workers, generate, evaluate, prepare, checkpoint, replay_command),
+    *(launch, resume, workers, generate, evaluate, prepare),
+    *(export, import_command, checkpoint, replay_command),
     *(configs, config, plan, bench, scale, runs, report, dashboard, watch, doctor),
 )
 for command in COMMANDS:

@@ -16,7 +16,7 @@ from feste_dp.plan.plan import make_plan
 from feste_dp.plan.table import plan_table
 from feste_dp.run.screen import PlainProgress
 from feste_dp.train.signals import StopSignals
-from feste_dp.train.start import Surroundings, prepare
+from feste_dp.train.start import Surroundings, prepare, settle
 
 DONE, DOES_NOT_FIT = 0, 2
 
@@ -38,10 +38,10 @@ def plan(config_path: Path, workers: int | None, overrides: tuple[str, ...], as_
       feste-dp plan --config medium --set train.batch_size=64 --json
     """
     given = as_overrides(overrides, workers)
-    config = load_config(config_path, given)
+    config, start = settle(load_config(config_path, given))
     with PlainProgress(sys.stderr, sys.stderr) as progress, StopSignals() as signals:
         around = Surroundings(os.environ, cache_root(os.environ), progress, signals)
-        made = make_plan(config, measure_limits(Path(config.run.dir)), lambda: prepare(config, around))
+        made = make_plan(config, measure_limits(Path(config.run.dir)), lambda: prepare(config, around, start))
     if as_json:
         content = asdict(made) | {
             "memory_by_kind": {kind.name: kind.bytes for kind in made.memory.kinds()},

@@ -62,6 +62,13 @@ _QUIET = click.option("--quiet", is_flag=True, help="Print only warnings and the
 @_WORKERS
 @PIN
 @OVERRIDES
+@click.option(
+    "--init-from",
+    type=PathType(),
+    metavar="RUN|DIR",
+    help="Start from the weights and the tokenizer of a run, a checkpoint or a Hugging Face directory; "
+    "optimizer and schedule are new.",
+)
 @click.option("--name", callback=_check_name, help="First part of the name of the run directory.")
 @click.option("--out", type=PathType(), help="Run directory, new or empty, instead of a named one.")
 @click.option(
@@ -79,6 +86,7 @@ def launch(
     workers: int | None,
     pin: str | None,
     overrides: tuple[str, ...],
+    init_from: Path | None,
     name: str | None,
     out: Path | None,
     resume_mode: str,
@@ -93,6 +101,7 @@ def launch(
       feste-dp launch --config small --set train.steps=500 --name short
       feste-dp launch --config tiny --trace 100:102
       feste-dp launch --config medium --out data/runs/medium --resume auto
+      feste-dp launch --config gpt2_124m --init-from gpt2 --set optim.lr=3e-5
 
     With --resume auto the same command starts a run and restarts it: what is in --out goes on as with
     `feste-dp resume`, with --workers of now; a finished run ends with status 0 and nothing done. The keys
@@ -106,12 +115,12 @@ def launch(
     """
     if resume_mode == "auto" and out is None:
         raise UsageError("auto needs --out, the directory of the run that is to go on", about="resume")
-    with said_as(_typed(pin)), _progress(quiet) as progress, StopSignals() as signals:
+    with said_as(_typed(pin, init_from)), _progress(quiet) as progress, StopSignals() as signals:
         around = _surroundings(progress, signals, trace)
         text = read_config(config_path)
         if resume_mode == "auto" and out is not None and is_run(out):
             return runs.resume(out, workers, as_overrides(overrides), around, pin, text)
-        given = as_overrides(overrides, workers, pin, name)
+        given = as_overrides(overrides, workers, pin, name, init_from)
         return runs.launch(config_from_text(*text, given), out, around)
 
 
@@ -145,8 +154,10 @@ def resume(
         )
 
 
-def _typed(pin: str | None) -> dict[str, str]:
-    return {} if pin is None else {"run.pin": "pin"}
+def _typed(pin: str | None, init_from: Path | None = None) -> dict[str, str]:
+    """Options by the keys that they stand for, as far as they were given."""
+    given = {"run.pin": ("pin", pin), "model.init": ("init_from", init_from)}
+    return {key: option for key, (option, value) in given.items() if value is not None}
 
 
 def _progress(quiet: bool) -> Progress:

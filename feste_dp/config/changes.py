@@ -24,6 +24,9 @@ FROZEN = frozenset(
         "model.n_embd",
         "model.dropout",
         "model.tie_embeddings",
+        "model.n_inner",
+        # where the first step began
+        "model.init_resize",
         # which of the tokens are held out
         "data.val_fraction",
         # the data order, the dropout masks and the bits of every sum
@@ -63,6 +66,8 @@ FREE = frozenset(
     {
         # a place is no identity: the tokens must have the run's fingerprint, wherever the text lies
         "data.corpus",
+        # so it is here: what it began with is in the checkpoints, or read anew where there is none yet
+        "model.init",
         # samples draw from a generator of their own: only the sample column of metrics.csv differs
         "sample.every",
         "sample.prompt",

@@ -11,6 +11,8 @@ ALIASES = {
     "model.n_layer": "n_layers num_layers num_hidden_layers",
     "model.n_head": "n_heads num_heads num_attention_heads",
     "model.n_embd": "hidden_size d_model embed_dim n_embed embedding_size",
+    "model.init": "init_from pretrained checkpoint resume_from",
+    "model.n_inner": "intermediate_size ffn_dim d_ff mlp_width",
     "model.tie_embeddings": "tie_weights tie_word_embeddings weight_tying",
     "data.corpus": "dataset text path files",
     "data.val_fraction": "val_split validation_split",

@@ -33,7 +33,7 @@ from feste_dp.wording import command
 
 MAX_FILE_BYTES = 1024 * 1024  # a config is 2 KiB; the parser reads about 100 KiB a second
 
-_PATH_KEYS = ("data.corpus", "run.dir")
+_PATH_KEYS = ("data.corpus", "run.dir", "model.init")
 
 
 class Override(str):

@@ -21,6 +21,8 @@ WARMUP_SHARE, MOST_WARMUP_STEPS = 20, 2000
 
 PathText = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")]
 PathTexts = Annotated[list[PathText], Field(min_length=1, max_length=MAX_FILES)]
+RANDOM = "random"
+InitResize = Literal["context", "vocabulary"]
 Precision = Literal["fp32", "bf16"]
 
 
@@ -37,6 +39,8 @@ ProjectName = Annotated[str, Field(max_length=MAX_PROJECT, pattern=r"^[^/\\#?%:\
 Tag = Annotated[str, Field(min_length=1, max_length=MAX_TAG, pattern=r"^[^\x00-\x1f]+$")]
 TagList = Annotated[list[Tag], Field(max_length=MAX_TAGS)]
 Tags = Annotated[TagList, BeforeValidator(_listed, json_schema_input_type=Tag | TagList)]
+ResizeList = Annotated[list[InitResize], Field(max_length=len(get_args(InitResize)))]
+InitResizes = Annotated[ResizeList, BeforeValidator(_listed, json_schema_input_type=InitResize | ResizeList)]
 CpuNumbers = Annotated[list[Annotated[int, Field(ge=0, le=MAX_CPU)]], Field(min_length=1)]
 
 
@@ -65,6 +69,22 @@ class ModelConfig(Section):
     """Probability of dropping a value after the attention projection and after the MLP, in training only."""
     tie_embeddings: bool = Field(default=True)
     """Whether the output head is the token embedding (true, as in GPT-2) or a matrix of its own."""
+    n_inner: int = Field(default=0, ge=0, le=2**20)
+    """Width of the MLP, in floats per token; 0 = 4 n_embd, as in GPT-2."""
+    init: PathText = Field(
+        default=RANDOM,
+        json_schema_extra={"expected": "random, or a run, a checkpoint or a Hugging Face directory"},
+    )
+    """Weights to start from: random, or the path of a run, a checkpoint or a Hugging Face directory."""
+    init_resize: InitResizes = Field(
+        default_factory=list, json_schema_extra={"expected": "context or vocabulary, or a list of them"}
+    )
+    """What may differ from model.init: context cuts or grows the positions, vocabulary adds rows."""
+
+    @property
+    def mlp_width(self) -> int:
+        """n_inner, or what it stands for."""
+        return self.n_inner or 4 * self.n_embd
 
 
 class DataConfig(Section):

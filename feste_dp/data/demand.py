@@ -34,10 +34,10 @@ class Demand:
     seconds: float
 
 
-def measure_demand(texts: Sequence[Text], vocab_size: int, train_share: float) -> Demand:
-    """What it takes to prepare the texts."""
+def measure_demand(texts: Sequence[Text], vocab_size: int | None, train_share: float) -> Demand:
+    """What it takes to prepare the texts; vocab_size is None where the tokenizer is there already."""
     total = sum(text.size for text in texts)
-    bytes_per_token = 2 if vocab_size <= 2**16 else 4
+    bytes_per_token = 2 if vocab_size is not None and vocab_size <= 2**16 else 4
     if total <= _SAMPLES * _SAMPLE_BYTES:  # measuring would be the work
         return Demand(FIXED_BYTES + 2 * BYTES_PER_WORD_BYTE * total, bytes_per_token * total, 0.0)
     started = time.perf_counter()
@@ -45,12 +45,12 @@ def measure_demand(texts: Sequence[Text], vocab_size: int, train_share: float) -
     size = max(1, sum(len(sample.encode()) for sample in samples))
     words = different_words(samples, size, train_share * total)
     # few merges, learnt from the sample: what is learnt from the whole text makes no more tokens of it
-    tokenizer = learn_merges(samples, min(vocab_size, _SAMPLE_VOCABULARY))
+    tokenizer = learn_merges(samples, min(vocab_size or _SAMPLE_VOCABULARY, _SAMPLE_VOCABULARY))
     tokens = sum(len(part) for part in tokenizer.encode_pieces(samples)) * total / size
     seconds = (time.perf_counter() - started) * total / size
     stored = tokens * bytes_per_token
     learning = 0.0
-    if vocab_size > BYTE_TOKENS:
+    if vocab_size is not None and vocab_size > BYTE_TOKENS:
         learning = BYTES_PER_WORD_BYTE * words + BYTES_PER_VOCABULARY_ENTRY * min(vocab_size, total)
     return Demand(int(FIXED_BYTES + 1.125 * stored + learning), int(stored), seconds)
 

@@ -5,11 +5,8 @@ is handed plain values.
 """
 
 import hashlib
-import itertools
 import json
-import os
 import re
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +19,7 @@ import numpy.typing as npt
 from feste_dp.cache import make_folders
 from feste_dp.data.corpus import SHAKESPEARE, read_corpus
 from feste_dp.data.demand import measure_demand
+from feste_dp.data.held_out import Stretch, held_in_files, split_at_end, split_by_document
 from feste_dp.data.text_file import Text
 from feste_dp.data.tokenizer import ByteTokenizer, train_tokenizer
 from feste_dp.data.tokens import (
@@ -36,8 +34,7 @@ from feste_dp.data.tokens import (
 )
 from feste_dp.errors import UsageError
 from feste_dp.files.locks import lock_if_possible
-from feste_dp.files.temporary import is_alive
-from feste_dp.files.writing import sync_directory
+from feste_dp.files.whole_folder import check_is_new, put_folder, sibling
 
 # Part of the cache key: raise it when the same text would give other tokens or another tokenizer.json.
 PREPARATION_VERSION = 2
@@ -59,6 +56,20 @@ class _Prepared:
     sources: list[Source]
 
 
+@dataclass(frozen=True, eq=False)
+class Choices:
+    """What is to be done otherwise than with the text of a run."""
+
+    tokenizer: ByteTokenizer | None = None
+    """One that is there already; else one is trained"""
+    end_of_text: bool = False
+    """Whether each document, a text, is ended by the tokenizer's token for that"""
+    by_document: bool = False
+    """Whether whole documents are held out, not the end of the text"""
+    val_texts: Sequence[Text] = ()
+    """Held out, where given: then all other text is learnt from"""
+
+
 def prepare_token_data(
     texts: Sequence[Text],
     vocab_size: int,
@@ -66,17 +77,17 @@ def prepare_token_data(
     out: Path,
     memory: int | None = None,
     tell: Tell = lambda line: None,
+    choices: Choices | None = None,
 ) -> TokenData:
     """Writes token data into the folder `out`, which appears whole or not at all.
 
-    The last val_fraction of the characters of the joined text, from the start of a line, is for validation;
-    the tokenizer is trained on what comes before. UsageError when `out` is not new or empty, the text does
-    not do, or preparing it takes more than `memory` bytes.
+    The last val_fraction of the characters of the joined text, from the start of a line, is for validation,
+    unless `choices` say otherwise; the tokenizer is trained on what is not. UsageError when `out` is not new
+    or empty, the text does not do, or preparing it takes more than `memory` bytes.
     """
     try:
-        if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
-            raise UsageError(f"output folder {out} exists and is not empty: name a new one")
-        prepared = _prepare(texts, vocab_size, val_fraction, out, memory, tell)
+        check_is_new(out)
+        prepared = _prepare(texts, vocab_size, val_fraction, out, memory, tell, choices)
         if not _commit(prepared, out):
             raise UsageError(f"output folder {out} was filled by another process: name a new one")
     except OSError as error:
@@ -92,18 +103,19 @@ def prepare_for_run(
     cache_root: Path,
     memory: int | None = None,
     tell: Tell = lambda line: None,
-    by_lines: ByteTokenizer | None = None,
+    tokenizer: ByteTokenizer | None = None,
 ) -> TokenData:
     """The token data a run asks for, made and cached on first use.
 
     corpus is "shakespeare", a folder that prepare made (opened as it is), or what read_corpus takes. `tell`
-    gets what is worth saying. `by_lines` is the tokenizer of a run of an earlier version, learnt from this
-    text. UsageError when a part is shorter than block_size + 1 tokens, or the text needs
-    more than `memory` bytes to be prepared; then nothing has been written.
+    gets what is worth saying. `tokenizer` is one that the run has already: of the weights that it starts
+    from, or of an earlier version; vocab_size may be larger then. UsageError when a part is shorter than
+    block_size + 1 tokens, or the text needs more than `memory` bytes to be prepared; then nothing has been
+    written.
     """
     if isinstance(corpus, str) and holds_token_data(corpus):
         data = open_token_data(Path(corpus), verify=True)
-        if data.vocab_size != vocab_size:
+        if data.vocab_size != vocab_size and not (tokenizer and data.vocab_size < vocab_size):
             raise UsageError(
                 f"token data in {corpus} has a vocabulary of {data.vocab_size}, model.vocab_size is"
                 f" {vocab_size}: set model.vocab_size to {data.vocab_size}"
@@ -113,12 +125,14 @@ def prepare_for_run(
     found = read_corpus(corpus)
     if found.note is not None:
         tell(found.note)
-    version = PREPARATION_VERSION if by_lines is None else BY_LINES_VERSION
-    key = _content_key(version, found.texts, vocab_size, val_fraction)
+    vocab_size = tokenizer.vocab_size if tokenizer else vocab_size
+    key = _content_key(found.texts, vocab_size, val_fraction, tokenizer)
     target = cache_root / "corpora" / f"{found.name}-v{vocab_size}-{key[:16]}"
     cached = _open_cached(target, vocab_size)
     if cached is None:
-        prepared = _prepare(found.texts, vocab_size, val_fraction, target, memory, tell, by_lines)
+        ends = tokenizer is not None and tokenizer.end_of_text is not None
+        choices = Choices(tokenizer, end_of_text=ends)
+        prepared = _prepare(found.texts, vocab_size, val_fraction, target, memory, tell, choices)
         _check_lengths(len(prepared.train), len(prepared.val), block_size)
         try:
             cached = _fill_cache(prepared, target)
@@ -152,24 +166,41 @@ def _prepare(
     target: Path,
     memory: int | None = None,
     tell: Tell = lambda line: None,
-    tokenizer: ByteTokenizer | None = None,
+    choices: Choices | None = None,
 ) -> _Prepared:
     if not 0 < val_fraction < 1:
         raise UsageError(f"data.val_fraction is {val_fraction}: set it between 0 and 1")
-    _check_demand(texts, vocab_size, val_fraction, target, memory, tell)
-    cut = _split_position(texts, val_fraction)
-    tokenizer = tokenizer or train_tokenizer(_part(texts, 0, cut), vocab_size)
-    train, train_bytes = _encode(tokenizer, _part(texts, 0, cut))
-    val, val_bytes = _encode(tokenizer, _part(texts, cut, None))
-    return _Prepared(tokenizer, train, val, train_bytes, val_bytes, [_describe(text) for text in texts])
+    choices = choices or Choices()
+    every = [*texts, *choices.val_texts]
+    share = sum(text.size for text in texts) / sum(text.size for text in every)
+    train_share = share if choices.val_texts else 1 - val_fraction
+    _check_demand(every, None if choices.tokenizer else vocab_size, train_share, target, memory, tell)
+    if choices.val_texts:
+        train_part, val_part = held_in_files(texts, choices.val_texts)
+    else:
+        split = split_by_document if choices.by_document else split_at_end
+        train_part, val_part = split(texts, val_fraction)
+    tokenizer = choices.tokenizer or train_tokenizer(train_part.pieces(), vocab_size, choices.end_of_text)
+    end = tokenizer.end_of_text if choices.end_of_text else None
+    if choices.end_of_text and end is None:
+        raise UsageError("the tokenizer has no token that ends a text", about="end_of_text")
+    train, train_bytes = _encode(tokenizer, train_part, end)
+    val, val_bytes = _encode(tokenizer, val_part, end)
+    return _Prepared(tokenizer, train, val, train_bytes, val_bytes, [_describe(text) for text in every])
 
 
 def _check_demand(
-    texts: Sequence[Text], vocab_size: int, val_fraction: float, target: Path, memory: int | None, tell: Tell
+    texts: Sequence[Text],
+    vocab_size: int | None,
+    train_share: float,
+    target: Path,
+    memory: int | None,
+    tell: Tell,
 ) -> None:
-    """UsageError where there is less memory or disk than the text takes, estimated on a sample of it."""
+    """UsageError where there is less memory or disk than the text takes, estimated on a sample of it.
+    vocab_size is None where no tokenizer is to be trained."""
     size = sum(text.size for text in texts)
-    demand = measure_demand(texts, vocab_size, 1 - val_fraction)
+    demand = measure_demand(texts, vocab_size, train_share)
     what = f"text file {texts[0].name}" if len(texts) == 1 else f"the {len(texts):,} text files"
     if memory is not None and demand.memory > memory:
         raise UsageError(
@@ -201,55 +232,25 @@ def _free_bytes(target: Path) -> int | None:
     return usage.free if usage.total else None  # some file systems do not know their size
 
 
-def _joined(text: Text) -> int:
-    """Characters of a text with the line end that it gets where it has none."""
-    return text.characters + (not text.ends_line)
-
-
-def _split_position(texts: Sequence[Text], val_fraction: float) -> int:
-    """The character of the joined text where validation starts: the start of the line that holds the one at
-    1 - val_fraction."""
-    position = int(sum(map(_joined, texts)) * (1 - val_fraction))
-    start = 0
-    for text in texts:
-        if position <= start + _joined(text):
-            break
-        start += _joined(text)
-    at, line = start, start
-    for piece in _part([text], 0, position - start):
-        newline = piece.rfind("\n", 0, position - at)
-        line = at + newline + 1 if newline >= 0 else line
-        at += len(piece)
-    return line or position
-
-
-def _part(texts: Sequence[Text], start: int, stop: int | None) -> Iterator[str]:
-    """Characters start .. stop of the joined text: every text ends its last line."""
-    at = 0
-    for text in texts:
-        after = at + _joined(text)
-        if after > start and (stop is None or at < stop):
-            for piece in itertools.chain(text.pieces(), () if text.ends_line else ("\n",)):
-                shown = piece[max(0, start - at) : None if stop is None else max(0, stop - at)]
-                at += len(piece)
-                if shown:
-                    yield shown
-        at = after
-
-
-def _encode(tokenizer: ByteTokenizer, pieces: Iterable[str]) -> tuple[npt.NDArray[np.generic], int]:
-    """The tokens, in the type that they are stored in, and how many UTF-8 bytes they stand for."""
+def _encode(
+    tokenizer: ByteTokenizer, stretch: Stretch, end: int | None
+) -> tuple[npt.NDArray[np.generic], int]:
+    """The tokens, in the type that they are stored in, and how many UTF-8 bytes they stand for. `end` comes
+    behind each document that ends; without it they are one text."""
     dtype = np.dtype(token_dtype(tokenizer.vocab_size))
     content, size = bytearray(), 0
 
-    def counted() -> Iterator[str]:
+    def counted(pieces: Iterable[str]) -> Iterator[str]:
         nonlocal size
         for piece in pieces:
             size += len(piece.encode())
             yield piece
 
-    for ids in tokenizer.encode_pieces(counted()):
-        content += ids.astype(dtype).tobytes()
+    for document, ends in [(stretch.pieces(), False)] if end is None else stretch.documents():
+        for ids in tokenizer.encode_pieces(counted(document)):
+            content += ids.astype(dtype).tobytes()
+        if ends:
+            content += np.array([end], dtype).tobytes()
     return np.frombuffer(content, dtype), size
 
 
@@ -260,9 +261,15 @@ def _describe(text: Text) -> Source:
     return Source(name=plain or "text", bytes=text.size, sha256=text.sha256)
 
 
-def _content_key(version: int, texts: Sequence[Text], vocab_size: int, val_fraction: float) -> str:
+def _content_key(
+    texts: Sequence[Text], vocab_size: int, val_fraction: float, tokenizer: ByteTokenizer | None
+) -> str:
     sources = [_describe(text).model_dump() for text in texts]
-    key = [version, vocab_size, repr(float(val_fraction)), sources]
+    key: list[object] = [PREPARATION_VERSION, vocab_size, repr(float(val_fraction)), sources]
+    if tokenizer is not None and tokenizer.by_lines:
+        key[0] = BY_LINES_VERSION
+    elif tokenizer is not None:
+        key.append(hashlib.sha256(tokenizer.to_json()).hexdigest())
     return hashlib.sha256(json.dumps(key).encode("utf-8")).hexdigest()
 
 
@@ -296,7 +303,7 @@ def _fill_cache(prepared: _Prepared, target: Path) -> TokenData:
         if cached is not None:
             return cached
         if target.exists():  # damaged: moved aside first, so that the name never stands for half a folder
-            aside = _sibling(target)
+            aside = sibling(target)
             target.rename(aside)
             shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
         _commit(prepared, target)  # refused only where locks do not work and another process was first
@@ -304,42 +311,16 @@ def _fill_cache(prepared: _Prepared, target: Path) -> TokenData:
 
 
 def _commit(prepared: _Prepared, target: Path) -> bool:
-    """Writes beside, fsyncs, renames. False, and nothing left behind, when the name was taken."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_dead_siblings(target)
-    beside = _sibling(target)
-    try:
-        beside.mkdir()
-        write_token_files(
-            beside,
+    """False, and nothing left behind, when the name was taken."""
+    return put_folder(
+        target,
+        lambda folder: write_token_files(
+            folder,
             tokenizer=prepared.tokenizer,
             train=prepared.train,
             val=prepared.val,
             train_bytes=prepared.train_bytes,
             val_bytes=prepared.val_bytes,
             sources=prepared.sources,
-        )
-        sync_directory(beside)
-        try:
-            beside.rename(target)
-        except OSError:
-            if target.is_dir() and any(target.iterdir()):
-                return False
-            raise
-        sync_directory(target.parent)
-        return True
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def _sibling(path: Path) -> Path:
-    return path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-
-
-def _remove_dead_siblings(path: Path) -> None:
-    """Remove what this user's killed processes left beside it."""
-    name = re.compile(re.escape(f".{path.name[:100]}.") + r"(\d+)-[0-9a-f]{8}\.tmp")
-    for each in list(path.parent.iterdir()):
-        process = name.fullmatch(each.name)
-        if process is not None and not is_alive(int(process[1])) and each.lstat().st_uid == os.geteuid():
-            shutil.rmtree(each, ignore_errors=True)
+        ),
+    )

@@ -23,7 +23,12 @@ from feste_dp.data.splitting import (
     lines_of,
     parts_of,
 )
-from feste_dp.data.tokenizer_file import MAX_TOKENIZER_ITEMS, TokenizerDocument, read_tokenizer_file
+from feste_dp.data.tokenizer_file import (
+    MAX_TOKENIZER_ITEMS,
+    TokenizerDocument,
+    checked_tokenizer,
+    read_tokenizer_file,
+)
 from feste_dp.errors import UsageError, on_one_line
 
 BYTE_TOKENS = 256
@@ -185,6 +190,11 @@ def interruptibly(lines: Iterable[str], work: Callable[[Iterator[str]], object])
 def load_tokenizer(path: Path) -> ByteTokenizer:
     """The tokenizer of a tokenizer.json file. UsageError: too large, broken, not byte-level BPE."""
     return _from_document(read_tokenizer_file(path))
+
+
+def tokenizer_of(content: bytes, source: str) -> ByteTokenizer:
+    """The tokenizer of the content of a tokenizer.json; `source` names it in errors. UsageError as above."""
+    return _from_document(checked_tokenizer(content, source))
 
 
 def _from_document(document: TokenizerDocument) -> ByteTokenizer:

@@ -55,11 +55,16 @@ def read_tokenizer_file(path: Path) -> TokenizerDocument:
         content = read_plain(path, MAX_TOKENIZER_BYTES, follow_links=True)
     except OSError as error:
         raise UsageError(f"tokenizer file {path} cannot be read: {error.strerror}") from error
+    return checked_tokenizer(content, str(path))
+
+
+def checked_tokenizer(content: bytes, source: str) -> TokenizerDocument:
+    """As parse_tokenizer; UsageError that names the source."""
     try:
         return parse_tokenizer(content)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = " ".join(ascii(str(error))[1:-1].split())[:200]
-        raise UsageError(f"tokenizer file {path} is no byte-level BPE tokenizer ({reason})") from error
+        raise UsageError(f"tokenizer file {source} is no byte-level BPE tokenizer ({reason})") from error
 
 
 def parse_tokenizer(content: bytes) -> TokenizerDocument:

@@ -5,12 +5,14 @@ Knows no format. What a document must hold is a model of pydantic, elsewhere.
 
 import collections
 import json
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from feste_dp.errors import UsageError, on_one_line
 from feste_dp.files.marks import JSON_MARKS, too_many_marks
+from feste_dp.files.reading import read_plain
 
 ITEM_LIMIT = 50_000  # a manifest has some 700; a source of tokens four, and 140 bytes
 _REASONS = {
@@ -21,11 +23,22 @@ _REASONS = {
 }
 
 
-def parse_object(data: bytes, source: str) -> dict[str, Any]:
+def read_object(path: Path, most_bytes: int, most_items: int = ITEM_LIMIT) -> dict[str, Any]:
+    """The object in the file. UsageError also when it is missing, unreadable or too large."""
+    try:
+        data = read_plain(path, most_bytes, follow_links=True)
+    except FileNotFoundError:
+        raise UsageError(f"{path} does not exist") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    return parse_object(data, str(path), most_items)
+
+
+def parse_object(data: bytes, source: str, most_items: int = ITEM_LIMIT) -> dict[str, Any]:
     """The object in the bytes. UsageError that names `source` when they are not UTF-8 JSON, hold another kind
     of value or too many values, or repeat a key."""
-    if too_many_marks(data, JSON_MARKS, ITEM_LIMIT):
-        raise UsageError(f"{source}: has more than {ITEM_LIMIT} values")
+    if too_many_marks(data, JSON_MARKS, most_items):
+        raise UsageError(f"{source}: has more than {most_items} values")
     try:
         document = json.loads(data.decode("utf-8"), object_pairs_hook=_unique)
     except RecursionError:

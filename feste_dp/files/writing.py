@@ -58,7 +58,7 @@ def _write_whole(path: Path, content: bytes, mode: int) -> None:
     sync_directory(path.parent)
 
 
-def write_all(fd: int, content: bytes) -> None:
+def write_all(fd: int, content: bytes | memoryview) -> None:
     """Every byte, in as many calls as the system needs."""
     left = memoryview(content)
     while left:

@@ -58,7 +58,7 @@ class Own(NamedTuple):
     mean: Any  # (R, 1)
     rstd: Any  # (R, 1)
     last: Any  # (R, C)
-    sums: Any  # (R, 4C + LANES)
+    sums: Any  # (R, 4C or n_inner + LANES)
     scores: Any  # (KEY_BLOCK,)
     head: Any  # (head_room(D),)
     tile: Any  # (LANES * LANES,)
@@ -84,8 +84,8 @@ def make_rows(cfg: ModelConfig, rows: int, make_zeros: Zeros = np.zeros) -> Rows
         ln=zeros(1, channels),
         qkv=zeros(1, 3 * channels),
         attn=zeros(1, channels),
-        fc=zeros(1, 4 * channels),
-        fc_gelu=zeros(1, 4 * channels),
+        fc=zeros(1, cfg.mlp_width),
+        fc_gelu=zeros(1, cfg.mlp_width),
         mean=zeros(1),
         rstd=zeros(1),
     )
@@ -102,7 +102,7 @@ def make_own(cfg: ModelConfig, rows: int, positions: int, make_zeros: Zeros = np
         mean=make_zeros((rows, 1), np.float32),
         rstd=make_zeros((rows, 1), np.float32),
         last=make_zeros((rows, cfg.n_embd), np.float32),
-        sums=make_zeros((rows, 4 * cfg.n_embd + LANES), np.float32),
+        sums=make_zeros((rows, max(4 * cfg.n_embd, cfg.mlp_width) + LANES), np.float32),
         scores=make_zeros((KEY_BLOCK,), np.float32),
         head=make_zeros((head_room(head),), np.float32),
         tile=make_zeros((LANES * LANES,), np.float32),
@@ -152,7 +152,7 @@ def extend(logits: Any, cache: Cache, r: Rows, own: Own, p: Parameters, text: An
     """
     tokens, places, slots = text
     parts, channels = words.shape[0], p.wte.shape[1]
-    thirds, ones, fours = share(3 * channels, LANES, part, parts), share(channels, LANES, part, parts), share(4 * channels, LANES, part, parts)
+    thirds, ones, fours = share(3 * channels, LANES, part, parts), share(channels, LANES, part, parts), share(r.fc.shape[2], LANES, part, parts)
     if part == 0:
         _embed(r.x, tokens, places, p.wte, p.wpe, 0, tokens.shape[0])
     meet(words, part)

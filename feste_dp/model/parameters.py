@@ -24,7 +24,7 @@ class Parameters(NamedTuple):
     wpe: Any  # (block, C)     wpe
     attn_qkv_w: Any  # (L, C, 3C)     attn.c_attn.weight
     attn_proj_w: Any  # (L, C, C)      attn.c_proj.weight
-    mlp_fc_w: Any  # (L, C, 4C)     mlp.c_fc.weight
+    mlp_fc_w: Any  # (L, C, 4C or n_inner)     mlp.c_fc.weight
     mlp_proj_w: Any  # (L, 4C, C)     mlp.c_proj.weight
     lm_head_w: Any  # (V, C)         lm_head
     ln_1_w: Any  # (L, C)         from here on: no weight decay
@@ -53,14 +53,14 @@ class Tensor(NamedTuple):
 
 
 def param_shapes(cfg: ModelConfig) -> Parameters:
-    layers, channels = cfg.n_layer, cfg.n_embd
+    layers, channels, width = cfg.n_layer, cfg.n_embd, cfg.mlp_width
     return Parameters(
         wte=(cfg.vocab_size, channels),
         wpe=(cfg.block_size, channels),
         attn_qkv_w=(layers, channels, 3 * channels),
         attn_proj_w=(layers, channels, channels),
-        mlp_fc_w=(layers, channels, 4 * channels),
-        mlp_proj_w=(layers, 4 * channels, channels),
+        mlp_fc_w=(layers, channels, width),
+        mlp_proj_w=(layers, width, channels),
         lm_head_w=(cfg.vocab_size, channels),
         ln_1_w=(layers, channels),
         ln_1_b=(layers, channels),
@@ -68,7 +68,7 @@ def param_shapes(cfg: ModelConfig) -> Parameters:
         attn_proj_b=(layers, channels),
         ln_2_w=(layers, channels),
         ln_2_b=(layers, channels),
-        mlp_fc_b=(layers, 4 * channels),
+        mlp_fc_b=(layers, width),
         mlp_proj_b=(layers, channels),
         ln_f_w=(channels,),
         ln_f_b=(channels,),

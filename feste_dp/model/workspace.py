@@ -104,7 +104,7 @@ def make_activations(
         x_mid=zeros(layers, *rows, channels),
         ln_2_mean=zeros(layers, *rows),
         ln_2_rstd=zeros(layers, *rows),
-        fc=zeros(layers, *rows, 4 * channels),
+        fc=zeros(layers, *rows, cfg.mlp_width),
         ln_f=zeros(*rows, channels),
         ln_f_mean=zeros(*rows),
         ln_f_rstd=zeros(*rows),
@@ -132,7 +132,7 @@ def make_activation_gradients(
         ln=zeros(channels),
         attn=zeros(channels),
         qkv=zeros(3 * channels),
-        fc=zeros(4 * channels),
+        fc=zeros(cfg.mlp_width),
     )
 
 
@@ -147,7 +147,7 @@ def make_scratch(
     rows = (sequences, positions)
     return Scratch(
         ln=make_zeros((*rows, cfg.n_embd), dtype),
-        fc_gelu=make_zeros((*rows, 4 * cfg.n_embd), dtype),
+        fc_gelu=make_zeros((*rows, cfg.mlp_width), dtype),
         branch=make_zeros((*rows, cfg.n_embd), dtype),
         attention=make_attention_scratch(positions, cfg.n_embd // cfg.n_head, make_zeros),
         mask=make_zeros((cfg.n_embd + 3,), dtype),

@@ -21,7 +21,6 @@ from feste_dp.config.worker_counts import refuse_workers_of_run
 from feste_dp.data.tokenizer import load_tokenizer
 from feste_dp.errors import RunError, UsageError
 from feste_dp.machine.cpus import default_workers
-from feste_dp.model.parameters import initial_params
 from feste_dp.optim.clipping import gradient_norm
 from feste_dp.replay.step_facts import (
     SequenceFacts,
@@ -32,6 +31,7 @@ from feste_dp.replay.step_facts import (
     worst,
 )
 from feste_dp.run.directory import RunDirectory, open_run_directory
+from feste_dp.run.initial_weights import initial_weights, params_at_start
 from feste_dp.run.metrics import MetricsRow, read_metrics
 from feste_dp.run.saved_state import older_arithmetic
 from feste_dp.runtime.coordinator import Coordinator
@@ -106,7 +106,7 @@ def replay(path: Path, step: int, shard: int | None, workers: int | None, around
         manifest = _load_before(run, step, stepper.arrays, around)
         start = 0
         if manifest is None:
-            arena.params[:] = initial_params(config.model, config.train.seed)
+            arena.params[:] = params_at_start(config, initial_weights(config))
             stepper.clear()
         else:
             check_layout(manifest, config)

@@ -68,7 +68,7 @@ def saved_tokenizer(path: Path, manifest: Manifest, config: Config) -> ByteToken
             f"({command('resume', path.parent)} puts it back)"
         )
     tokenizer = load_tokenizer(path)
-    if tokenizer.vocab_size != config.model.vocab_size:
+    if tokenizer.vocab_size > config.model.vocab_size:  # a model may have rows that no token uses
         raise UsageError(
             f"{path} has {tokenizer.vocab_size} tokens "
             f"where the checkpoint's model has {config.model.vocab_size}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feste_dp.checkpoint.format import Manifest
-from feste_dp.config.schema import Config
+from feste_dp.config.schema import RANDOM, Config
 from feste_dp.data.corpus import SHAKESPEARE
 from feste_dp.data.preparation import Tell, prepare_for_run
 from feste_dp.data.tokenizer import ByteTokenizer, load_tokenizer
@@ -15,6 +15,10 @@ from feste_dp.data.whereabouts import Corpus, absolute_corpus, cached_tokens, co
 from feste_dp.errors import UsageError
 from feste_dp.machine.limits import available_memory
 from feste_dp.run.directory import RunDirectory
+from feste_dp.wording import command
+
+NO_TEXT_SHA256 = hashlib.sha256(b"").hexdigest()
+"""In the manifest of an imported model, in place of the hash of its tokens."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +31,15 @@ class FoundTokens:
     """One line where it does not lie where the run had it."""
 
 
-def with_absolute_corpus(config: Config) -> Config:
+def with_absolute_paths(config: Config) -> Config:
     """The config with paths that a resume from another directory still finds."""
-    corpus = config.data.corpus
-    return config if corpus == SHAKESPEARE else with_corpus(config, absolute_corpus(corpus))
+    corpus, init = config.data.corpus, config.model.init
+    if corpus != SHAKESPEARE:
+        config = with_corpus(config, absolute_corpus(corpus))
+    if init == RANDOM:
+        return config
+    place = absolute_corpus(init)
+    return config.model_copy(update={"model": config.model.model_copy(update={"init": place})})
 
 
 def with_corpus(config: Config, corpus: Corpus) -> Config:
@@ -42,10 +51,10 @@ def prepare_tokens(
     config: Config,
     cache_root: Path,
     tell: Tell = lambda line: None,
-    by_lines: ByteTokenizer | None = None,
+    tokenizer: ByteTokenizer | None = None,
 ) -> TokenData:
-    """The tokens of the config's text, made and cached on first use; `by_lines`: see prepare_for_run. Raises
-    UsageError."""
+    """The tokens of the config's text, made and cached on first use, with the `tokenizer` that the run has
+    already, or one that is trained. Raises UsageError."""
     return prepare_for_run(
         config.data.corpus,
         config.model.vocab_size,
@@ -54,7 +63,7 @@ def prepare_tokens(
         cache_root,
         available_memory(),
         tell,
-        by_lines,
+        tokenizer,
     )
 
 
@@ -72,10 +81,16 @@ def find_tokens(
     with its text, and, where there is no text at all, in the cache. With `asked`, the user has named the
     place, and no other will do. Raises UsageError that names what differs, or what is not there.
     """
+    if known is not None and known.data_sha256 == NO_TEXT_SHA256:
+        start = command("launch", "--config", "CONFIG", "--init-from", run)
+        raise UsageError(
+            f"{run} was imported and has no text of its own: start a new run from its weights, as with "
+            f"{start}"
+        )
     told = config.data.corpus
-    by_lines = None if known is None else _tokenizer_of_lines(run, known)
+    tokenizer = _tokenizer_not_trained(config, run, known)
     if told == SHAKESPEARE:
-        data = prepare_tokens(config, cache_root, by_lines=by_lines)
+        data = prepare_tokens(config, cache_root, tokenizer=tokenizer)
         if known is not None and not _is_of(data, known):
             raise UsageError(_difference(data, known, told, cache_root))
         return FoundTokens(data, told, None)
@@ -91,7 +106,7 @@ def find_tokens(
             continue
         any_text = True
         try:
-            data = prepare_tokens(with_corpus(config, corpus), cache_root, by_lines=by_lines)
+            data = prepare_tokens(with_corpus(config, corpus), cache_root, tokenizer=tokenizer)
         except UsageError as error:
             refusal = refusal or error
             continue
@@ -118,15 +133,18 @@ def find_tokens(
     raise refusal
 
 
-def _tokenizer_of_lines(run: Path, known: Manifest) -> ByteTokenizer | None:
-    """The run's own tokenizer where an earlier version made it of the run's text."""
+def _tokenizer_not_trained(config: Config, run: Path, known: Manifest | None) -> ByteTokenizer | None:
+    """The run's own tokenizer where training one on its text would give another: it came with the weights, or
+    an earlier version made it."""
     path = RunDirectory(run).tokenizer
+    if config.model.init != RANDOM:
+        return load_tokenizer(path)
     try:
         tokenizer = load_tokenizer(path)
     except UsageError:
         return None
-    sha256 = hashlib.sha256(tokenizer.to_json()).hexdigest()
-    return tokenizer.line_by_line() if sha256 == known.tokenizer_sha256 else None
+    is_own = known is not None and hashlib.sha256(tokenizer.to_json()).hexdigest() == known.tokenizer_sha256
+    return tokenizer.line_by_line() if is_own else None
 
 
 def _is_of(data: TokenData, known: Manifest) -> bool:

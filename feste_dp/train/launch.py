@@ -18,7 +18,6 @@ from feste_dp.data.tokens import TokenData
 from feste_dp.errors import UsageError
 from feste_dp.files.writing import write_whole
 from feste_dp.machine.cpus import default_workers
-from feste_dp.model.parameters import initial_params
 from feste_dp.run.creation import (
     check_can_create,
     check_can_create_at,
@@ -28,10 +27,11 @@ from feste_dp.run.creation import (
 )
 from feste_dp.run.directory import RunDirectory, open_run_directory
 from feste_dp.run.events import RESUME, START
+from feste_dp.run.initial_weights import initial_weights
 from feste_dp.run.lock import RunLock
 from feste_dp.run.log import RunLog
 from feste_dp.run.saved_state import is_tokenizer_of, older_arithmetic, saved_config
-from feste_dp.run.token_data import shown_corpus, with_absolute_corpus, with_corpus
+from feste_dp.run.token_data import shown_corpus, with_absolute_paths, with_corpus
 from feste_dp.run.trace import RunTrace, check_steps
 from feste_dp.run.trackers.choosing import make_trackers
 from feste_dp.runtime.coordinator import Coordinator
@@ -39,7 +39,7 @@ from feste_dp.train.announcing import already_finished
 from feste_dp.train.observers import Observers
 from feste_dp.train.open_run import OpenRun, Prepared, open_run
 from feste_dp.train.prompt import with_prompt
-from feste_dp.train.start import Surroundings, check_machine, prepare, prepare_for, start_workers
+from feste_dp.train.start import Surroundings, check_machine, prepare, prepare_for, settle, start_workers
 from feste_dp.wording import counted
 
 
@@ -57,9 +57,12 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
             RunLock(run, datetime.now(UTC)) as lock,
             open_run(run, lock, prepared, coordinator, around, trace) as opened,
         ):
-            seed = prepared.config.train.seed
-            opened.trainer.start_from(initial_params(prepared.config.model, seed))
-            opened.begin(START, f"new run, {counted(prepared.workers, 'worker')}, seed {seed}")
+            seed, start = prepared.config.train.seed, prepared.start
+            opened.start_anew()
+            begun = "" if start is None else f" from the weights of {start.place}"
+            opened.begin(START, f"new run{begun}, {counted(prepared.workers, 'worker')}, seed {seed}")
+            if start is not None:  # which may be gone by the next start
+                opened.trainer.save_start()
             return opened.train()
 
 
@@ -85,8 +88,7 @@ def resume(
             checkpoint = prepared.checkpoint
             with open_run(run, lock, prepared, coordinator, around, trace, checkpoint) as opened:
                 if checkpoint is None:
-                    model, seed = prepared.config.model, prepared.config.train.seed
-                    opened.trainer.start_from(initial_params(model, seed))
+                    opened.start_anew()
                 else:
                     opened.restore(checkpoint)
                 if opened.trainer.finished:
@@ -117,7 +119,7 @@ class _Changes:
             given.append(Override(f"run.pin={self.pin}", "run.pin", names_key=True))
         if self.edited is None:
             return load_config(run.config, given, from_run=True)
-        return with_absolute_corpus(config_on_top(load_config(run.config, from_run=True), self.edited, given))
+        return with_absolute_paths(config_on_top(load_config(run.config, from_run=True), self.edited, given))
 
 
 @dataclass(frozen=True)
@@ -134,13 +136,13 @@ def _prepare_new(config: Config, out: Path | None, around: Surroundings) -> Prep
     else:
         check_can_create(Path(config.run.dir))
     check_steps(around.trace, config.train.steps)
-    config = with_absolute_corpus(config)
+    config, start = settle(with_absolute_paths(config))
     workers = config.run.workers or default_workers(config.train.shards)
     check_machine(config, workers, around, saves_in=out or Path(config.run.dir))
     make_trackers(config.run.trackers)
     check_can_lock(out or Path(config.run.dir))
-    data = prepare(config, around)
-    return Prepared(with_prompt(config, data), data, workers)
+    data = prepare(config, around, start)
+    return Prepared(with_prompt(config, data), data, workers, start)
 
 
 def _prepare_resumed(run: RunDirectory, changes: _Changes, around: Surroundings) -> _Resumed:
@@ -162,7 +164,7 @@ def _prepare_resumed(run: RunDirectory, changes: _Changes, around: Surroundings)
     check_machine(config, workers, around, saves_in=run.checkpoints, resumes=True)
     make_trackers(config.run.trackers)
     asked = "data.corpus" in asked_keys
-    found = prepare_for(with_absolute_corpus(config), run.path, known, around, asked=asked)
+    found = prepare_for(with_absolute_paths(config), run.path, known, around, asked=asked)
     is_elsewhere = asked or found.moved is not None
     if known is None and is_elsewhere and not is_tokenizer_of(run.tokenizer, found.data.tokenizer_sha256):
         raise UsageError(
@@ -179,7 +181,8 @@ def _prepare_resumed(run: RunDirectory, changes: _Changes, around: Surroundings)
     def settled(config: Config) -> Config:
         return with_prompt(with_corpus(config, found.corpus), found.data)
 
-    return _Resumed(settled(config), found.data, workers, checkpoint, settled(to_store))
+    start = initial_weights(config) if checkpoint is None else None
+    return _Resumed(settled(config), found.data, workers, start, checkpoint, settled(to_store))
 
 
 def _find_checkpoint(run: RunDirectory) -> tuple[Path | None, list[str]]:

@@ -22,6 +22,7 @@ from feste_dp.run.directory import RunDirectory
 from feste_dp.run.events import FINISH, STOP
 from feste_dp.run.held import HeldRun
 from feste_dp.run.history import History
+from feste_dp.run.initial_weights import InitialWeights, params_at_start
 from feste_dp.run.lock import RunLock
 from feste_dp.run.log import RunLog
 from feste_dp.run.metrics import MetricsRow, MetricsWriter, truncate_after
@@ -46,6 +47,8 @@ class Prepared:
     config: Config
     data: TokenData
     workers: int
+    start: InitialWeights | None
+    """None: weights at random"""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,10 @@ class OpenRun:
         manifest, _ = load_checkpoint(checkpoint, out=self.trainer.restore_into())
         self.trainer.restore(manifest, self.rows)
         self.writer.catch_up(self.held.inside.checkpoints / checkpoint.name, manifest)
+
+    def start_anew(self) -> None:
+        """Begin at step 0. Raises UsageError."""
+        self.trainer.start_from(params_at_start(self.prepared.config, self.prepared.start))
 
     def begin(self, kind: str, text: str) -> None:
         """The first event of the history, and on the screen what is about to be trained."""

@@ -15,6 +15,12 @@ from feste_dp.machine.limits import measure_limits
 from feste_dp.machine.variables import threads_in_vain
 from feste_dp.plan.needs import checkpoint_bytes
 from feste_dp.plan.preflight import check_cpus, shortages
+from feste_dp.run.initial_weights import (
+    InitialWeights,
+    check_tokenizer_of,
+    initial_weights,
+    with_shape_of,
+)
 from feste_dp.run.record import Record
 from feste_dp.run.saved_state import has_tensors_of
 from feste_dp.run.screen import Progress
@@ -65,10 +71,21 @@ def check_machine(
         around.record.warn(line)
 
 
-def prepare(config: Config, around: Surroundings) -> TokenData:
-    """Token data and compiled kernels: the slow parts of a first start, both cached."""
+def settle(config: Config) -> tuple[Config, InitialWeights | None]:
+    """The config with the shape of the weights that it starts from, and these, where they are not random.
+    Raises UsageError."""
+    start = initial_weights(config)
+    return (config, None) if start is None else (with_shape_of(config, start), start)
+
+
+def prepare(config: Config, around: Surroundings, start: InitialWeights | None = None) -> TokenData:
+    """Token data and compiled kernels: the slow parts of a first start, both cached. The text gets the tokens
+    of the weights to start from. Raises UsageError."""
     around.progress.phase("reading the text")
-    data = prepare_tokens(config, around.cache_root, around.progress.message)
+    tokenizer = None if start is None else start.tokenizer
+    data = prepare_tokens(config, around.cache_root, around.progress.message, tokenizer)
+    if start is not None:
+        check_tokenizer_of(data, start)
     compile_for(around, data)
     return data
 

@@ -97,6 +97,10 @@ class Trainer:
         """Begin at step 0 with these weights (P,)."""
         self._arena.params[:] = params
 
+    def save_start(self) -> None:
+        """Save step 0, so that the run needs nothing else to go on."""
+        self._save(0.0)
+
     def restore_into(self) -> Arrays:
         """The buffers that a checkpoint is to be loaded into; then call restore()."""
         return self._stepper.arrays

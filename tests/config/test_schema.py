@@ -47,7 +47,18 @@ def test_every_number_has_an_upper_and_a_lower_limit():
 
 def test_the_sections_and_keys_are_those_of_the_design():
     assert {name: list(section.model_fields) for name, section in sections().items()} == {
-        "model": ["vocab_size", "block_size", "n_layer", "n_head", "n_embd", "dropout", "tie_embeddings"],
+        "model": [
+            "vocab_size",
+            "block_size",
+            "n_layer",
+            "n_head",
+            "n_embd",
+            "dropout",
+            "tie_embeddings",
+            "n_inner",
+            "init",
+            "init_resize",
+        ],
         "data": ["corpus", "val_fraction"],
         "train": ["steps", "batch_size", "shards", "micro_batch", "seed", "precision"],
         "optim": [

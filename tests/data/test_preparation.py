@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feste_dp.data import corpus, preparation
+from feste_dp.data import corpus, held_out, preparation
 from feste_dp.data.corpus import read_shakespeare
 from feste_dp.data.preparation import prepare_for_run, prepare_token_data
 from feste_dp.data.text_file import text_in_memory
 from feste_dp.data.tokenizer import load_tokenizer
 from feste_dp.data.tokens import open_token_data
 from feste_dp.errors import UsageError
+from feste_dp.files import whole_folder
 
 TEXT = read_shakespeare()[3_000_000:3_030_000]
 TEXTS = [text_in_memory("play.txt", TEXT)]
@@ -49,11 +50,11 @@ def test_prepared_parts_join_to_the_text_and_validation_starts_a_line(tmp_path):
 def test_every_split_keeps_the_text_and_falls_on_a_line_where_there_is_one(parts, fraction):
     texts = [text_in_memory(str(number), part) for number, part in enumerate(parts)]
     joined = "".join(part if part.endswith("\n") else part + "\n" for part in parts)
-    cut = preparation._split_position(texts, fraction)
+    cut = held_out._split_position(texts, fraction)
     position = int(len(joined) * (1 - fraction))
     assert cut == (joined.rfind("\n", 0, position) + 1 or position)
-    assert "".join(preparation._part(texts, 0, cut)) == joined[:cut]
-    assert "".join(preparation._part(texts, cut, None)) == joined[cut:]
+    assert "".join(held_out.Stretch(texts, 0, cut).pieces()) == joined[:cut]
+    assert "".join(held_out.Stretch(texts, cut).pieces()) == joined[cut:]
 
 
 def test_the_tokenizer_never_sees_the_validation_text(tmp_path):
@@ -96,12 +97,12 @@ def test_an_empty_output_folder_is_filled(tmp_path):
     assert prepare_token_data(TEXTS, 300, 0.1, tmp_path / "out").vocab_size == 300
 
 
-@pytest.mark.parametrize("moment", ["write_token_files", "sync_directory"])
+@pytest.mark.parametrize("moment", [(preparation, "write_token_files"), (whole_folder, "sync_directory")])
 def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch, moment):
     def full(*args, **fields):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(preparation, moment, full)
+    monkeypatch.setattr(*moment, full)
     with pytest.raises(UsageError, match="No space left"):
         prepare_token_data(TEXTS, 300, 0.1, tmp_path / "out")
     assert names_below(tmp_path) == []
@@ -283,7 +284,7 @@ def test_half_a_token_folder_of_a_killed_process_goes_and_that_of_a_living_one_s
     for folder in (dead, alive):
         folder.mkdir()
         (folder / "tokens.bin").touch()
-    preparation._remove_dead_siblings(tmp_path / "books")
+    whole_folder._remove_dead_siblings(tmp_path / "books")
     assert list(tmp_path.iterdir()) == [alive]
 
 

@@ -12,16 +12,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from feste_dp.checkpoint.format import decode_manifest
 from feste_dp.checkpoint.loading import load_checkpoint, verify_checkpoint
 from feste_dp.checkpoint.saving import write_checkpoint
 from feste_dp.checkpoint.shards import check_shard_header, encode_shard_header
 from feste_dp.config.dumping import dump_config
 from feste_dp.config.loading import config_from_text, load_config
-from feste_dp.config.schema import Config
+from feste_dp.config.schema import Config, ModelConfig
 from feste_dp.data.tokenizer import load_tokenizer, train_tokenizer
 from feste_dp.data.tokens import Source, open_token_data, write_token_files
 from feste_dp.errors import UsageError
+from feste_dp.model.hugging_face import open_model, read_weights, settings_for, write_weights
+from feste_dp.model.parameters import initial_params, parameter_count
 from feste_dp.run.metrics import MetricsRow, MetricsWriter, encode_row, read_metrics, truncate_after
 from feste_dp.runtime import messages as m
 from feste_dp.runtime.frames import FrameReader
@@ -57,6 +61,7 @@ def make_targets(folder: Path) -> list[Target]:
         *_frame_targets(),
         *_checkpoint_targets(folder / "checkpoint"),
         *_token_targets(folder / "tokens"),
+        *_model_targets(folder / "model"),
         *_config_targets(folder / "config.yaml"),
         *_metrics_targets(folder / "metrics.csv"),
     ]
@@ -220,6 +225,43 @@ def _token_targets(folder: Path) -> list[Target]:
         Target("tokenizer", 15_000, [files["tokenizer.json"]], mutated_json_text, read_tokenizer),
         Target("tokenizer bytes", 10_000, [files["tokenizer.json"]], mutated_bytes, read_tokenizer),
         Target("token file", 10_000, [files["tokens.bin"]], mutated_bytes, read_tokens),
+    ]
+
+
+def _model_targets(folder: Path) -> list[Target]:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    cfg = ModelConfig(vocab_size=256, block_size=2, n_layer=1, n_head=1, n_embd=1, n_inner=1)
+    weights = initial_params(cfg, 1)
+    write_weights(folder, weights, cfg)
+    files = {"config.json": json.dumps(settings_for(cfg, None)).encode()}
+    files["model.safetensors"] = (folder / "model.safetensors").read_bytes()
+    length = int.from_bytes(files["model.safetensors"][:8], "little")
+    header, numbers = files["model.safetensors"][8 : 8 + length], files["model.safetensors"][8 + length :]
+
+    def read(name: str) -> Callable[[bytes], None]:
+        def read_one(data: bytes) -> None:
+            for each, content in (files | {name: data}).items():
+                (folder / each).write_bytes(content)
+            try:
+                model = open_model(folder)
+                flat = read_weights(model)
+            except UsageError as error:
+                one_line(error)
+            else:
+                assert flat.size == parameter_count(model.config) and np.isfinite(flat).all()
+
+        return read_one
+
+    def with_header(data: bytes, source: random.Random) -> bytes:
+        changed = mutated_json_text(data, source)
+        return len(changed).to_bytes(8, "little") + changed + numbers
+
+    weights_file = read("model.safetensors")
+    return [
+        Target("model settings", 20_000, [files["config.json"]], mutated_json_text, read("config.json")),
+        Target("weights header", 20_000, [header], with_header, weights_file),
+        Target("weights file", 10_000, [files["model.safetensors"]], mutated_bytes, weights_file),
     ]
 
 

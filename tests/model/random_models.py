@@ -19,7 +19,9 @@ class Case(NamedTuple):
     targets: np.ndarray
 
 
-def model_config(vocab_size, block_size, n_layer, n_head, n_embd, tie_embeddings, dropout=0.0) -> ModelConfig:
+def model_config(
+    vocab_size, block_size, n_layer, n_head, n_embd, tie_embeddings, dropout=0.0, n_inner=0
+) -> ModelConfig:
     return ModelConfig(
         vocab_size=vocab_size,
         block_size=block_size,
@@ -28,6 +30,7 @@ def model_config(vocab_size, block_size, n_layer, n_head, n_embd, tie_embeddings
         n_embd=n_embd,
         dropout=dropout,
         tie_embeddings=tie_embeddings,
+        n_inner=n_inner,
     )
 
 

@@ -14,6 +14,9 @@ MODELS = {
     "untied, odd widths": ModelConfig(
         vocab_size=1000, block_size=230, n_layer=2, n_head=5, n_embd=70, tie_embeddings=False
     ),
+    "an MLP of a width of its own": ModelConfig(
+        vocab_size=300, block_size=60, n_layer=1, n_head=2, n_embd=16, n_inner=90
+    ),
     "deeper than a block": ModelConfig(vocab_size=260, block_size=50, n_layer=2, n_head=3, n_embd=600),
 }
 

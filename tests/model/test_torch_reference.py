@@ -22,6 +22,7 @@ CASES = {
     "shorter than its block": (model_config(259, 100, 2, 2, 18, True), 2, 71),
     "one position": (model_config(256, 8, 2, 2, 6, False), 3, 1),
     "heads of one channel, one layer": (model_config(256, 5, 1, 8, 8, False), 1, 5),
+    "an MLP of a width of its own": (model_config(259, 23, 2, 3, 30, True, n_inner=77), 2, 23),
     "two tiles of attention": (model_config(261, 140, 1, 3, 21, False), 1, 140),
 }
 

@@ -8,7 +8,7 @@ import pytest
 from feste_dp.config.dumping import dump_config
 from feste_dp.config.loading import config_from_text
 from feste_dp.config.schema import Config
-from feste_dp.run.token_data import with_absolute_corpus
+from feste_dp.run.token_data import with_absolute_paths
 
 
 @pytest.mark.parametrize("corpus", ["texts", ["a.txt", "b.txt"]])
@@ -18,7 +18,7 @@ def test_the_config_of_a_run_reads_back_whatever_the_folder_is_called(
 ) -> None:
     (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / name)
-    config = with_absolute_corpus(Config.model_validate({"data": {"corpus": corpus}}))
+    config = with_absolute_paths(Config.model_validate({"data": {"corpus": corpus}}))
     assert config_from_text(dump_config(config), "config.yaml") == config
     assert Config.model_validate(config.model_dump(mode="json")) == config
     first = config.data.corpus if isinstance(config.data.corpus, str) else config.data.corpus[0]

@@ -23,8 +23,8 @@ class Block(nn.Module):
         self.ln_1, self.ln_2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
         self.attn_qkv = nn.Linear(channels, 3 * channels)
         self.attn_proj = nn.Linear(channels, channels)
-        self.mlp_fc = nn.Linear(channels, 4 * channels)
-        self.mlp_proj = nn.Linear(4 * channels, channels)
+        self.mlp_fc = nn.Linear(channels, cfg.mlp_width)
+        self.mlp_proj = nn.Linear(cfg.mlp_width, channels)
 
     def forward(self, x: Any) -> Any:
         sequences, positions, channels = x.shape

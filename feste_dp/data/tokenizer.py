@@ -63,6 +63,11 @@ class ByteTokenizer:
         return 1 + max(self.inner.get_vocab(with_added_tokens=True).values())
 
     @cached_property
+    def merges(self) -> int:
+        """How many pairs it merges."""
+        return len(json.loads(self.inner.to_str())["model"]["merges"])
+
+    @cached_property
     def end_of_text(self) -> int | None:
         """The id of the token that ends a document; None where there is none."""
         ids = (self.inner.token_to_id(name) for name in _END_NAMES)

@@ -9,7 +9,7 @@ from feste_dp.checkpoint.listing import CheckpointInfo, list_checkpoints
 from feste_dp.config.dumping import flat_values
 from feste_dp.config.loading import load_config
 from feste_dp.config.schema import Config
-from feste_dp.data.tokenizer import BYTE_TOKENS, load_tokenizer
+from feste_dp.data.tokenizer import load_tokenizer
 from feste_dp.errors import UsageError, on_one_line
 from feste_dp.report.chronicle import Chronicle
 from feste_dp.report.following import Following
@@ -129,7 +129,7 @@ def _tokenizer_facts(path: Path) -> TokenizerFacts:
     texts = [tokenizer.decode([token]) for token in range(size)]
     return TokenizerFacts(
         vocab_size=size,
-        merges=size - BYTE_TOKENS,
+        merges=tokenizer.merges,
         longest=sorted({text for text in texts if "\ufffd" not in text}, key=lambda text: (-len(text), text))[
             :24
         ],

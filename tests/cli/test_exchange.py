@@ -69,4 +69,14 @@ def test_bad_input_creates_nothing(feste, place, tmp_path):
         result = feste(*arguments)
         assert result.status == 2 and result.out == ""
         assert words in result.err and result.err.count("\n") == 1
+    launch = ("launch", "--config", place.config, "--out", tmp_path / "out", "--init-from")
+    for arguments, words in (
+        ((tmp_path / "none",), "--init-from: "),
+        ((place.tokens,), "is neither a run, nor a checkpoint of one, nor a Hugging Face directory"),
+        ((place.run, "--set", "model.n_layer=2"), "model.n_layer is 2, theirs 1: leave these keys out"),
+        ((place.run, "--set", "model.block_size=8"), "or set model.init_resize=context"),
+    ):
+        result = feste(*launch, *arguments)
+        assert (result.status, result.out, result.err.count("\n")) == (2, "", 1)
+        assert words in result.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "taken"]

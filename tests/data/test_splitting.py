@@ -199,7 +199,7 @@ def test_the_end_of_a_text_is_known_by_its_token(made, tmp_path):
     assert end == found.vocab_size - 1
     assert found.encode(f"a{END_OF_TEXT}b").tolist()[1] == end
     own = train_tokenizer([LEARN], 280, end_of_text=True)
-    assert (own.vocab_size, own.end_of_text) == (280, 279)
+    assert (own.vocab_size, own.end_of_text, own.merges) == (280, 279, 23)
     assert own.decode([279]) == END_OF_TEXT
     (tmp_path / "own.json").write_bytes(own.to_json())
     assert load_tokenizer(tmp_path / "own.json").end_of_text == 279

@@ -13,10 +13,12 @@ LOGITS_TOLERANCE = 1e-4
 SMALL = {"vocab_size": 300, "n_positions": 40, "n_layer": 2, "n_head": 3, "n_embd": 30}
 
 
-def make_model(seed: int = 1, **settings: object) -> GPT2LMHeadModel:
-    """Random weights with noise on everything, so that no bias is zero and no layer norm is one."""
+def make_model(seed: int = 1, noise: bool = True, **settings: object) -> GPT2LMHeadModel:
+    """Random weights; with noise on everything no bias is zero and no layer norm is one."""
     torch.manual_seed(seed)
     model = GPT2LMHeadModel(GPT2Config(**SMALL | {"bos_token_id": None, "eos_token_id": None} | settings))
+    if not noise:
+        return model.eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)

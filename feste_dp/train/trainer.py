@@ -1,7 +1,8 @@
 """The training loop: what happens between steps.
 
-Owns validation, early stop, samples and when to save. Knows nothing of the arithmetic of a step (step.py's),
-of processes and messages (runtime's, see source.py) nor of directories and the command line (launch.py's).
+Owns validation, early stop, samples, and when to save what. Knows nothing of what becomes of a save
+(saves.py's), of the arithmetic of a step (step.py's), of processes and messages (runtime's, see source.py)
+nor of directories and the command line (launch.py's).
 """
 
 import math
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from feste_dp.checkpoint.background import BackgroundWriter, SaveResult
+from feste_dp.checkpoint.background import BackgroundWriter
 from feste_dp.checkpoint.format import (
     Arrays,
     Manifest,
@@ -35,6 +36,7 @@ from feste_dp.runtime.tracing import Recorder
 from feste_dp.train.early_stop import EarlyStop
 from feste_dp.train.nonfinite import MAX_SKIPPED_IN_A_ROW, is_usable
 from feste_dp.train.observers import Observers
+from feste_dp.train.saves import Saves
 from feste_dp.train.signals import Abandoned, StopSignals
 from feste_dp.train.source import Workforce
 from feste_dp.train.spikes import WINDOW
@@ -81,17 +83,14 @@ class Trainer:
             recorder=outlets.recorder,
         )
         self._observers, self._record = outlets.observers, outlets.observers.record
+        self._saves = Saves(self._record, outlets.metrics, outlets.writer, outlets.held, outlets.faults)
         self._sampler = Sampler(config.model, view_params(self._arena.params, config.model))
         self._early_stop = EarlyStop(config.eval.patience)
         self._step = 0
         self._val_loss: float | None = None
-        self._saved_step: int | None = None
         self._unmeasured: Unmeasured | None = None
         """Set from a step's update until its validation and sample are there."""
-        self._failed_step: int | None = None
-        self._stored_step: int | None = None
         self._elapsed_before = 0.0
-        self._degraded = False
 
     def start_from(self, params: np.ndarray[tuple[int], np.dtype[np.float32]]) -> None:
         """Begin at step 0 with these weights (P,)."""
@@ -109,7 +108,8 @@ class Trainer:
         """Go on after the step of this checkpoint; rows are those of metrics.csv, of the steps whose
         measurements it has."""
         state = manifest.train
-        self._step = self._saved_step = self._stored_step = self._stepper.whole_after = manifest.step
+        self._step = self._stepper.whole_after = manifest.step
+        self._saves.restored(manifest.step)
         self._unmeasured = state.unmeasured
         self._stepper.skipped_steps, self._val_loss = state.skipped_steps, state.val_loss
         self._elapsed_before = state.elapsed_seconds
@@ -147,25 +147,21 @@ class Trainer:
     @property
     def degraded(self) -> bool:
         """Whether something that the user asked for could not be kept: a save or a metrics row failed."""
-        return self._degraded
+        return self._saves.degraded
 
     @property
     def saved_step(self) -> int | None:
         """The last step that a checkpoint holds, None where there is none."""
-        held = self._out.held
-        if held is not None and (held.is_gone or not held.holds(self._stored_step or 0)):
-            return None
-        return self._stored_step
+        return self._saves.stored_step
 
     @property
     def saved(self) -> bool:
         """Whether a checkpoint holds the state as it is now."""
-        return self._step == self._saved_step != self._failed_step
+        return self._saves.has_kept(self._step)
 
     def report_unsaved(self, line: str) -> None:
         """Say that something was not kept; the run goes on, and its exit status will say so."""
-        self._degraded = True
-        self._record.warn(line)
+        self._saves.report_unsaved(line)
 
     def run(self) -> None:
         """Train to the end, to an early stop or to a signal, and save the last step. Raises RunError.
@@ -203,26 +199,17 @@ class Trainer:
             if self._stepper.whole_after == self._step:
                 self._save_last(started)
             else:  # in the midst of an update
-                self._report_saves(self._out.writer.wait())
+                self._saves.wait()
         except Exception as failure:
             self.report_unsaved(f"step {self._step} could not be saved: {failure or type(failure).__name__}")
 
     def _save_last(self, started: float) -> None:
         """Return when the last finished step is on the disk."""
-        self._look_after_the_run()
-        self._report_saves(self._out.writer.wait())
-        held = self._out.held
-        if held is not None and self._saved_step == self._step and not held.holds(self._step):
-            self._saved_step = None  # somebody has removed it
-        if self._step > 0 and self._saved_step != self._step:
+        self._saves.look_after_the_run()
+        self._saves.wait()
+        if self._step > 0 and not self._saves.has_still(self._step):
             self._save(time.monotonic() - started)
-        self._report_saves(self._out.writer.wait())
-
-    def _look_after_the_run(self, *, at_once: bool = True) -> None:
-        """Tell what others did to the run's directory; the exit status will say so too."""
-        if self._out.held is not None:
-            for line in self._out.held.look(at_once=at_once):
-                self.report_unsaved(line)
+        self._saves.wait()
 
     def _resize(self) -> None:
         """Go on with another number of workers where one was asked for."""
@@ -271,17 +258,16 @@ class Trainer:
                 self._write_row(row(), is_best)
                 raise
         self._unmeasured = None
-        if self._saved_step == self._step:
-            self._saved_step = None  # that lacks what has been measured since
+        self._saves.outdate(self._step)  # a save during the measuring lacks what it gave
         if val_loss is not None:
             is_best = self._judge(val_loss)
         finished = row()
         self._write_row(finished, is_best)
         if self._should_save(is_best):
             self._save(finished.elapsed_seconds)
-        self._report_saves(self._out.writer.poll())
-        self._look_after_the_run(at_once=False)
-        if evaluates or samples or self._saved_step == self._step:
+        self._saves.poll()
+        self._saves.look_after_the_run(at_once=False)
+        if evaluates or samples or self._saves.has(self._step):
             self._workforce.tend()  # what took long: has a worker been lost meanwhile?
 
     def train_step(self, step: int) -> StepResult:
@@ -353,7 +339,7 @@ class Trainer:
         return self._tokenizer.decode([*prompt, *drawn])
 
     def _write_row(self, row: MetricsRow, is_best: bool) -> None:
-        self._guard("metrics row", lambda: self._out.metrics.append(row))
+        self._saves.write_row(row)
         self._record.row(row, self._config.train.steps, is_best)
 
     def _should_save(self, is_best: bool) -> bool:
@@ -362,19 +348,9 @@ class Trainer:
         return asked or is_best or (every > 0 and self._step % every == 0)
 
     def _save(self, elapsed_seconds: float) -> None:
-        """Copy the state and let the writer thread store it, after the rows that it continues. Raises
-        NonFiniteError where there is a NaN or infinity in it."""
+        """Raises NonFiniteError where there is a NaN or infinity in the state."""
         self._stepper.check_state(self._step)
-        self._look_after_the_run()
-        if self._out.held is not None and self._out.held.is_gone:
-            self._saved_step = self._failed_step = self._step
-            return
-        self._guard("metrics file", self._out.metrics.sync)
-        fields = self._manifest_fields(elapsed_seconds)
-        self._out.faults.at("save", self._step)
-        self._out.writer.submit(fields, self._stepper.arrays)
-        self._saved_step = self._step
-        self._out.faults.at("saved", self._step)
+        self._saves.save(self._manifest_fields(elapsed_seconds), self._stepper.arrays)
 
     def _manifest_fields(self, elapsed_seconds: float) -> ManifestFields:
         config, early_stop = self._config, self._early_stop
@@ -396,33 +372,3 @@ class Trainer:
             ),
             layout=tuple(TensorRange(**tensor._asdict()) for tensor in layout(config.model)),
         )
-
-    def _report_saves(self, results: list[SaveResult]) -> None:
-        for result in results:
-            if result.path is not None:
-                self._stored_step = result.step
-            for line in result.warnings:
-                self._record.warn(line if self._out.held is None else self._out.held.shown(line))
-            if result.error is not None:
-                if result.path is None:
-                    self._failed_step = result.step
-                line = str(result.error)
-                if self._out.held is not None:
-                    self._look_after_the_run()
-                    if self._out.held.is_gone:
-                        continue  # which is told
-                    line = self._out.held.shown(line)
-                self._degraded = True
-                self._record.tell("save_failed", line, "warning", step=result.step)
-            else:
-                line = f"saved step {result.step} in {result.seconds:.2f} s"
-                self._record.tell("save", line, "routine", step=result.step, seconds=round(result.seconds, 3))
-
-    def _guard(self, what: str, write: Callable[[], None]) -> None:
-        """Training goes on when a file cannot be written; the exit status will say so."""
-        try:
-            write()
-        except OSError as error:
-            if not self._degraded:
-                self._record.warn(f"step {self._step}: {what} not written: {error.strerror}")
-            self._degraded = True

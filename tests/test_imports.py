@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "feste_dp"
 
 TABLE_LINE = (
-    "cli -> report -> scale -> bench -> replay -> train -> plan -> run -> runtime "
+    "{cli, api} -> report -> scale -> bench -> replay -> train -> plan -> run -> runtime "
     "-> {model, optim, data, checkpoint} -> {kernels, config, machine} -> files"
 )
 LAYERS = [layer.strip("{}").split(", ") for layer in TABLE_LINE.split(" -> ")]
@@ -36,7 +36,7 @@ FREE_FOR_ALL = {
     "",
 }
 MAY_IMPORT |= {part: set() for part in FREE_FOR_ALL} | {
-    "__init__": set(),
+    "__init__": {"api"},
     "__main__": {"cli"},
     "cache": {"files"},
 }

@@ -15,6 +15,7 @@ import pytest
 
 from feste_dp import output
 from feste_dp.output import LIMIT_BYTES, Output, write_if_room
+from feste_dp.train import signals
 from feste_dp.train.signals import write_notice
 
 PAGE = 4096
@@ -171,7 +172,7 @@ def test_a_handler_of_signals_writes_only_where_there_is_room(
     os.close(reader)
     write_if_room(stream.fileno(), b"x")
     write_if_room(-1, b"x")
-    monkeypatch.setattr("feste_dp.train.signals.write_if_room", lambda fd, data: seen.append((fd, data)))
+    monkeypatch.setattr(signals, "write_if_room", lambda fd, data: seen.append((fd, data)))
     seen: list[tuple[int, bytes]] = []
     write_notice("stopping")
     assert seen == [(2, b"\nstopping\n")]

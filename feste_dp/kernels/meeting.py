@@ -1,16 +1,21 @@
-"""Where the threads of one process wait for each other between two products, without the operating system.
+"""Where the threads of one process wait for each other between two products.
 
-The hand-over between two threads of Python takes 10 to 20 us, one here 0.2: a token of twelve layers
-has sixty of them.
+The hand-over between two threads of Python takes 10 to 20 us, one here 0.2: a token of twelve layers has 60
+of them. Who has looked for longer than a product takes lets the core go, and sleeps: on cores that others use
+too, the thread that is waited for would not get one otherwise.
 """
+
+from numba import types
 
 from feste_dp.kernels.compilation import kernel
 from feste_dp.kernels.vector.registers import address_of
 from feste_dp.kernels.vector.shared_words import load_shared_word, store_shared_word, yield_core
 
 WORDS_OF_A_LINE = 8
-_WORD_BYTES = 8
-_LOOKS_BETWEEN_YIELDS = 1000  # some 10 us: longer only where a thread has lost its core
+_LOOKS_BETWEEN_YIELDS = 200
+_YIELDS_BEFORE_SLEEP = 50  # some 100 us
+_SLEEP_US = 20
+_usleep = types.ExternalFunction("usleep", types.int32(types.uint32))
 
 
 @kernel
@@ -30,7 +35,10 @@ def meet(words, part):
         while load_shared_word(address) < times:
             looks += 1
             if looks % _LOOKS_BETWEEN_YIELDS == 0:
-                yield_core()
+                if looks < _LOOKS_BETWEEN_YIELDS * _YIELDS_BEFORE_SLEEP:
+                    yield_core()
+                else:
+                    _usleep(_SLEEP_US)
 
 
 @kernel

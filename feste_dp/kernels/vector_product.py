@@ -13,7 +13,7 @@ from feste_dp.kernels.vector.moves import (
     copy_float,
     load_float,
     load_lanes,
-    prefetch,
+    prefetch_to_l2,
     store_lanes,
     transpose_square,
 )
@@ -77,7 +77,7 @@ def _add_eight(totals, totals_width, x, depth, weight, width, rows, columns):
         at = weight + FLOAT_BYTES * j
         if j < whole:
             for i in range(ROWS_AT_ONCE):
-                prefetch(at + ahead + i * row)
+                prefetch_to_l2(at + ahead + i * row)
             w0, w1, w2, w3 = (
                 load_vector(at),
                 load_vector(at + row),
@@ -151,7 +151,7 @@ def head_rows(logits, x, weight, first, last, tile, sums):
             for c in range(c0, min(c1, whole), LANES):
                 at = source + FLOAT_BYTES * c
                 for i in range(LANES):
-                    prefetch(at + FLOAT_BYTES * (LANES + i) * channels)
+                    prefetch_to_l2(at + FLOAT_BYTES * (LANES + i) * channels)
                 transpose_square(columns, LANES, at, channels)
                 _add_columns(chain, address_of(x) + FLOAT_BYTES * c, channels, columns, rows, LANES)
             if whole < c1:

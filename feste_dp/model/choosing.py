@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from feste_dp.errors import UsageError
 from feste_dp.kernels.choice import softmax_weights
 
 Scores = NDArray[np.float32]
@@ -24,6 +25,17 @@ class Choice:
     """Tokens with this share of the likeliest one's probability: M. Nguyen et al. (2024)."""
     repetition_penalty: float = 1.0
     """Of tokens in the text: divides scores above zero, multiplies those below. N. Keskar et al. (2019)."""
+
+    def __post_init__(self) -> None:
+        """Raises UsageError."""
+        for name, least, most in (("temperature", 0, 100), ("min_p", 0, 1)):
+            if not least <= getattr(self, name) <= most:
+                raise UsageError(f"expected a number from {least} to {most}", about=name)
+        for name, most in (("top_p", 1), ("repetition_penalty", 100)):
+            if not 0 < getattr(self, name) <= most:
+                raise UsageError(f"expected a number above 0, at most {most}", about=name)
+        if self.top_k is not None and self.top_k < 1:
+            raise UsageError("expected 1 or more", about="top_k")
 
 
 def choose(scores: Scores, u: float, choice: Choice, seen: NDArray[np.bool_] | None = None) -> int:

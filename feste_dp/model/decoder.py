@@ -1,5 +1,6 @@
 """Texts that grow token by token: their cache, and the threads that compute what may come next."""
 
+import time
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from feste_dp.model.decoding import (
     make_words,
     read,
 )
+from feste_dp.model.pace import Pace
 from feste_dp.model.parameters import Parameters, parameter_count
 from feste_dp.model.parts import Parts
 from feste_dp.model.workspace import ByteCounter
@@ -36,6 +38,11 @@ class Feed(NamedTuple):
     tokens: Sequence[int]
 
 
+class _Team(NamedTuple):
+    parts: Parts
+    words: Any
+
+
 class Decoder:
     """Room for `slots` texts of at most `positions` tokens, and weights `p` to continue them with.
 
@@ -46,9 +53,10 @@ class Decoder:
         self, cfg: ModelConfig, p: Parameters, slots: int, positions: int, threads: int | None = None
     ) -> None:
         self._cfg, self._p, self._positions = cfg, p, positions
-        self._parts = Parts(threads or decoding_threads(cfg))
-        count = self._parts.count
-        self._words = make_words(count)
+        parts = Parts(threads or decoding_threads(cfg))
+        count = parts.count
+        self._all, self._one = _Team(parts, make_words(count)), _Team(Parts(1), make_words(1))
+        self._pace = Pace()
         self._cache = make_cache(cfg, slots, positions)
         self._own = [make_own(cfg, MOST_ROWS, positions) for _ in range(count)]
         self._few = make_rows(cfg, MOST_ROWS)
@@ -84,7 +92,9 @@ class Decoder:
         ends = np.cumsum([len(feed.tokens) for feed in feeds])
         rows = int(ends[-1])
         if rows <= MOST_ROWS:
+            started = time.perf_counter()
             self._compute(extend, *self._first_rows(rows), feeds, ends - 1, logits)
+            self._pace.took(time.perf_counter() - started)
         else:
             self._compute(read, self._rows(rows), self._own, feeds, ends - 1, logits)
 
@@ -101,8 +111,9 @@ class Decoder:
         )
         text = tokens, places, np.repeat(np.array([feed.slot for feed in feeds], np.int32), lengths)
         wanted = wanted.astype(np.int32)
-        cache, p, heads, words = self._cache, self._p, self._cfg.n_head, self._words
-        self._parts.run(
+        team = self._one if listing is extend and self._pace.way else self._all
+        cache, p, heads, words = self._cache, self._p, self._cfg.n_head, team.words
+        team.parts.run(
             lambda part: listing(logits, cache, rows, own[part], p, text, wanted, heads, words, part)
         )
 

@@ -48,6 +48,13 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
 
     The run directory is `out`, or a new one under run.dir. Raises UsageError with nothing created, RunError.
     """
+    with launched(config, out, around) as opened:
+        return opened.train()
+
+
+@contextlib.contextmanager
+def launched(config: Config, out: Path | None, around: Surroundings) -> Iterator[OpenRun]:
+    """A new run before its first step; as launch."""
     prepared = _prepare_new(config, out, around)
     with _processes(prepared, around) as (trace, coordinator):
         start_workers(coordinator, prepared.workers, around)
@@ -63,7 +70,7 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
             opened.begin(START, f"new run{begun}, {counted(prepared.workers, 'worker')}, seed {seed}")
             if start is not None:  # which may be gone by the next start
                 opened.trainer.save_start()
-            return opened.train()
+            yield opened
 
 
 def resume(
@@ -79,6 +86,21 @@ def resume(
     Keys of the config change as config/changes.py allows; those that `edited` gives count as if the run's
     own config had been edited. Raises UsageError with nothing changed, RunError.
     """
+    with resumed(path, workers, overrides, around, pin, edited) as opened:
+        return 0 if opened is None else opened.train()
+
+
+@contextlib.contextmanager
+def resumed(
+    path: Path,
+    workers: int | None,
+    overrides: Sequence[str],
+    around: Surroundings,
+    pin: str | None = None,
+    edited: ConfigText | None = None,
+) -> Iterator[OpenRun | None]:
+    """A run before the first step after its newest whole checkpoint, as resume; None where there is nothing
+    left to do, which is told."""
     run = open_run_directory(path)
     with RunLock(run, datetime.now(UTC)) as lock:
         around.record.log_to(RunLog(run.log))
@@ -93,12 +115,13 @@ def resume(
                     opened.restore(checkpoint)
                 if opened.trainer.finished:
                     around.progress.finish(already_finished(run, opened.trainer, prepared.config))
-                    return 0
+                    yield None
+                    return
                 start_workers(coordinator, prepared.workers, around)
                 _put_right(opened, dump_config(prepared.to_store), prepared.data)
                 where = checkpoint.name if checkpoint else "the start"
                 opened.begin(RESUME, f"resumed from {where}, {counted(prepared.workers, 'worker')}")
-                return opened.train()
+                yield opened
 
 
 @dataclass(frozen=True)

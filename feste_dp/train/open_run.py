@@ -1,7 +1,7 @@
 """A run with its files open: from the state it begins with to its last line."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -38,6 +38,9 @@ from feste_dp.train.observers import Observers
 from feste_dp.train.start import Surroundings, check_layout
 from feste_dp.train.trainer import Outlets, Trainer
 from feste_dp.wording import command
+
+LEFT = 1
+"""The status of a run that who iterates over its steps has left: any but 0."""
 
 
 @dataclass(frozen=True)
@@ -102,22 +105,45 @@ class OpenRun:
 
     def train(self) -> int:
         """To the end, to an early stop or to a signal; returns the exit status. Raises RunError."""
-        trainer, around, record = self.trainer, self.around, self.around.record
-        around.signals.defer()
+        self.around.signals.defer()
         try:
-            trainer.run()
+            self.trainer.run()
         except Exception as error:
             self._fail(error)
         except Interrupted:
-            record.tell("warning", "stopped at once, by a second signal", "routine")
-            self.writer.abandon()
-            around.progress.finish(f"to go on from what is saved:    {command('resume', self.held.path)}")
+            self._stop_at_once()
             raise
-        stopped = around.signals.exit_status if not trainer.finished else 0
+        return self._finish(self.around.signals.exit_status)
+
+    def steps(self) -> Generator[MetricsRow, None, None]:
+        """As train, a step at a time; left before the last one, the run is stopped: saved, to be resumed."""
+        self.around.signals.defer()
+        try:
+            yield from self.trainer.steps()
+        except Exception as error:
+            self._fail(error)
+        except Interrupted:
+            self._stop_at_once()
+            raise
+        except GeneratorExit:
+            self.trainer.leave()
+            self._finish(LEFT)
+            raise
+        self._finish(self.around.signals.exit_status)
+
+    def _finish(self, status: int) -> int:
+        """Tell how the run ended; the exit status, 0 where all was done that there is to do."""
+        trainer, around = self.trainer, self.around
+        stopped = status if not trainer.finished else 0
         around.progress.finish(ending(self.held, trainer, self.prepared.config, bool(stopped)))
         line = f"{'stopped' if stopped else 'finished'} after step {trainer.step}"
-        record.tell(STOP if stopped else FINISH, line, "routine")
+        around.record.tell(STOP if stopped else FINISH, line, "routine")
         return 1 if trainer.degraded else stopped
+
+    def _stop_at_once(self) -> None:
+        self.around.record.tell("warning", "stopped at once, by a second signal", "routine")
+        self.writer.abandon()
+        self.around.progress.finish(f"to go on from what is saved:    {command('resume', self.held.path)}")
 
     def _fail(self, error: Exception) -> NoReturn:
         """What ended the run, with where it goes on from; a fault of the program keeps its traceback."""

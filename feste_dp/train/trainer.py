@@ -7,10 +7,11 @@ nor of directories and the command line (launch.py's).
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from feste_dp.checkpoint.background import BackgroundWriter
 from feste_dp.checkpoint.format import (
@@ -90,7 +91,7 @@ class Trainer:
         self._val_loss: float | None = None
         self._unmeasured: Unmeasured | None = None
         """Set from a step's update until its validation and sample are there."""
-        self._elapsed_before = 0.0
+        self._elapsed_before = self._started = 0.0
 
     def start_from(self, params: np.ndarray[tuple[int], np.dtype[np.float32]]) -> None:
         """Begin at step 0 with these weights (P,)."""
@@ -128,6 +129,11 @@ class Trainer:
 
     def close(self) -> None:
         self._stepper.close()
+
+    @property
+    def params(self) -> NDArray[np.float32]:
+        """(P,) the weights, shared with the workers."""
+        return self._arena.params
 
     @property
     def step(self) -> int:
@@ -168,10 +174,15 @@ class Trainer:
 
         Whatever ends it, but a request to stop at once: the last finished step is saved first.
         """
-        started = time.monotonic() - self._elapsed_before
+        for _ in self.steps():
+            pass
+
+    def steps(self) -> Generator[MetricsRow, None, None]:
+        """As run, a step at a time. Who asks for no more of them calls leave()."""
+        started = self._started = time.monotonic() - self._elapsed_before
         try:
             if self._unmeasured is not None:
-                self._finish_step(self._unmeasured, started)
+                yield self._finish_step(self._unmeasured, started)
             while not self.finished and not self._out.signals.requested:
                 self._resize()
                 step_started = time.perf_counter()
@@ -185,13 +196,17 @@ class Trainer:
                     learning_rate=repr(float(result.learning_rate)),
                     tokens_per_second=repr(self._config.tokens_per_step / max(seconds, 1e-9)),
                 )
-                self._finish_step(numbers, started)
+                yield self._finish_step(numbers, started)
         except Abandoned:
             self._workforce.close(at_once=True)  # what the workers still compute is not wanted
         except Exception:
             self._keep_what_is_whole(started)
             raise
         self._save_last(started)
+
+    def leave(self) -> None:
+        """Between two steps: save the last one. Raises NonFiniteError."""
+        self._save_last(self._started)
 
     def _keep_what_is_whole(self, started: float) -> None:
         """Save the last finished step, where memory still holds it; what ends the run is told next."""
@@ -227,7 +242,7 @@ class Trainer:
         if crowded is not None:
             self._record.warn(crowded)
 
-    def _finish_step(self, numbers: Unmeasured, started: float) -> None:
+    def _finish_step(self, numbers: Unmeasured, started: float) -> MetricsRow:
         """What comes after an update: validation and sample where due, the metrics row, a save where due.
 
         Where measuring is given up, the row lacks it, and what is saved says so. Raises Abandoned.
@@ -269,6 +284,7 @@ class Trainer:
         self._saves.look_after_the_run(at_once=False)
         if evaluates or samples or self._saves.has(self._step):
             self._workforce.tend()  # what took long: has a worker been lost meanwhile?
+        return finished
 
     def train_step(self, step: int) -> StepResult:
         """One update of the shared weights; a step that is skipped is said so. See Stepper.step."""

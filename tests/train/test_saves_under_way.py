@@ -80,9 +80,7 @@ def test_a_save_that_takes_many_steps_holds_the_bytes_of_its_own_step(runs, stra
             assert not (path / f"checkpoints/step-{SLOW_STEP:08d}").exists()
             disk.release.set()
 
-    monkeypatch.setattr(
-        "feste_dp.train.trainer.Trainer._write_row", _recorded(opening.Trainer._write_row, on_step)
-    )
+    monkeypatch.setattr(opening.Trainer, "_write_row", _recorded(opening.Trainer._write_row, on_step))
     path = runs._folder / f"run{runs._number + 1}"
     outcome = runs.launch(runs.config())
     assert (outcome.status, outcome.warnings, outcome.run) == (0, "", path)

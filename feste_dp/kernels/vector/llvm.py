@@ -80,6 +80,7 @@ def inline_assembly(builder, text, result, constraints, *arguments):
     )
 
 
-def prefetch_line(builder, address, for_writing):
+def prefetch_line(builder, address, for_writing, locality=3):
+    """locality 3 asks for it in the L1 cache, 2 in the L2."""
     pointer = pointer_to(builder, address, ir.IntType(8))
-    call_llvm(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(for_writing), I32(3), I32(1))
+    call_llvm(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(for_writing), I32(locality), I32(1))

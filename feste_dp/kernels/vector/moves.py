@@ -62,6 +62,17 @@ def prefetch(typingctx, address):
     return types.void(types.intp), codegen
 
 
+@intrinsic
+def prefetch_to_l2(typingctx, address):
+    """As prefetch, for what comes so much later that it would only be in the way of the L1 cache."""
+
+    def codegen(context, builder, signature, args):
+        prefetch_line(builder, args[0], 0, locality=2)
+        return context.get_dummy_value()
+
+    return types.void(types.intp), codegen
+
+
 def _first_lanes(builder, count):
     """A mask of the first `count` lanes."""
     lanes = ir.Constant(WORDS, list(range(LANES)))

@@ -19,7 +19,15 @@ def usable_cpus() -> int:
 def usable_cores() -> int:
     """Physical cores this process may run on. Hardware threads of one core share its multipliers, which one
     worker keeps busy."""
-    return min(len({core_of(cpu) for cpu in os.sched_getaffinity(0)}), usable_cpus())
+    return min(len(usable_cpus_by_core()), usable_cpus())
+
+
+def usable_cpus_by_core() -> list[set[int]]:
+    """The CPUs of each physical core this process may run on."""
+    cores: dict[str, set[int]] = {}
+    for cpu in sorted(os.sched_getaffinity(0)):
+        cores.setdefault(core_of(cpu), set()).add(cpu)
+    return list(cores.values())
 
 
 def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

@@ -1,5 +1,6 @@
 """Which token comes next, of the model's scores and a random number. Sums are float64, in order of tokens."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,9 +29,10 @@ class Choice:
 
     def __post_init__(self) -> None:
         """Raises UsageError."""
-        for name, least, most in (("temperature", 0, 100), ("min_p", 0, 1)):
-            if not least <= getattr(self, name) <= most:
-                raise UsageError(f"expected a number from {least} to {most}", about=name)
+        if not 0 <= self.temperature < math.inf:
+            raise UsageError("expected a number from 0 up", about="temperature")
+        if not 0 <= self.min_p <= 1:
+            raise UsageError("expected a number from 0 to 1", about="min_p")
         for name, most in (("top_p", 1), ("repetition_penalty", 100)):
             if not 0 < getattr(self, name) <= most:
                 raise UsageError(f"expected a number above 0, at most {most}", about=name)

@@ -5,26 +5,21 @@ from pathlib import Path
 
 from feste_dp.api.configs import Given, config_of
 from feste_dp.api.model import Model
-from feste_dp.checkpoint.format import MANIFEST_NAME, PARAMS, step_of
-from feste_dp.errors import UsageError
 from feste_dp.files.home import expand_home
 from feste_dp.model.parameters import initial_params
-from feste_dp.run.trained_model import load_trained_model
+from feste_dp.run.initial_weights import weights_at
 
 
 def load(path: str | Path, checkpoint: str | int | None = None) -> Model:
-    """The model in a run's directory, in one of its checkpoints, or in an export.
+    """The model in a run's directory, in one of its checkpoints, or in an export or another GPT-2 in Hugging
+    Face's form.
 
     checkpoint says which of a run: "best", "latest" or the number of a step; None is the best one, where
     there is one. Raises UsageError.
     """
-    place, which = Path(expand_home(str(path))), None if checkpoint is None else str(checkpoint)
-    if (place / MANIFEST_NAME).is_file():
-        if which is not None:
-            raise UsageError(f"{place} is a checkpoint: name its run to choose another", about="checkpoint")
-        place, which = place.resolve().parent.parent, str(step_of(place.resolve().name))
-    model = load_trained_model(place, which)
-    return Model(model.config.model, model.arrays[PARAMS], model.tokenizer)
+    which = None if checkpoint is None else str(checkpoint)
+    found = weights_at(Path(expand_home(str(path))), which)
+    return Model(found.model, found.take(), found.tokenizer)
 
 
 def new(config: Given, overrides: Mapping[str, object] | None = None) -> Model:

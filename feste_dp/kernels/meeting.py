@@ -2,8 +2,8 @@
 
 The hand-over between two threads of Python takes 10 to 20 us, one here 0.2: a token of twelve layers has 60
 of them. Nobody lets a core go for a wait as short as a product: where others want it too, it would be
-back after milliseconds (gpt2_87m on such a machine: 30 tokens/s, without 94). Who has looked for longer sleeps, for
-the one that is waited for may want that core.
+back after milliseconds (gpt2_87m on such a machine: 30 tokens/s, without 94). Who has looked for longer
+sleeps, for the one that is waited for may want that core.
 """
 
 from numba import types

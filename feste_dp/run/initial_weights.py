@@ -43,9 +43,16 @@ def initial_weights(config: Config) -> InitialWeights | None:
     model, or none that can be read."""
     if config.model.init == RANDOM:
         return None
-    place = Path(config.model.init)
+    return weights_at(Path(config.model.init), about=_KEY)
+
+
+def weights_at(place: Path, which: str | None = None, *, about: str = "") -> InitialWeights:
+    """The model in a run, a checkpoint of one or a Hugging Face directory; `which` says the checkpoint of a
+    run. UsageError."""
     if is_run(place):
-        return _of_run(place, None)
+        return _of_run(place, which)
+    if which is not None:
+        raise UsageError(f"{place} is no run: there is nothing to choose from", about="checkpoint")
     if (place / MANIFEST_NAME).is_file() and is_run(place.absolute().parents[1]):
         step = step_of(place.resolve().name)
         return _of_run(place.absolute().parents[1], None if step is None else str(step))
@@ -53,7 +60,7 @@ def initial_weights(config: Config) -> InitialWeights | None:
         stored, tokenizer = open_model(place), load_tokenizer_at(place)
         return InitialWeights(place, stored.config, tokenizer, lambda: read_weights(stored))
     raise UsageError(
-        f"{place} is neither a run, nor a checkpoint of one, nor a Hugging Face directory", about=_KEY
+        f"{place} is neither a run, nor a checkpoint of one, nor a Hugging Face directory", about=about
     )
 
 

@@ -7,6 +7,8 @@ import feste_dp
 from feste_dp.api.model import Model
 from feste_dp.config.schema import ModelConfig
 from feste_dp.data.tokenizer import train_tokenizer
+from feste_dp.run.exporting import export_to_hugging_face
+from feste_dp.run.trained_model import load_trained_model
 from tests.model.plain_path import plain_logits
 
 CFG = ModelConfig(vocab_size=270, block_size=12, n_layer=1, n_head=2, n_embd=16, tie_embeddings=False)
@@ -78,7 +80,7 @@ def test_text_is_written_whole_in_pieces_and_several_at_once(model):
     assert model.generate("the king", 30, stop=part, **options) == text.partition(part)[0]
 
 
-def test_a_run_and_its_checkpoints_are_loaded(whole, config):
+def test_a_run_its_checkpoints_and_its_export_are_loaded(whole, config, tmp_path):
     run, _ = whole
     best, latest = feste_dp.load(run), feste_dp.load(str(run), "latest")
     assert best.config.n_embd == 16 and best.tokenizer.vocab_size == 300
@@ -87,6 +89,12 @@ def test_a_run_and_its_checkpoints_are_loaded(whole, config):
     np.testing.assert_array_equal(feste_dp.load(run, 12).weights, latest.weights)
     assert not np.array_equal(latest.weights, feste_dp.new(config).weights)
     assert latest.loss(TEXT) < feste_dp.new(config).loss(latest.tokenizer.encode(TEXT))
+    export_to_hugging_face(load_trained_model(run, "latest"), tmp_path / "export")
+    exported = feste_dp.load(tmp_path / "export")
+    np.testing.assert_array_equal(exported.weights, latest.weights)
+    assert exported.generate("KING.", 9) == latest.generate("KING.", 9)
+    with pytest.raises(feste_dp.UsageError, match=r"^checkpoint: .*export is no run"):
+        feste_dp.load(tmp_path / "export", "best")
     assert "parameters, 1 layer, 2 heads, 16 channels, vocabulary 300, context 16" in repr(latest)
 
 
@@ -108,7 +116,7 @@ def test_a_run_and_its_checkpoints_are_loaded(whole, config):
         (lambda model: model.generate("a", top_p=0), "top_p: expected a number above 0"),
         (lambda model: model.generate("a", top_k=0), "top_k: expected 1 or more"),
         (lambda model: Model(CFG, model.weights, None).loss("a b"), "this model has no tokenizer"),
-        (lambda model: feste_dp.load("/nowhere"), "no run at /nowhere"),
+        (lambda model: feste_dp.load("/nowhere"), "/nowhere is neither a run, nor a checkpoint"),
     ],
 )
 def test_bad_arguments_are_one_line(model, call, words):

@@ -53,9 +53,9 @@ def weights_at(place: Path, which: str | None = None, *, about: str = "") -> Ini
         return _of_run(place, which)
     if which is not None:
         raise UsageError(f"{place} is no run: there is nothing to choose from", about="checkpoint")
-    if (place / MANIFEST_NAME).is_file() and is_run(place.absolute().parents[1]):
-        step = step_of(place.resolve().name)
-        return _of_run(place.absolute().parents[1], None if step is None else str(step))
+    step, run = step_of(place.resolve().name), place.resolve().parent.parent
+    if (place / MANIFEST_NAME).is_file() and step is not None and is_run(run):
+        return _of_run(run, str(step))
     if is_hugging_face(place):
         stored, tokenizer = open_model(place), load_tokenizer_at(place)
         return InitialWeights(place, stored.config, tokenizer, lambda: read_weights(stored))

@@ -19,6 +19,7 @@ from feste_dp.data.preparation import prepare_for_run
 from feste_dp.data.tokenizer import load_tokenizer
 from feste_dp.errors import RunError
 from feste_dp.model.parameters import initial_params, layout, parameter_count, view_params
+from feste_dp.run import initial_weights
 from feste_dp.run.log import RunLog
 from feste_dp.run.metrics import MetricsWriter, read_metrics
 from feste_dp.run.record import Record
@@ -27,7 +28,6 @@ from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.runtime.results import Gradient
 from feste_dp.runtime.slots import ShardBlock
 from feste_dp.runtime.warmup import compile_kernels
-from feste_dp.train import launch as launching
 from feste_dp.train import open_run as opening
 from feste_dp.train.nonfinite import MAX_SKIPPED_IN_A_ROW, NonFiniteError
 from feste_dp.train.observers import Observers
@@ -569,7 +569,7 @@ def test_a_run_with_a_nan_ends_with_the_way_to_go_on(runs, monkeypatch):
         params[-1] = np.nan
         return params
 
-    monkeypatch.setattr(launching, "initial_params", broken)
+    monkeypatch.setattr(initial_weights, "initial_params", broken)
     config = runs.config(run__workers=1)
     with pytest.raises(RunError) as caught:
         runs.launch(config)

@@ -115,7 +115,7 @@ class TrainConfig(Section):
     seed: int = Field(default=1, ge=0, le=2**63 - 1)
     """Seed of the initial weights, the data order and dropout."""
     precision: Precision = Field(default="fp32")
-    """Type of the operands of matrix products; bf16, where the CPU multiplies it; all else is float32."""
+    """Type of the operands of matrix products; bf16 is faster where the CPU has it; all else is float32."""
 
     @property
     def sequences_per_shard(self) -> int:

@@ -13,6 +13,18 @@ LARGEST = np.finfo(np.float32).max
 
 
 @kernel
+def power(base, exponent):
+    """base^exponent for a whole exponent >= 0, by squaring: a C library's differs from one to the next."""
+    result = 1.0
+    while exponent > 0:
+        if exponent & 1:
+            result *= base
+        base *= base
+        exponent >>= 1
+    return result
+
+
+@kernel
 def adamw(params, m, v, grad, start, stop, clip, lr, beta1, beta2, eps, decay, step):
     """Overwrites params, m, v at start .. stop - 1; returns whether all of these params are finite now.
 
@@ -31,8 +43,8 @@ def adamw(params, m, v, grad, start, stop, clip, lr, beta1, beta2, eps, decay, s
     """
     clip_factor = np.float32(clip)
     keep = np.float32(1.0 - lr * decay)
-    step_size = np.float32(lr / (1.0 - beta1**step))
-    root_scale = np.float32(1.0 / math.sqrt(1.0 - beta2**step))
+    step_size = np.float32(lr / (1.0 - power(beta1, step)))
+    root_scale = np.float32(1.0 / math.sqrt(1.0 - power(beta2, step)))
     b1, b2 = np.float32(beta1), np.float32(beta2)
     rest1, rest2, eps32 = np.float32(1.0 - beta1), np.float32(1.0 - beta2), np.float32(eps)
     # slices, because indices that could be negative for all the compiler knows give scalar code, 12 GB/s

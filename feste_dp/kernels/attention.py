@@ -15,8 +15,10 @@ import numpy as np
 
 from feste_dp.kernels.attention_plain import plain_attention_backward, plain_attention_forward
 from feste_dp.kernels.compilation import inlined_kernel, kernel
+from feste_dp.kernels.logarithm import log
 from feste_dp.kernels.matmul import multiply_panels
 from feste_dp.kernels.packing import pack_columns, pack_rows, panel_depth, round_rows_in_place
+from feste_dp.kernels.sums import row_product
 from feste_dp.kernels.vector.exponential import exp
 from feste_dp.kernels.vector.moves import copy_float, load_float, transpose_square
 from feste_dp.kernels.vector.registers import (
@@ -24,20 +26,21 @@ from feste_dp.kernels.vector.registers import (
     keep_out_of_line,
     lane_numbers,
     load_vector,
+    multiply_add,
     spread,
     store_vector,
-    sum_of_lanes,
     where_less,
 )
-from feste_dp.kernels.vector.target import FLOAT_BYTES, LANES, ROW_STEP, TILE_COLUMNS, TILE_ROWS
+from feste_dp.kernels.vector.target import FLOAT_BYTES, LANES, TILE_COLUMNS, TILE_ROWS
 from feste_dp.kernels.vector.tile import ADD_TILE
 from feste_dp.kernels.views import part, rows_at, transposed, view
 
 QUERIES = TILE_COLUMNS  # of a tile in forward: one panel
-KEY_BLOCK = 16 * TILE_ROWS  # keys of a tile in forward
+KEY_BLOCK = 192  # keys of a tile in forward; as what follows, a part of what is computed, not of the CPU
 # of a tile in backward: one panel. Two of them between additions to dq gain nothing: the diagonal is coarser
 KEYS = TILE_COLUMNS
-QUERY_BLOCK = 12 * TILE_ROWS  # queries of a tile in backward
+QUERY_BLOCK = 144  # queries of a tile in backward
+ROWS, STEP = 12, 4  # a multiple of TILE_ROWS and one of ROW_STEP, whatever these are on a CPU
 NO_ROW = 0
 
 
@@ -65,7 +68,7 @@ def make_attention_scratch(
     def zeros(count: int) -> np.ndarray:
         return make_zeros(count + LANES, np.float32)
 
-    by_row = whole(positions, TILE_ROWS) * head
+    by_row = whole(positions, ROWS) * head
     blocks = max(whole(positions, KEY_BLOCK), whole(positions, QUERY_BLOCK))
     by_channel = blocks * whole(head, TILE_ROWS)
     panel = TILE_COLUMNS * max(head, whole(head, TILE_COLUMNS))
@@ -146,7 +149,7 @@ def attention_head_forward(out, lse, q, k, v, scratch, pack):
         _store_transposed(out[t0 : t0 + queries], sums[0])
         for i in range(queries):
             at_row = FLOAT_BYTES * i
-            log_total = np.float32(math.log(load_float(total + at_row)))
+            log_total = np.float32(log(float(load_float(total + at_row))))
             lse[t0 + i] = scale * load_float(highest + at_row) + log_total
 
 
@@ -248,7 +251,7 @@ def _head_backward(dq, dk, dv, dout, out, lse, q, k, v, scratch, pack):
         pack_columns(v_panel, transposed(part(view(v), u0, 0)), keys, head, 0, bf16)
         pack_columns(k_block, part(view(k), u0, 0), head, keys, 0, bf16)
         _fill(dk_sums[0], 2 * channels * KEYS, 0.0)
-        t1 = u0 // TILE_ROWS * TILE_ROWS
+        t1 = u0 // ROWS * ROWS
         while t1 < positions:
             t0 = t1 // QUERY_BLOCK * QUERY_BLOCK
             t2 = min(t0 + QUERY_BLOCK, positions)
@@ -282,37 +285,26 @@ def _head_backward(dq, dk, dv, dout, out, lse, q, k, v, scratch, pack):
 
 @kernel
 def _dot_rows(dot, x, y):
-    """dot[t] = sum_D(x[t] * y[t]), x and y (T, D), unit stride along D.
-
-    By vectors, because a slice of columns has strides that the compiler does not know: 3.7 % of the backward
-    pass at T = 1024, 11 % at T = 64, before.
-    """
-    head = x.shape[1]
-    whole = head - head % LANES
+    """dot[t] = sum_D(x[t] * y[t]) as in sums.py, x and y (T, D), unit stride along D."""
+    (x_at, x_row, _), (y_at, y_row, _) = view(x), view(y)
     for t in range(x.shape[0]):
-        x_row, y_row, sums = address_of(x[t]), address_of(y[t]), spread(np.float32(0))
-        for c in range(0, whole, LANES):
-            at = FLOAT_BYTES * c
-            sums = sums + load_vector(x_row + at) * load_vector(y_row + at)
-        total = sum_of_lanes(sums)
-        for c in range(whole, head):
-            total += x[t, c] * y[t, c]
-        dot[t] = total
+        dot[t] = row_product(x_at + FLOAT_BYTES * t * x_row, y_at + FLOAT_BYTES * t * y_row, x.shape[1])
 
 
 @kernel
 def _softmax_backward(p, ds, lse, dot, rows, diagonal, scale):
-    """p = exp(scale * p - lse), ds = p * (ds - dot) * scale; row i sees lane j if diagonal + j <= i."""
+    """p = exp(scale * p - lse), the difference rounded once, ds = p * (ds - dot) * scale; row i sees
+    lane j if diagonal + j <= i."""
     scales, zero = spread(scale), spread(np.float32(0))
     for i in range(rows):
         if i >= lse.size:  # rows beyond the last position, there to fill a register tile
             _fill(p + FLOAT_BYTES * i * KEYS, KEYS, 0.0)
             _fill(ds + FLOAT_BYTES * i * KEYS, KEYS, 0.0)
             continue
-        row_lse, row_dot, row = spread(lse[i]), spread(dot[i]), spread(np.float32(i))
+        minus_lse, row_dot, row = spread(-lse[i]), spread(dot[i]), spread(np.float32(i))
         for lane in range(0, KEYS, LANES):
             at = FLOAT_BYTES * (i * KEYS + lane)
-            log_p = load_vector(p + at) * scales - row_lse
+            log_p = multiply_add(load_vector(p + at), scales, minus_lse)
             # huge scores leave lse few digits; a probability is at most 1 all the same, and a NaN stays
             probability = exp(where_less(zero, log_p, zero, log_p))
             if i < diagonal + KEYS:
@@ -353,7 +345,7 @@ def _whole_tiles(rows):
 
 @inlined_kernel
 def _whole_steps(rows):
-    return (rows + ROW_STEP - 1) // ROW_STEP * ROW_STEP
+    return (rows + STEP - 1) // STEP * STEP
 
 
 @kernel

@@ -1,4 +1,9 @@
-"""The one decorator of all compiled code. Owns compiler flags; knows nothing of what the kernels compute."""
+"""The one decorator of all compiled code. Knows nothing of what the kernels compute.
+
+There are no fast-math flags: the compiler may neither reorder a sum nor join a product to it, so what it
+makes of the code, in which release and for which CPU, changes no bit. Where one operation is meant that
+rounds once, multiply_add is written (vector/registers.py).
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +15,6 @@ from numba import types
 from feste_dp.kernels.code_cache import KernelCache, code_place
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-# Reductions (layer norm, softmax, bias gradients) vectorise only when sums may be reassociated; the
-# compiler then fixes one association per array length, the same in every process. `nnan` and `ninf` stay
-# off: a NaN must survive until the check before the update.
-FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 
 
 def kernel(function: F, **options: Any) -> F:
@@ -45,7 +45,7 @@ def inlined_kernel(function: F) -> F:
 
 
 def _compiled(function: F, **options: Any) -> Any:
-    compiled = numba.njit(nogil=True, error_model="numpy", fastmath=FASTMATH, **options)(function)
+    compiled = numba.njit(nogil=True, error_model="numpy", **options)(function)
     # what cache=True does, which looks for a writable folder, and makes one, while the function is defined
     compiled._cache = KernelCache(function)
     return compiled

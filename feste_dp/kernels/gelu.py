@@ -6,7 +6,13 @@ calls both on blocks of its result (matmul.py).
 
 from feste_dp.kernels.compilation import kernel
 from feste_dp.kernels.vector.exponential import exp
-from feste_dp.kernels.vector.registers import address_of, constant_like, load_vector, store_vector
+from feste_dp.kernels.vector.registers import (
+    address_of,
+    constant_like,
+    load_vector,
+    multiply_add,
+    store_vector,
+)
 from feste_dp.kernels.vector.target import FLOAT_BYTES, LANES
 
 TWICE_ROOT_2_OVER_PI = 1.5957691216057308
@@ -14,37 +20,37 @@ CUBIC = 0.044715
 
 
 @kernel
-def _gelu(x):
-    """x * s,  s = sigmoid(2u),  u = sqrt(2 / pi) * (x + 0.044715 x^3). float32: within 2^-22 |x|."""
-    one, scale, cubic = (
+def _sigmoid(x):
+    """s = sigmoid(2u),  -2u = x (a + b x^2) with one rounding for the sum, a and b below"""
+    one, linear, cubic = (
         constant_like(x, 1.0),
         constant_like(x, -TWICE_ROOT_2_OVER_PI),
-        constant_like(x, CUBIC),
+        constant_like(x, -TWICE_ROOT_2_OVER_PI * CUBIC),
     )
-    return x / (one + exp(scale * (x + cubic * x * x * x)))
+    return one / (one + exp(x * multiply_add(x * x, cubic, linear)))
 
 
 @kernel
-def _sigmoid(x):
-    """s, as above"""
-    one, scale, cubic = (
+def _gelu(x):
+    """x * s,  s = sigmoid(2u),  u = sqrt(2 / pi) * (x + 0.044715 x^3). float32: within 2^-22 |x|."""
+    one, linear, cubic = (
         constant_like(x, 1.0),
         constant_like(x, -TWICE_ROOT_2_OVER_PI),
-        constant_like(x, CUBIC),
+        constant_like(x, -TWICE_ROOT_2_OVER_PI * CUBIC),
     )
-    return one / (one + exp(scale * (x + cubic * x * x * x)))
+    return x / (one + exp(x * multiply_add(x * x, cubic, linear)))
 
 
 @kernel
 def _gelu_derivative(x, s):
     """s + x * s * (1 - s) * d(2u)/dx,  d(2u)/dx = 2 sqrt(2 / pi) * (1 + 3 * 0.044715 x^2). float32: within
-    2^-18 for |x| < 2^33."""
-    one, scale, triple = (
+    2^-18 for |x| < 2^33. The last sum and the one in d(2u)/dx round once."""
+    one, linear, square = (
         constant_like(x, 1.0),
         constant_like(x, TWICE_ROOT_2_OVER_PI),
-        constant_like(x, 3 * CUBIC),
+        constant_like(x, 3 * CUBIC * TWICE_ROOT_2_OVER_PI),
     )
-    return s + x * s * (one - s) * scale * (one + triple * (x * x))
+    return multiply_add(x * s * (one - s), multiply_add(x * x, square, linear), s)
 
 
 @kernel

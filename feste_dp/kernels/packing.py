@@ -31,15 +31,18 @@ from feste_dp.kernels.vector.moves import (
 from feste_dp.kernels.vector.registers import keep_out_of_line
 from feste_dp.kernels.vector.target import FLOAT_BYTES, LANES, ROW_TILE, TILE_COLUMNS, TILE_ROWS
 
-BLOCK_ROWS = 8 * TILE_ROWS  # of A; with BLOCK_DEPTH 192 KiB, in L2
+BLOCK_ROWS = 96  # of A, whole tiles; with BLOCK_DEPTH 192 KiB, in L2
 BLOCK_DEPTH = 512  # panel rows of A and B; C is read and written once for so many
-BLOCK_COLUMNS = 1536 // TILE_COLUMNS * TILE_COLUMNS  # of B; with BLOCK_DEPTH 3 MiB, in L3
+BLOCK_COLUMNS = 1536  # of B; with BLOCK_DEPTH 3 MiB, in L3
 
 # What lies in rows of the source is copied row by row, over so many panels of B at once, and asked for so
 # many rows ahead: rows are a page apart, where no CPU fetches ahead by itself. Out of memory on a Zen 5 core:
 # 8 GB/s one panel at a time, 13 eight at a time, 19 with both; a 768-wide product takes 3 to 5 % less.
 PANELS_AT_ONCE, STEPS_AHEAD = 8, 6
 LINE = 16  # floats of a cache line
+
+# A step of a panel of A is copied by whole vectors, which spill over into so many steps after it.
+SPILLED_STEPS = (-TILE_ROWS % LANES + TILE_ROWS - 1) // TILE_ROWS
 
 
 class PackBuffers(NamedTuple):
@@ -74,10 +77,18 @@ def pack_rows(panels, a, rows, depth, bf16):
     source, row, step = a
     whole_depth = panel_depth(depth, bf16)
     if row == 1:
-        # whole vectors: what spills over a step of a panel is overwritten by the next step; the last is left
+        # whole vectors: what spills over a step of a panel is overwritten by the next; the last ones are left
         copied_panels = max(0, rows - (TILE_ROWS + LANES - 1) // LANES * LANES + TILE_ROWS) // TILE_ROWS
         copied_steps = _copy_steps(
-            panels, source, TILE_ROWS, copied_panels, whole_depth, depth - (2 if bf16 else 1), step, 0, bf16
+            panels,
+            source,
+            TILE_ROWS,
+            copied_panels,
+            whole_depth,
+            depth - SPILLED_STEPS * (2 if bf16 else 1),
+            step,
+            0,
+            bf16,
         )
         for i in range(0, rows, TILE_ROWS):
             panel, start = panels + FLOAT_BYTES * i * whole_depth, source + FLOAT_BYTES * i

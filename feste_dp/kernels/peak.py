@@ -11,7 +11,7 @@ import numpy as np
 
 from feste_dp.kernels.compilation import kernel
 from feste_dp.kernels.vector.registers import address_of
-from feste_dp.kernels.vector.target import HAS_BF16, TILE_COLUMNS, TILE_ROWS
+from feste_dp.kernels.vector.target import TILE_COLUMNS, TILE_ROWS
 from feste_dp.kernels.vector.tile import multiply_tile, multiply_tile_bf16
 
 PANEL_DEPTH = 128  # both panels, 22 KiB with AVX-512, stay in the L1 cache
@@ -53,9 +53,9 @@ def triad(a, b, scale, repeats):
 
 
 def make_register_loop(precision: str) -> RegisterLoop | None:
-    """The loop of this precision with operands of its own; None where there is none on this CPU."""
+    """The loop of this precision with operands of its own; None for another precision."""
     bf16 = precision == "bf16"
-    if precision not in ("fp32", "bf16") or (bf16 and not HAS_BF16):
+    if precision not in ("fp32", "bf16"):
         return None
     operands = (
         np.zeros((TILE_ROWS, TILE_COLUMNS), np.float32),

@@ -14,6 +14,7 @@ from feste_dp.kernels.compilation import kernel
 STREAM_DROPOUT = 0  # + 2 * layer + site, site 0 after attention, 1 after the MLP
 STREAM_DATA_ORDER = 1 << 30
 STREAM_SAMPLE = 2 << 30
+STREAM_INITIAL = 3 << 30
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = np.uint32(0x9E3779B9), np.uint32(0xBB67AE85)

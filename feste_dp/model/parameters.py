@@ -124,13 +124,13 @@ def initial_std(name: str, cfg: ModelConfig) -> float:
 def initial_params(cfg: ModelConfig, seed: int) -> NDArray[np.float32]:
     """Initial weights (P,): normal with initial_std, biases zero, layer norms one. Each tensor has a random
     stream of its own."""
+    from feste_dp.kernels.normal import fill_normal  # and Numba with it: shapes are asked for without
+
     flat = np.zeros(parameter_count(cfg), np.float32)
     for number, tensor in enumerate(layout(cfg)):
         view = flat[tensor.start : tensor.stop]
         if tensor.name in DECAYED:
-            generator = np.random.Generator(np.random.Philox(key=[seed, number]))
-            view[:] = generator.standard_normal(view.size, dtype=np.float32)
-            view *= np.float32(initial_std(tensor.name, cfg))
+            fill_normal(view, initial_std(tensor.name, cfg), number, np.uint64(seed))
         elif tensor.name.startswith("ln_") and tensor.name.endswith("_w"):
             view[:] = 1
     return flat

@@ -25,5 +25,18 @@ def learning_rate(step: int, *, lr: float, min_lr: float, warmup_steps: int, ste
     fallen = (step - peak) / (steps - peak)  # 0 at the peak, exactly 1 at the last step
     if fallen == 1.0:
         return min_lr
-    left = 0.5 * (1.0 + math.cos(math.pi * fallen)) if kind == "cosine" else 1.0 - fallen
+    left = 0.5 * (1.0 + _cosine_of_half_turns(fallen)) if kind == "cosine" else 1.0 - fallen
     return min_lr + (lr - min_lr) * left
+
+
+def _cosine_of_half_turns(x: float) -> float:
+    """cos(pi x) for 0 <= x <= 1, within 2 ulp of 1, by its series: a C library's may differ from one to the
+    next. Everything that follows from the schedule depends on it."""
+    if x > 0.5:
+        return -_cosine_of_half_turns(1.0 - x)
+    angle = math.pi * (x if x <= 0.25 else 0.5 - x)
+    term, total = (1.0, 1.0) if x <= 0.25 else (angle, angle)
+    for n in range(1 if x <= 0.25 else 2, 20, 2):
+        term *= -angle * angle / (n * (n + 1))
+        total += term
+    return total

@@ -15,7 +15,7 @@ from feste_dp.machine.limits import Limits
 from feste_dp.model.parameters import layout, parameter_count
 from feste_dp.plan.arithmetic import flops_formula, flops_per_token, run_flops
 from feste_dp.plan.needs import MemoryNeed, checkpoint_bytes, checkpoint_count, needs
-from feste_dp.plan.preflight import check_cpus, shortages
+from feste_dp.plan.preflight import check_cpus, precision_line, shortages
 from feste_dp.plan.step_time import PLAN_S, StepTime, estimated_step, run_seconds
 from feste_dp.wording import counted
 
@@ -90,7 +90,7 @@ def make_plan(
     workers = config.run.workers or default_workers(config.train.shards)
     cores = min(workers, usable_cpus())
     problems = _problems(config, workers, limits)
-    notes = []
+    notes = [] if (line := precision_line(config)) is None else [line]
     data, step = None, None
     if not problems:
         try:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from feste_dp.config.schema import Config
-from feste_dp.errors import UsageError
 from feste_dp.kernels.vector.target import HAS_BF16
 from feste_dp.machine.cpus import pin_plan
 from feste_dp.machine.limits import Limits
@@ -134,11 +133,18 @@ def _mib(count: int) -> str:
     return f"{count / MIB:,.0f} MiB"
 
 
+def precision_line(config: Config) -> str | None:
+    """By what bfloat16 is multiplied on this CPU; None where it is not wanted. The bits are the same."""
+    if config.train.precision != "bf16":
+        return None
+    if HAS_BF16:
+        return "bf16: by this CPU's own instruction for products of bfloat16"
+    return (
+        "bf16: this CPU has no instruction for products of bfloat16 (AVX512-BF16), each takes two fused "
+        "multiply-adds: the same bits at the speed of fp32"
+    )
+
+
 def check_cpus(config: Config, workers: int) -> None:
-    """Whether the CPUs can multiply so and be pinned so. Raises UsageError."""
-    if config.train.precision == "bf16" and not HAS_BF16:
-        raise UsageError(
-            "train.precision: bf16 needs a CPU that multiplies bfloat16 (AVX512-BF16), this one does not: "
-            "use train.precision: fp32"
-        )
+    """Whether the workers can be pinned so. Raises UsageError."""
     pin_plan(config.run.pin, workers)

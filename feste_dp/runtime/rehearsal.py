@@ -22,7 +22,7 @@ from feste_dp.kernels.peak import make_register_loop, make_triad_operands, triad
 from feste_dp.kernels.reduction import add_slot, reduce_slots
 from feste_dp.model.decoder import Decoder
 from feste_dp.model.gpt2 import micro_batch
-from feste_dp.model.parameters import decayed_count, parameter_count, view_params
+from feste_dp.model.parameters import decayed_count, initial_params, parameter_count, view_params
 from feste_dp.model.sampling import Sampler
 from feste_dp.optim.adamw import AdamW
 from feste_dp.runtime.arena import Arena, create_arena
@@ -71,6 +71,7 @@ def rehearse_all() -> None:
     """Rehearse what workers, the coordinator and its benchmark call."""
     arena = create_arena(parameter_count(_MODEL), _SPEC.shards)
     _rehearse_worker(arena)
+    initial_params(_MODEL, seed=1)
     optimizer = AdamW(len(arena.params), decayed_count(_MODEL), OptimConfig(), threads=1)
     optimizer.update(arena.params, arena.grad, 1, 1e-3, 1.0)
     rehearse_sampler(arena.params)

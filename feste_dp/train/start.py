@@ -14,7 +14,7 @@ from feste_dp.machine.cpus import crowding
 from feste_dp.machine.limits import measure_limits
 from feste_dp.machine.variables import threads_in_vain
 from feste_dp.plan.needs import checkpoint_bytes
-from feste_dp.plan.preflight import check_cpus, shortages
+from feste_dp.plan.preflight import check_cpus, precision_line, shortages
 from feste_dp.run.initial_weights import (
     InitialWeights,
     check_tokenizer_of,
@@ -58,6 +58,8 @@ def check_machine(
     room may be made meanwhile. Tells what is worth a warning. Raises UsageError.
     """
     check_cpus(config, workers)
+    if (line := precision_line(config)) is not None:
+        around.progress.message(line)
     found = shortages(config, workers, measure_limits(saves_in), saves=saves_in is not None)
     least_disk = 0 if resumes else checkpoint_bytes(config)
     tolerated = [each for each in found if each.what == "disk" and each.available >= least_disk]

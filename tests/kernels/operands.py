@@ -7,12 +7,10 @@ import numba
 import numpy as np
 import pytest
 
-from feste_dp.kernels.vector.target import HAS_BF16
-
 GUARD = 19  # floats around every operand; a vector is at most 16
 WRITTEN_ONLY_BY_A_BUG = np.float32(12345.678)
 
-PRECISIONS = [False] + [True] * HAS_BF16
+PRECISIONS = [False, True]
 """Values of PackBuffers.bf16 that this CPU can multiply with."""
 
 both_precisions = pytest.mark.parametrize("bf16", PRECISIONS, ids=["fp32", "bf16"][: len(PRECISIONS)])

@@ -10,7 +10,6 @@ import pytest
 from feste_dp.cache import Place
 from feste_dp.kernels import code_cache
 from feste_dp.kernels.code_cache import code_place, holds_trusted_code, mark_line, sources_digest
-from feste_dp.kernels.compilation import FASTMATH
 from feste_dp.kernels.matmul import matmul
 from feste_dp.model.gpt2 import micro_batch
 
@@ -150,10 +149,9 @@ def test_complete_code_that_cannot_be_written_to_is_used_where_it_is(tmp_path, m
     code_cache._code_place.cache_clear()
 
 
-def test_compiled_code_may_not_assume_that_there_are_no_nans():
-    assert not FASTMATH & {"fast", "nnan", "ninf", "afn"}
+def test_compiled_code_may_neither_reorder_nor_join_what_is_written():
     for function in (matmul, micro_batch):
-        assert function.targetoptions["fastmath"] == FASTMATH
+        assert not function.targetoptions.get("fastmath")
         assert function.targetoptions["error_model"] == "numpy"
 
 

@@ -5,7 +5,6 @@ import numba
 import numpy as np
 import pytest
 
-from feste_dp.kernels.compilation import FASTMATH
 from feste_dp.kernels.vector.exponential import exp
 from feste_dp.kernels.vector.moves import (
     transpose_rows,
@@ -31,13 +30,13 @@ from tests.kernels.operands import PRECISIONS, WRITTEN_ONLY_BY_A_BUG, bfloat16_b
 MAX_ULP = 2.0  # as the docstring of exp promises
 
 
-@numba.njit(fastmath=FASTMATH)
+@numba.njit
 def exp_of_each(out, x):
     for i in range(x.size):
         out[i] = exp(x[i])
 
 
-@numba.njit(fastmath=FASTMATH)
+@numba.njit
 def exp_of_vectors(out, x):
     for i in range(0, x.size, LANES):
         at = FLOAT_BYTES * i
@@ -134,13 +133,13 @@ def test_exp_is_within_two_ulp_on_every_thousandth_float_there_is():
     assert np.isnan(out[np.isnan(x)]).all() and inside.sum() > 1_000_000
 
 
-@numba.njit(fastmath=FASTMATH)
+@numba.njit
 def maximum_of_each(out, x, y):
     for i in range(x.size):
         out[i] = maximum(x[i], y[i])
 
 
-@numba.njit(fastmath=FASTMATH)
+@numba.njit
 def maximum_of_vectors(out, x, y):
     value = maximum(load_vector(x.ctypes.data), load_vector(y.ctypes.data))
     store_vector(out.ctypes.data, value)
@@ -163,7 +162,7 @@ def test_maximum_is_the_larger_one_and_a_nan_on_either_side_stays(kernel, dtype)
 
 
 def test_maximum_of_a_row_with_a_nan_at_any_place_is_nan():
-    @numba.njit(fastmath=FASTMATH)
+    @numba.njit
     def highest(x):
         found = x[0]
         for i in range(x.size):
@@ -179,7 +178,7 @@ def test_maximum_of_a_row_with_a_nan_at_any_place_is_nan():
             assert np.isnan(highest(x))
 
 
-@numba.njit(fastmath=FASTMATH)
+@numba.njit
 def vector_operations(out, x, y, z):
     to, width = out.ctypes.data, FLOAT_BYTES * LANES
     a, b, c = load_vector(x.ctypes.data), load_vector(y.ctypes.data), load_vector(z.ctypes.data)
@@ -203,7 +202,7 @@ def test_every_operation_of_a_vector_is_that_of_its_floats(rng):
 
 
 def test_the_lanes_of_a_vector_are_summed_by_halves(rng):
-    @numba.njit(fastmath=FASTMATH)
+    @numba.njit
     def total(x):
         return sum_of_lanes(load_vector(x.ctypes.data))
 

@@ -27,7 +27,6 @@ from feste_dp.plan.yardsticks import memory_bytes_per_second, peak_flops_per_sec
 from feste_dp.kernels.peak import multiply_tiles, triad
 from feste_dp.kernels.philox import uniform
 from feste_dp.kernels.reduction import reduce_slots
-from feste_dp.kernels.vector.target import HAS_BF16
 from feste_dp.model.decoding import extend, read
 from feste_dp.model.gpt2 import micro_batch
 from feste_dp.model.parameters import decayed_count, initial_params, parameter_count, view_params
@@ -49,7 +48,7 @@ cfg = ModelConfig(vocab_size=256, block_size=16, n_layer=2, n_head=4, n_embd=32,
 arena = create_arena(parameter_count(cfg), 4)
 arena.params[:] = initial_params(cfg, 1)
 data = open_token_data(Path(sys.argv[1]))
-for precision in ["fp32"] + ["bf16"] * HAS_BF16:
+for precision in ["fp32", "bf16"]:
     sizes = {"shards": 4, "block": ShardBlock(0, 4), "sequences_per_shard": 2, "micro_batch": 2}
     spec = ShardSpec(model=cfg, **sizes, seed=2**63 - 1, precision=precision)
     computer = ShardComputer(spec, arena, data)

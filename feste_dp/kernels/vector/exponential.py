@@ -6,7 +6,7 @@ import math
 from numba import types
 from numba.extending import intrinsic, overload
 
-from feste_dp.kernels.vector.llvm import I32, IN_ORDER, VECTOR, WORDS, constant_of, fma_of
+from feste_dp.kernels.vector.llvm import I32, VECTOR, WORDS, constant_of, fma_of
 from feste_dp.kernels.vector.registers import vector
 
 # exp(r) on |r| <= ln(2)/2: minimax coefficients of degree 6 (Cephes expf, S. Moshier, 1989).
@@ -37,16 +37,16 @@ def _exp_float32(builder, x):
         limit = constant_of(kind, bound)
         x = builder.select(builder.fcmp_ordered(below, x, limit), limit, x)
     shifted = fma_of(builder, x, constant_of(kind, 1 / math.log(2)), constant_of(kind, _ROUND_TO_WHOLE))
-    n = builder.fsub(shifted, constant_of(kind, _ROUND_TO_WHOLE), flags=IN_ORDER)
+    n = builder.fsub(shifted, constant_of(kind, _ROUND_TO_WHOLE))
     r = fma_of(builder, n, constant_of(kind, -_LN2_HIGH), x)
     r = fma_of(builder, n, constant_of(kind, -_LN2_LOW), r)
     y = constant_of(kind, _EXP_COEFFICIENTS[0])
     for coefficient in _EXP_COEFFICIENTS[1:]:
         y = fma_of(builder, y, r, constant_of(kind, coefficient))
-    y = fma_of(builder, y, builder.fmul(r, r, flags=IN_ORDER), r)
-    y = builder.fadd(y, constant_of(kind, 1.0), flags=IN_ORDER)
+    y = fma_of(builder, y, builder.fmul(r, r), r)
+    y = builder.fadd(y, constant_of(kind, 1.0))
     power = builder.shl(builder.bitcast(shifted, integer), constant_of(integer, 23))
-    return builder.fmul(y, builder.bitcast(power, kind), flags=IN_ORDER)
+    return builder.fmul(y, builder.bitcast(power, kind))
 
 
 @intrinsic

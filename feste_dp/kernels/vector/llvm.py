@@ -9,14 +9,12 @@ from numba.core import cgutils
 
 from feste_dp.kernels.vector.target import FLOAT_BYTES, HAS_BF16, LANES
 
-F32, I16, I32, I64 = ir.FloatType(), ir.IntType(16), ir.IntType(32), ir.IntType(64)
+F32, F64, I16, I32, I64 = ir.FloatType(), ir.DoubleType(), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 VECTOR = ir.VectorType(F32, LANES)
 WORDS = ir.VectorType(I32, LANES)
 HALVES = ir.VectorType(I16, 2 * LANES)
 
-# An operation with a flag of its own is not given those of the decorator, of which `reassoc` would let the
-# compiler choose another order in each copy of the code. This one allows a * b + c in one instruction.
-IN_ORDER = ("contract",)
+_FLUSH_TO_ZERO, _SUBNORMALS_ARE_ZERO = 1 << 15, 1 << 6  # of the control register of SSE and AVX
 
 if HAS_BF16:
     llvm.initialize_native_asmparser()  # without it LLVM refuses inline assembly
@@ -57,8 +55,8 @@ def call_llvm(builder, name, result, *arguments):
 
 
 def fma_of(builder, x, y, z):
-    name = f"llvm.fma.v{LANES}f32" if x.type == VECTOR else "llvm.fma.f32"
-    return call_llvm(builder, name, x.type, x, y, z)
+    kind = {VECTOR: f"v{LANES}f32", F32: "f32", F64: "f64"}[x.type]
+    return call_llvm(builder, f"llvm.fma.{kind}", x.type, x, y, z)
 
 
 def constant_of(kind, value):
@@ -84,3 +82,23 @@ def prefetch_line(builder, address, for_writing, locality=3):
     """locality 3 asks for it in the L1 cache, 2 in the L2."""
     pointer = pointer_to(builder, address, ir.IntType(8))
     call_llvm(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(for_writing), I32(locality), I32(1))
+
+
+def without_subnormals(builder):
+    """From here on operands and results that are subnormal count as zero; returns what set_modes() undoes it
+    with. For the CPU only: the compiler may move what does not depend on memory."""
+    place = cgutils.alloca_once(builder, I32)
+    _call_with_pointer(builder, "llvm.x86.sse.stmxcsr", place)
+    before = builder.load(place)
+    set_modes(builder, builder.or_(before, I32(_FLUSH_TO_ZERO | _SUBNORMALS_ARE_ZERO)))
+    return before
+
+
+def set_modes(builder, modes):
+    place = cgutils.alloca_once(builder, I32)
+    builder.store(modes, place)
+    _call_with_pointer(builder, "llvm.x86.sse.ldmxcsr", place)
+
+
+def _call_with_pointer(builder, name, place):
+    call_llvm(builder, name, ir.VoidType(), builder.bitcast(place, ir.IntType(8).as_pointer()))

@@ -1,5 +1,7 @@
 """Copies, roundings to bfloat16 and transposes: what packing is made of."""
 
+from functools import partial
+
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -7,9 +9,9 @@ from numba.extending import intrinsic
 from feste_dp.kernels.vector.llvm import (
     F32,
     HALVES,
+    I16,
     I32,
     I64,
-    IN_ORDER,
     VECTOR,
     WORDS,
     call_llvm,
@@ -24,6 +26,8 @@ from feste_dp.kernels.vector.llvm import (
 )
 from feste_dp.kernels.vector.registers import vector
 from feste_dp.kernels.vector.target import FLOAT_BYTES, HAS_BF16, LANES, ROW_TILE
+
+_HALF = ir.VectorType(I16, LANES)
 
 
 @intrinsic
@@ -44,7 +48,7 @@ def add_vector(typingctx, target, source):
 
     def codegen(context, builder, signature, args):
         target, source = args
-        total = builder.fadd(load_at(builder, target), load_at(builder, source), flags=IN_ORDER)
+        total = builder.fadd(load_at(builder, target), load_at(builder, source))
         store_at(builder, total, target)
         return context.get_dummy_value()
 
@@ -172,9 +176,24 @@ def store_float(typingctx, target, value):
 
 def _round(builder, low, high):
     """2 LANES floats rounded to bfloat16, to nearest even (subnormal ones to zero): low's, then high's."""
-    if not HAS_BF16:
-        return ir.Constant(HALVES, ir.Undefined)
-    return inline_assembly(builder, "vcvtne2ps2bf16 $2, $1, $0", HALVES, "=v,v,v", high, low)
+    if HAS_BF16:
+        return inline_assembly(builder, "vcvtne2ps2bf16 $2, $1, $0", HALVES, "=v,v,v", high, low)
+    both = [builder.trunc(_rounded(builder, values), _HALF) for values in (low, high)]
+    return builder.shuffle_vector(*both, ir.Constant(ir.VectorType(I32, 2 * LANES), list(range(2 * LANES))))
+
+
+def _rounded(builder, values):
+    """LANES words that hold a bfloat16 each, as VCVTNE2PS2BF16 rounds them."""
+    word = partial(constant_of, WORDS)
+    bits = builder.bitcast(values, WORDS)
+    upper = builder.lshr(bits, word(16))
+    odd = builder.and_(upper, word(1))
+    nearest = builder.lshr(builder.add(bits, builder.add(odd, word(0x7FFF))), word(16))
+    magnitude, sign = builder.and_(bits, word(0x7FFFFFFF)), builder.and_(upper, word(0x8000))
+    is_nan = builder.icmp_unsigned(">", magnitude, word(0x7F800000))
+    is_small = builder.icmp_unsigned("<", magnitude, word(0x00800000))
+    rounded = builder.select(is_nan, builder.or_(upper, word(0x40)), nearest)
+    return builder.select(is_small, sign, rounded)
 
 
 _INTERLEAVED = ir.Constant(
@@ -190,8 +209,8 @@ def _round_pairs(builder, even, odd):
 
 @intrinsic
 def round_vectors(typingctx, target, even, odd):
-    """LANES pairs of bfloat16 from LANES floats at `even` and LANES at `odd`: one instruction and a shuffle,
-    where rounding by integer arithmetic takes a dozen."""
+    """LANES pairs of bfloat16 from LANES floats at `even` and LANES at `odd`: one instruction and a shuffle
+    where the CPU has it, where rounding by integer arithmetic takes a dozen."""
 
     def codegen(context, builder, signature, args):
         target, even, odd = args
@@ -285,8 +304,8 @@ def _make_transpose_tile(height, bf16, some=False):
 # `some` rows, the first `present` (may be negative) are there, and the others zeros.
 transpose_rows, transpose_square = (_make_transpose_tile(height, False) for height in (ROW_TILE, LANES))
 transpose_rows_bf16, transpose_square_bf16 = (
-    _make_transpose_tile(height, HAS_BF16) for height in (ROW_TILE, LANES)
+    _make_transpose_tile(height, True) for height in (ROW_TILE, LANES)
 )
 transpose_some_rows, transpose_some_rows_bf16 = (
-    _make_transpose_tile(ROW_TILE, bf16, some=True) for bf16 in (False, HAS_BF16)
+    _make_transpose_tile(ROW_TILE, bf16, some=True) for bf16 in (False, True)
 )

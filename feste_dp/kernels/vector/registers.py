@@ -10,7 +10,6 @@ from numba.extending import intrinsic, models, overload, register_model
 from feste_dp.kernels.vector.llvm import (
     I32,
     I64,
-    IN_ORDER,
     VECTOR,
     WORDS,
     call_llvm,
@@ -86,13 +85,12 @@ def spread(typingctx, x):
 
 @intrinsic
 def multiply_add(typingctx, x, y, z):
-    """x * y + z, rounded once."""
-    return vector(vector, vector, vector), lambda context, builder, signature, args: fma_of(builder, *args)
+    """x * y + z, rounded once: three floats of one type, or three vectors."""
+    return x(x, x, x), lambda context, builder, signature, args: fma_of(builder, *args)
 
 
-@intrinsic
-def sum_of_lanes(typingctx, x):
-    """Of a vector, halves upon halves: (l0 + l8) + (l4 + l12) and so on."""
+def _over_lanes(join):
+    """A function of a vector that joins halves upon halves: (l0, l8), (l4, l12) and so on."""
 
     def codegen(context, builder, signature, args):
         (total,), span = args, LANES // 2
@@ -100,10 +98,22 @@ def sum_of_lanes(typingctx, x):
             upper = builder.shuffle_vector(
                 total, total, ir.Constant(WORDS, [(lane + span) % LANES for lane in range(LANES)])
             )
-            total, span = builder.fadd(total, upper, flags=IN_ORDER), span // 2
+            total, span = join(builder, total, upper), span // 2
         return builder.extract_element(total, I32(0))
 
     return types.float32(vector), codegen
+
+
+@intrinsic
+def sum_of_lanes(typingctx, x):
+    """(l0 + l8) + (l4 + l12) and so on."""
+    return _over_lanes(lambda builder, x, y: builder.fadd(x, y))
+
+
+@intrinsic
+def maximum_of_lanes(typingctx, x):
+    """The largest lane; a NaN in any stays a NaN."""
+    return _over_lanes(_maximum)
 
 
 @intrinsic
@@ -162,10 +172,10 @@ def _maximum_of(x, y):
 
 
 _ARITHMETIC = {
-    operator.add: _two_operands(lambda builder, x, y: builder.fadd(x, y, flags=IN_ORDER)),
-    operator.sub: _two_operands(lambda builder, x, y: builder.fsub(x, y, flags=IN_ORDER)),
-    operator.mul: _two_operands(lambda builder, x, y: builder.fmul(x, y, flags=IN_ORDER)),
-    operator.truediv: _two_operands(lambda builder, x, y: builder.fdiv(x, y, flags=IN_ORDER)),
+    operator.add: _two_operands(lambda builder, x, y: builder.fadd(x, y)),
+    operator.sub: _two_operands(lambda builder, x, y: builder.fsub(x, y)),
+    operator.mul: _two_operands(lambda builder, x, y: builder.fmul(x, y)),
+    operator.truediv: _two_operands(lambda builder, x, y: builder.fdiv(x, y)),
 }
 
 

@@ -7,7 +7,6 @@ from numba.extending import intrinsic
 from feste_dp.kernels.vector.llvm import (
     I32,
     I64,
-    IN_ORDER,
     VECTOR,
     element_address,
     load_at,
@@ -20,7 +19,7 @@ from feste_dp.kernels.vector.target import FLOAT_BYTES, LANES
 def _add_in_tree(builder, values):
     """((v0 + v1) + (v2 + v3)) + ..., in this order."""
     while len(values) > 1:
-        values = [builder.fadd(x, y, flags=IN_ORDER) for x, y in zip(values[::2], values[1::2], strict=True)]
+        values = [builder.fadd(x, y) for x, y in zip(values[::2], values[1::2], strict=True)]
     return values[0]
 
 
@@ -70,8 +69,8 @@ def _make_sum_rows(count):
 
             builder.position_at_end(square)
             double = builder.fpext(total, wide)
-            product = builder.fmul(double, double, flags=IN_ORDER)
-            next_squares = builder.fadd(squares, product, flags=IN_ORDER)
+            product = builder.fmul(double, double)
+            next_squares = builder.fadd(squares, product)
             next_vector = builder.add(vector, I64(1))
             vector.add_incoming(next_vector, square)
             squares.add_incoming(next_squares, square)

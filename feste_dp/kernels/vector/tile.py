@@ -11,7 +11,6 @@ from feste_dp.kernels.vector.llvm import (
     F32,
     I32,
     I64,
-    IN_ORDER,
     VECTOR,
     WORDS,
     constant_of,
@@ -20,16 +19,32 @@ from feste_dp.kernels.vector.llvm import (
     inline_assembly,
     load_at,
     prefetch_line,
+    set_modes,
     spread_scalar,
     store_at,
+    without_subnormals,
 )
 from feste_dp.kernels.vector.target import HAS_BF16, LANES, ROW_STEP, TILE_COLUMNS, TILE_ROWS, TILE_VECTORS
 
 
 def _multiply_add(builder, x, y, total, bf16):
-    if bf16:  # both products of each lane's two bfloat16, added in float32
+    """total + x * y; in bf16 both products of each lane's two bfloat16 as VDPBF16PS adds them, which is the
+    definition: the odd one, then the even one, each a fused multiply-add in float32 without subnormals."""
+    if not bf16:
+        return fma_of(builder, x, y, total)
+    if HAS_BF16:
         return inline_assembly(builder, "vdpbf16ps $3, $2, $0", VECTOR, "=v,0,v,v", total, x, y)
-    return fma_of(builder, x, y, total)
+    for half in (_odd, _even):
+        total = fma_of(builder, half(builder, x), half(builder, y), total)
+    return total
+
+
+def _odd(builder, pairs):
+    return builder.bitcast(builder.and_(pairs, constant_of(WORDS, -(1 << 16))), VECTOR)
+
+
+def _even(builder, pairs):
+    return builder.bitcast(builder.shl(pairs, constant_of(WORDS, 16)), VECTOR)
 
 
 ADD_TILE, ADD_ROW = 1, 2
@@ -53,6 +68,7 @@ def _make_multiply_tile(height, bf16):
                 for j in range(TILE_VECTORS):
                     prefetch_line(builder, _tile_address(builder, c, ldc, i, j), 1)
             entry, loop, done = builder.block, *(builder.append_basic_block(n) for n in ("k_loop", "done"))
+            modes = without_subnormals(builder) if bf16 and not HAS_BF16 else None
             builder.branch(loop)
 
             builder.position_at_end(loop)
@@ -80,6 +96,8 @@ def _make_multiply_tile(height, bf16):
             builder.cbranch(builder.icmp_signed("<", next_step, k), loop, done)
 
             builder.position_at_end(done)
+            if modes is not None:
+                set_modes(builder, modes)
             totals = _add_where(
                 builder, added, ADD_ROW, totals, lambda i, j: element_address(builder, row, LANES * j), places
             )
@@ -106,7 +124,7 @@ def _add_where(builder, added, flag, totals, address, places):
     builder.cbranch(builder.icmp_signed("!=", builder.and_(added, I64(flag)), I64(0)), add, after)
     builder.position_at_end(add)
     summed = [
-        builder.fadd(total, load_at(builder, address(i, j)), flags=IN_ORDER)
+        builder.fadd(total, load_at(builder, address(i, j)))
         for (i, j), total in zip(places, totals, strict=True)
     ]
     builder.branch(after)
@@ -124,5 +142,5 @@ multiply_tile, multiply_two_thirds, multiply_third = (
     _make_multiply_tile(height, False) for height in (TILE_ROWS, 2 * ROW_STEP, ROW_STEP)
 )
 multiply_tile_bf16, multiply_two_thirds_bf16, multiply_third_bf16 = (
-    _make_multiply_tile(height, HAS_BF16) for height in (TILE_ROWS, 2 * ROW_STEP, ROW_STEP)
+    _make_multiply_tile(height, True) for height in (TILE_ROWS, 2 * ROW_STEP, ROW_STEP)
 )

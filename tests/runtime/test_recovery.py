@@ -12,6 +12,7 @@ import pytest
 
 from feste_dp.data.order import validation_spacing
 from feste_dp.errors import RunError
+from feste_dp.kernels import code_cache
 from feste_dp.kernels.code_cache import code_place, is_complete
 from feste_dp.model.parameters import initial_params
 from feste_dp.runtime import coordinator as coordinator_module
@@ -240,15 +241,26 @@ def test_a_nan_that_is_asked_for_is_in_the_slot_of_its_shard_alone(start):
     assert [bool(np.isnan(slot).any()) for slot in coordinator.arena.slots] == [s == 4 for s in range(8)]
 
 
+@pytest.fixture
+def own_compiled_code(tmp_path, monkeypatch):
+    """A copy of the cache that this test alone uses, and may remove."""
+    own = tmp_path / "code"
+    shutil.copytree(code_place().path, own)
+    monkeypatch.setenv(code_cache.CACHE_VARIABLE, str(own))
+    code_cache._code_place.cache_clear()
+    yield own
+    code_cache._code_place.cache_clear()
+
+
 def test_a_replacement_has_the_same_tokens_and_code_though_both_were_removed(
-    start, undisturbed, token_data, tmp_path
+    start, undisturbed, token_data, tmp_path, own_compiled_code
 ):
     folder = tmp_path / "tokens"
     shutil.copytree(token_data.directory, folder)
     coordinator = start(workers=1, data_directory=folder)
     shutil.rmtree(folder)
-    shutil.rmtree(code_place().path)
+    shutil.rmtree(own_compiled_code)
     os.kill(coordinator.worker_pids()[0], signal.SIGKILL)
     assert list(numbers(coordinator)) == undisturbed
     assert texts(coordinator, "joined") == ["worker 0 is ready"]
-    assert is_complete(code_place().path)
+    assert is_complete(own_compiled_code)

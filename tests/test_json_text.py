@@ -18,7 +18,8 @@ INTERNAL = {
     "runtime/tracing.py", "scale/baselines/one_process.py", "scale/baselines/torch_steps.py",
     "scale/baselines/running.py",
     "bench/kernel_timing.py", "report/run_data.py", "data/tokens.py", "data/preparation.py",
-    "checkpoint/format.py", "checkpoint/shards.py",
+    "checkpoint/format.py", "checkpoint/shards.py", "files/safetensors_file.py",
+    "data/tokenizer_file.py", "data/tokenizer_folder.py", "cli/arguments.py", "api/configs.py",
 }  # fmt: skip
 
 values = st.recursive(

@@ -19,7 +19,7 @@ MIB = 1 << 20
 
 # Measured with Python 3.11, numpy 2.4, numba 0.67 on tiny, medium and gpt2_87m, which differed by 3 MiB.
 LIBRARIES_BYTES = 100 * MIB  # pages of shared libraries: in memory once, however many processes map them
-COORDINATOR_BYTES = 84 * MIB  # beside its arrays: Python, Numba with its code, the text's tokenizer
+COORDINATOR_BYTES = 114 * MIB  # beside its arrays: Python, Numba with its code, the text's tokenizer
 WORKER_BYTES = 74 * MIB
 
 # Of the coordinator without workers (standard streams, arena, tokens, lock, metrics, a checkpoint's file,

@@ -1,7 +1,6 @@
 """A checkpoint of a run as a Hugging Face directory, which transformers and others load without a flag."""
 
 import contextlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from feste_dp.data.corpus import SHAKESPEARE
 from feste_dp.data.tokenizer import ByteTokenizer
 from feste_dp.errors import UsageError
 from feste_dp.files.whole_folder import check_is_new, put_folder
+from feste_dp.json_text import json_text
 from feste_dp.model.hugging_face import CONFIG_FILE, settings_for, write_weights
 from feste_dp.model.parameters import parameter_count
 from feste_dp.run.metrics import MetricsRow, read_metrics, with_perplexity
@@ -188,4 +188,4 @@ def _name_of(place: str) -> str:
 
 
 def _json(content: Mapping[str, Any]) -> bytes:
-    return json.dumps(content, indent=2).encode("ascii") + b"\n"
+    return json_text(content, indent=2).encode("ascii") + b"\n"

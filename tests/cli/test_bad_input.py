@@ -157,7 +157,7 @@ CASES = [
     ("evaluate RUN --data nope", "does not exist"),
     ("evaluate RUN --data OTHER_TOKENS", "made by another tokenizer"),
     ("prepare --vocab-size 300 --out new", "missing argument 'TEXT...'"),
-    ("prepare TEXT --out new", "missing option '--vocab-size'"),
+    ("prepare TEXT --out new", "give either --vocab-size or --tokenizer"),
     ("prepare TEXT --vocab-size 300", "missing option '--out'"),
     ("prepare TEXT --vocab-size 255 --out new", "expected a whole number from 256"),
     ("prepare short.txt --vocab-size 400 --out new", "--vocab-size: the text yields 257 tokens"),

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "feste_dp"
 
 TABLE_LINE = (
-    "{cli, api} -> report -> scale -> bench -> replay -> train -> plan -> run -> runtime "
+    "{cli, api} -> report -> scale -> bench -> verify -> replay -> train -> plan -> run -> runtime "
     "-> {model, optim, data, checkpoint} -> {kernels, config, machine} -> files"
 )
 LAYERS = [layer.strip("{}").split(", ") for layer in TABLE_LINE.split(" -> ")]

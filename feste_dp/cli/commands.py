@@ -24,6 +24,7 @@ from feste_dp.cli.replay import replay_command
 from feste_dp.cli.runs import runs
 from feste_dp.cli.scale import scale
 from feste_dp.cli.train import launch, resume
+from feste_dp.cli.verify import verify_command
 from feste_dp.cli.workers import workers
 from feste_dp.errors import RunError, UsageError
 from feste_dp.interruption import Interrupted, end_on_the_spot, raise_from_here
@@ -70,7 +71,7 @@ def cli() -> None:
 COMMANDS = (
     *(launch, resume, workers, generate, evaluate, prepare),
     *(export, import_command, checkpoint, replay_command),
-    *(configs, config, plan, bench, scale, runs, report, dashboard, watch, doctor),
+    *(configs, config, plan, bench, scale, runs, report, dashboard, watch, doctor, verify_command),
 )
 for command in COMMANDS:
     cli.add_command(command)

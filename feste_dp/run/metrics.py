@@ -32,6 +32,9 @@ COLUMNS = (
 TIMING = frozenset({"elapsed_seconds", "tokens_per_second"})
 MAX_BYTES = 2**31
 """Some ten million rows."""
+_LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
+_LARGEST = 750.0
+"""Of this exp is infinite, of its negative 0."""
 _HEADER = (",".join(COLUMNS) + "\n").encode()
 
 
@@ -60,9 +63,17 @@ class MetricsRow:
 
 
 def perplexity(loss: float) -> float:
-    """exp(loss), infinite where a float64 cannot hold it."""
+    """exp(loss) within 2 ulp, infinite where a float64 cannot hold it: by its series, for a C library's may
+    differ from one to the next, and metrics.csv is the same everywhere."""
+    if not -_LARGEST < loss < _LARGEST:
+        return math.inf if loss > 0 else 0.0 if loss < 0 else math.nan
+    doublings = round(loss / math.log(2))
+    rest = (loss - doublings * _LN2_HIGH) - doublings * _LN2_LOW
+    total = 1.0
+    for n in range(16, 0, -1):
+        total = 1.0 + total * rest / n
     try:
-        return math.exp(loss)
+        return math.ldexp(total, doublings)
     except OverflowError:
         return math.inf
 

@@ -111,6 +111,11 @@ def test_perplexity_is_capped_to_infinity() -> None:
     assert perplexity(-math.inf) == 0.0
 
 
+@given(loss=st.floats(-700, 709))
+def test_perplexity_is_the_exponential_function_within_two_units_of_its_last_place(loss: float) -> None:
+    assert abs(perplexity(loss) - math.exp(loss)) <= 2 * math.ulp(math.exp(loss))
+
+
 def test_each_row_is_one_write_and_visible_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     real = os.pwrite

@@ -60,10 +60,7 @@ def test_this_machine_reaches_all_hashes():
 
 @pytest.mark.parametrize(
     "target",
-    [
-        pytest.param(name, marks=[] if name == "haswell" else [pytest.mark.long])
-        for name in POSSIBLE
-    ],
+    [pytest.param(name, marks=[] if name == "haswell" else [pytest.mark.long]) for name in POSSIBLE],
 )
 def test_compiled_for_another_cpu_the_hashes_are_the_same(target: str, tmp_path: Path):
     runs = ["--run", "tiny"] if target == "haswell" else []

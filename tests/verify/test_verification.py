@@ -1,15 +1,15 @@
 """What `feste-dp verify` says, of runs that are not trained here: the golden test trains them."""
 
 import json
-import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from feste_dp.cli import verify as cli
 from feste_dp.errors import RunError
 from feste_dp.verify import remake, verification
-from feste_dp.verify.golden_run import Outcome, StoppedError, first_other_step, run_hashes
+from feste_dp.verify.golden_run import Outcome, StoppedError, first_other_step
 from feste_dp.verify.kernel_cases import kernel_cases
 from feste_dp.verify.table import RunHashes, Table, read_table
 from tests.cli.conftest import Feste, feste  # noqa: F401
@@ -115,7 +115,7 @@ def test_every_kernel_has_a_name_of_its_own_and_a_file():
     cases = list(kernel_cases())
     assert len({case.name for case in cases}) == len(cases) > 30
     for case in cases:
-        assert os.path.exists(verification.source_of(case.name)), case
+        assert Path(verification.source_of(case.name)).exists(), case
 
 
 def test_a_remade_table_is_of_this_arithmetic_and_keeps_its_configs(trained, kernels, table: Table):

@@ -20,6 +20,9 @@ from feste_dp.machine.limits import available_memory
 from feste_dp.model.parameters import layout
 from feste_dp.wording import command
 
+_SAME_ORDER = 2
+"""The first version whose order of the text is today's."""
+
 
 def saved_config(manifest: Manifest, checkpoint: Path) -> Config:
     """The config in the manifest. UsageError unless it is one, and its model has the manifest's tensors."""
@@ -44,9 +47,10 @@ def older_arithmetic(manifest: Manifest) -> str | None:
     """What to say where the steps after a checkpoint are computed otherwise than those before it were."""
     if manifest.arithmetic == ARITHMETIC:
         return None
+    what = "the order of the text and the last bits" if manifest.arithmetic < _SAME_ORDER else "the last bits"
     return (
         f"arithmetic: {manifest.arithmetic} -> {ARITHMETIC}, another version of feste-dp: up to step "
-        f"{manifest.step} the order of the text and the last bits are the other's, from here on this one's"
+        f"{manifest.step} {what} are the other's, from here on this one's"
     )
 
 

@@ -55,11 +55,8 @@ _WORKER_KERNELS: tuple[Any, ...] = (
 
 
 def check_that_compiled_code_is_loaded() -> None:
-    """Rehearse what a worker calls. Raises RunError when anything had to be compiled.
-
-    Code compiled in memory is optimised differently from the same code loaded from the cache: its sums differ
-    in their last bits, and workers must not differ.
-    """
+    """Rehearse what a worker calls. Raises RunError when anything had to be compiled: that takes a minute, of
+    each worker, and happens where the cache is damaged."""
     arena = create_arena(parameter_count(_MODEL), _SPEC.shards)
     _rehearse_worker(arena)
     os.close(arena.fd)

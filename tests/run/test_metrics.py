@@ -94,7 +94,7 @@ def test_other_csv_readers_see_the_same_fields(sample: str) -> None:
 def test_the_columns_are_those_of_the_format(tmp_path: Path) -> None:
     write(tmp_path / "m.csv", [row(4, val_loss=0.0)])
     text = (tmp_path / "m.csv").read_text()
-    assert text == HEADER + f"4,2.000,0.00025,6.6,0.0,{math.exp(6.6)!r},1.0,1.25,1000.0,\n"
+    assert text == HEADER + f"4,2.000,0.00025,6.6,0.0,{perplexity(6.6)!r},1.0,1.25,1000.0,\n"
 
 
 def test_nan_and_infinite_losses_survive(tmp_path: Path) -> None:

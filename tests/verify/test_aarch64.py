@@ -1,5 +1,5 @@
-"""The assembly for another kind of CPU, which is made here and not run: nothing is summed in another order, and
-no product is joined to a sum."""
+"""The assembly for another kind of CPU, which is made here and not run: nothing is summed in another order,
+and no product is joined to a sum."""
 
 import re
 

@@ -15,8 +15,8 @@ import pytest
 from feste_dp.kernels import ARITHMETIC
 from feste_dp.kernels.vector.target import TARGETS, llvm
 from feste_dp.verify.kernel_cases import kernel_cases
-from feste_dp.verify.verification import kernels_that_differ
 from feste_dp.verify.table import PRECISIONS, read_table
+from feste_dp.verify.verification import kernels_that_differ
 
 ROOT = Path(__file__).parents[2]
 QUICK = ("tiny", "odd")

@@ -26,8 +26,8 @@ COMPILED_PACKAGES = ("kernels", "model")
 MARK = "complete"
 """Holds a line per file of a whole cache: its SHA-256 and its name."""
 
-# A process hands its folder to those it starts in this variable: whatever becomes of the cache, they find what
-# it found, and compile nothing.
+# A process hands its folder to those it starts in this variable: whatever becomes of the cache, they find
+# what it found, and compile nothing.
 CACHE_VARIABLE = "FESTE_DP_COMPILED"
 
 

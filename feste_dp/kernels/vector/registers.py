@@ -12,7 +12,6 @@ from feste_dp.kernels.vector.llvm import (
     I64,
     VECTOR,
     WORDS,
-    call_llvm,
     fma_of,
     load_at,
     spread_scalar,
@@ -143,7 +142,7 @@ def _two_operands(code):
 
 
 def _maximum(builder, x, y):
-    """The larger one; a NaN in either stays a NaN."""
+    """The larger one; a NaN in either stays a NaN. LLVM 15 has no code for its own llvm.maximum on x86."""
     larger = builder.select(builder.fcmp_ordered("<", x, y), y, x)
     return builder.select(builder.fcmp_unordered("uno", y, y), y, larger)
 
@@ -153,10 +152,7 @@ _maximum_vector = _two_operands(_maximum)
 
 @intrinsic
 def _maximum_scalar(typingctx, x, y):
-    def codegen(context, builder, signature, args):
-        return call_llvm(builder, f"llvm.maximum.f{32 if x == types.float32 else 64}", args[0].type, *args)
-
-    return x(x, x), codegen
+    return x(x, x), lambda context, builder, signature, args: _maximum(builder, *args)
 
 
 def maximum(x, y):

@@ -18,9 +18,8 @@ _SAVING_CPU_S = 60
 def settle_environment(environ: MutableMapping[str, str]) -> list[str]:
     """Change `environ` for this process and all it starts; the variables that were dropped.
 
-    Numba's own variables go: with some of them it compiles other code, or none, and the bits of a run are
-    those of its code. A number of threads that the user set stays; where none is set, numpy's library starts
-    no threads, for nothing here computes with them.
+    Numba's own variables go: with some of them it compiles slower code, or none. A number of threads that the
+    user set stays; where none is set, numpy's library starts no threads, for nothing here computes with them.
     """
     threads = environ.get(_NUMBA_THREADS, "1").strip()
     kept = {_NUMBA_THREADS} if threads.isdecimal() and int(threads) > 0 else set()

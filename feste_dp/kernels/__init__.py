@@ -15,9 +15,9 @@ biases, norms and tables are added to; those of the linear layers' weights are o
 `accumulate`. Each kernel's docstring says which. Whoever makes scratch zeroes it.
 
 Kernels take float32 (training) and float64 (gradient checks). The float64 path is another one where float32
-has vector code of its own: matrix products, attention and the exponential are there plain definitions. So
-finite differences check the formulas and how they fit together; that the vector code computes the same is
-checked against these definitions and against PyTorch (tests/kernels, tests/model).
+has vector code of its own: matrix products, attention, sums over a row and the exponential are there plain
+definitions. So finite differences check the formulas and how they fit together; that the vector code computes
+the same is checked against these definitions and against PyTorch (tests/kernels, tests/model).
 """
 
 # The version of what a run computes, down to the bits, saved with each checkpoint: raise it with every change

@@ -19,7 +19,7 @@ from feste_dp.config.schema import Config
 from feste_dp.errors import RunError, UsageError
 from feste_dp.files.temporary import temporary_places
 from feste_dp.kernels.code_cache import code_files, code_place, is_complete
-from feste_dp.kernels.vector.target import HAS_BF16, LANES
+from feste_dp.kernels.vector.target import HAS_BF16
 from feste_dp.machine.cgroup import UNLIMITED, cpu_limit, memory_limit
 from feste_dp.machine.clocks import read_clocks
 from feste_dp.machine.cpus import cpu_features, cpu_name, crowding, default_workers, usable_cores, usable_cpus
@@ -93,10 +93,14 @@ def _cpu(patient: Patient) -> Iterator[Finding]:
         f"{cpu_name(patient.root / 'proc/cpuinfo')}: {counted(usable_cpus(), 'usable CPU')} of "
         f"{os.cpu_count() or 1}{allowed}, {counted(usable_cores(), 'core')}",
     )
-    features = " ".join(cpu_features(patient.root / "proc/cpuinfo")) or "unknown features"
-    vectors = f"{features}: {32 * LANES}-bit vectors, {'' if HAS_BF16 else 'no '}products of bfloat16"
+    features = cpu_features(patient.root / "proc/cpuinfo")
+    products = "" if HAS_BF16 else "no instruction for "
+    vectors = f"{' '.join(features) or 'unknown features'}: {products}products of bfloat16"
     sizes = ", ".join(f"L{each.level} {each.kind.lower()} {each.bytes >> 10:,} KiB" for each in caches(cpus))
-    yield Finding("cpu", FINE if LANES >= 8 else NOTE, f"{vectors}; {sizes or 'caches unknown'}")
+    yield Finding("cpu", FINE, f"{vectors}; {sizes or 'caches unknown'}")
+    if features and "fma" not in features:
+        slow = "no fused multiply-add: the C library computes each, many times slower"
+        yield Finding("cpu", NOTE, slow)
     try:
         check_cpus(patient.config, patient.workers)
     except UsageError as error:

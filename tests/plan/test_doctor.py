@@ -171,3 +171,11 @@ def test_a_machine_that_says_nothing_of_itself_is_looked_at_all_the_same(patient
     assert {finding.about for finding in found} == TOPICS
     assert measure_limits(None, tmp_path / "nothing").memory == UNLIMITED
     assert any("an unknown amount available" in line for line in said(found, FINE))
+
+
+def test_a_cpu_without_fused_multiply_add_is_a_note(patient: Patient, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(doctor, "cpu_features", lambda path: ["avx"])
+    assert any("no fused multiply-add" in line for line in said(examine(patient), NOTE))
+    for features in (["avx", "fma"], []):
+        monkeypatch.setattr(doctor, "cpu_features", lambda path, features=features: features)
+        assert not any("multiply-add" in line for line in said(examine(patient), NOTE))

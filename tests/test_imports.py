@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "feste_dp"
 
 TABLE_LINE = (
-    "{cli, api} -> report -> scale -> bench -> verify -> replay -> train -> plan -> run -> runtime "
+    "{cli, api} -> report -> scale -> bench -> verify -> replay -> train -> plan -> run -> nodes -> runtime "
     "-> {model, optim, data, checkpoint} -> {kernels, config, machine} -> files"
 )
 LAYERS = [layer.strip("{}").split(", ") for layer in TABLE_LINE.split(" -> ")]
@@ -42,7 +42,16 @@ MAY_IMPORT |= {part: set() for part in FREE_FOR_ALL} | {
 }
 
 # Test references and optional extras: never needed to import the program.
-NOT_AT_MODULE_LEVEL = {"torch", "transformers", "matplotlib", "tensorboardX", "wandb", "starlette", "uvicorn"}
+NOT_AT_MODULE_LEVEL = {
+    "torch",
+    "transformers",
+    "matplotlib",
+    "tensorboardX",
+    "wandb",
+    "starlette",
+    "uvicorn",
+    "mpi4py",
+}
 
 # A process of its own, started only where PyTorch is installed; no other module imports these.
 TORCH_PROCESS = ("feste_dp.scale.baselines.torch_steps", "feste_dp.scale.baselines.torch_gpt2")

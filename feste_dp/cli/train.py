@@ -2,7 +2,9 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from pydantic import ValidationError
@@ -23,11 +25,15 @@ from feste_dp.config.expectations import expected_value
 from feste_dp.config.loading import config_from_text, read_config
 from feste_dp.config.schema import RunConfig
 from feste_dp.errors import UsageError
+from feste_dp.nodes.world import world_size
 from feste_dp.run.directory import is_run
 from feste_dp.run.screen import Progress, make_progress
 from feste_dp.train import launch as runs
 from feste_dp.train.signals import StopSignals
 from feste_dp.train.start import Surroundings
+
+if TYPE_CHECKING:
+    from feste_dp.train.joining import Nodes
 
 
 def _check_name(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
@@ -115,13 +121,17 @@ def launch(
     """
     if resume_mode == "auto" and out is None:
         raise UsageError("auto needs --out, the directory of the run that is to go on", about="resume")
-    with said_as(_typed(pin, init_from)), _progress(quiet) as progress, StopSignals() as signals:
-        around = _surroundings(progress, signals, trace)
+
+    def on_node(around: Surroundings) -> int:
         text = read_config(config_path)
-        if resume_mode == "auto" and out is not None and is_run(out):
+        goes_on = resume_mode == "auto" and out is not None and is_run(out)
+        if around.on_first(goes_on) and out is not None:
             return runs.resume(out, workers, as_overrides(overrides), around, pin, text)
         given = as_overrides(overrides, workers, pin, name, init_from)
         return runs.launch(config_from_text(*text, given), out, around)
+
+    with said_as(_typed(pin, init_from)):
+        return _run(on_node, quiet, trace)
 
 
 @click.command()
@@ -148,10 +158,33 @@ def resume(
       feste-dp resume data/runs/tiny-20260131T120000Z
       feste-dp resume data/runs/tiny-20260131T120000Z --workers 4 --set train.steps=2000
     """
-    with said_as(_typed(pin)), _progress(quiet) as progress, StopSignals() as signals:
-        return runs.resume(
-            run, workers, as_overrides(overrides), _surroundings(progress, signals, trace), pin
-        )
+
+    def on_node(around: Surroundings) -> int:
+        return runs.resume(run, workers, as_overrides(overrides), around, pin)
+
+    with said_as(_typed(pin)):
+        return _run(on_node, quiet, trace)
+
+
+def _run(on_node: Callable[[Surroundings], int], quiet: bool, trace: tuple[int, int] | None) -> int:
+    """Train on this machine, or as one of the nodes that a launcher has started."""
+    with _progress(quiet) as progress, StopSignals() as signals:
+
+        def on(nodes: "Nodes | None") -> int:
+            if nodes is not None and not nodes.is_first:
+                from feste_dp.train.follower import surroundings_of
+
+                return on_node(surroundings_of(nodes, os.environ, cache_root(os.environ), signals))
+            around = Surroundings(os.environ, cache_root(os.environ), progress, signals, trace, nodes)
+            for line in () if nodes is None else nodes.warnings:
+                around.record.warn(line)
+            return on_node(around)
+
+        if world_size(os.environ) == 1:
+            return on(None)
+        from feste_dp.train.joining import on_all_nodes
+
+        return on_all_nodes(os.environ, signals, on)
 
 
 def _typed(pin: str | None, init_from: Path | None = None) -> dict[str, str]:
@@ -162,7 +195,3 @@ def _typed(pin: str | None, init_from: Path | None = None) -> dict[str, str]:
 
 def _progress(quiet: bool) -> Progress:
     return make_progress(sys.stdout.isatty(), quiet)
-
-
-def _surroundings(progress: Progress, signals: StopSignals, trace: tuple[int, int] | None) -> Surroundings:
-    return Surroundings(os.environ, cache_root(os.environ), progress, signals, trace)

@@ -19,6 +19,13 @@ class StepTimes:
     worker_shards: list[int] = field(default_factory=list)
     """How many shards each worker computed, where that is known."""
 
+    node_seconds: list[float] = field(default_factory=list)
+    """The compute time of the slowest worker of each node, where there are several."""
+    node_wait: float = 0.0
+    """How long this node waited for the slowest."""
+    exchange: float = 0.0
+    """The sum over nodes, once all were there."""
+
     @property
     def compute(self) -> float:
         """Mean of the compute times of the workers that had any."""
@@ -27,8 +34,8 @@ class StepTimes:
 
     @property
     def wait(self) -> float:
-        """What the slowest worker took longer than the mean."""
-        return max(self.worker_compute) - self.compute
+        """What the slowest worker took longer than the mean, and the slowest node than this one."""
+        return max(self.worker_compute) - self.compute + self.node_wait
 
     @property
     def reduce(self) -> float:
@@ -38,4 +45,4 @@ class StepTimes:
     @property
     def control(self) -> float:
         """All the rest: messages, waking up, Python."""
-        return self.total - self.compute - self.wait - self.reduce - self.update
+        return self.total - self.compute - self.wait - self.reduce - self.exchange - self.update

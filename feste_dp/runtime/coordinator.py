@@ -29,7 +29,7 @@ from feste_dp.runtime.gathering import Gathering, Notice, Task
 from feste_dp.runtime.held_code import HeldCode
 from feste_dp.runtime.ledger import Ledger
 from feste_dp.runtime.rehearsal import rehearse_sampler
-from feste_dp.runtime.results import Gradient, tree_sum
+from feste_dp.runtime.results import Gradient, mean_loss
 from feste_dp.runtime.shard_computer import ShardSpec
 from feste_dp.runtime.slots import ShardBlock, shards_per_slot, slot_count
 from feste_dp.runtime.tracing import Recorder, TraceRequest
@@ -134,6 +134,12 @@ class Coordinator:
         """Where notices go from here on."""
         self._gathering.notify = notify
 
+    def watch(self, check: Callable[[], None]) -> Callable[[], None]:
+        """Have check() called, which may raise, in the main thread while workers are waited for, whenever the
+        function that is returned was called, in whichever thread."""
+        self._crew.look = check
+        return self._crew.ring
+
     @property
     def block(self) -> ShardBlock:
         """The shards of the batch that are computed here."""
@@ -174,17 +180,23 @@ class Coordinator:
 
     def validation_loss(self, step: int, count: int, spacing: Spacing) -> float:
         """Mean loss over so many held-out sequences, a multiple of sequences_per_shard."""
+        units = range(count // self._config.train.sequences_per_shard)
+        return mean_loss(self.unit_losses(step, units, spacing), count * self._config.model.block_size)
+
+    def unit_losses(self, step: int, units: range, spacing: Spacing) -> list[float]:
+        """Sum of the losses of each of these units of held-out sequences, each of sequences_per_shard."""
         started = time.perf_counter()
-        ledger = Ledger(count // self._config.train.sequences_per_shard)
         self.faults.at("evaluate", step)
+        if not units:
+            return []
+        ledger = Ledger(len(units))
 
         def order(first: int, last: int) -> m.Message:
-            return m.Evaluate(step, first, last, *spacing)
+            return m.Evaluate(step, first, last, units.start, *spacing)
 
         self._gathering.gather(ledger, Task("validation", step, "unit", m.UnitsDone, order))
-        total = tree_sum(ledger.losses())
         self._record(step, {"validation": (started, time.perf_counter())})
-        return total / (count * self._config.model.block_size)
+        return ledger.losses()
 
     def close(self, *, at_once: bool) -> None:
         """End the workers: ask first unless `at_once`, kill what is left, reap all, free the memory."""

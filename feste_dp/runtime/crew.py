@@ -117,6 +117,13 @@ class Crew:
         self.tell: Callable[[str], None] = lambda line: None
         """Takes a line on frames that were dropped, once a minute at most."""
 
+        self.look: Callable[[], None] = lambda: None
+        """Called when the bell was rung; it may raise."""
+
+    def ring(self) -> None:
+        """Have look() called soon, where this is waited for; any thread may."""
+        self._router.ring()
+
     @property
     def dropped_frames(self) -> int:
         return self._frames.dropped
@@ -215,6 +222,7 @@ class Crew:
             remaining = deadline - time.monotonic()
             said, ended = self._router.wait(max(0, int(remaining * 1000) + 1))
             if said:
+                self.look()
                 continue
             if ended is not None:
                 self._hear_all()  # one that was killed after it left its report may not have rung

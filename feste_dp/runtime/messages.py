@@ -83,12 +83,13 @@ class StripeDone:
 
 @dataclass(frozen=True, slots=True)
 class Evaluate:
-    """Coordinator: compute the losses of units first .. last - 1, each of as many sequences as a shard, where
-    sequence i begins at token i * span // gaps of the held-out text."""
+    """Coordinator: compute the losses of units first .. last - 1, counted from unit `start`, each of as many
+    sequences as a shard, where sequence i begins at token i * span // gaps of the held-out text."""
 
     step: int
     first: int
     last: int
+    start: int
     span: int
     gaps: int
 

@@ -18,6 +18,8 @@ class Code:
 
     digest: str
     place: str
+    sources: str = ""
+    """A digest over the source files alone."""
 
 
 @functools.cache
@@ -26,9 +28,10 @@ def own_code() -> Code:
     package = Path(PACKAGE)
     python = ".".join(map(str, sys.version_info[:3])) + " -O" * sys.flags.optimize
     versions = f"Python {python}, numpy {np.__version__}, numba {numba.__version__}"
-    digest = hashlib.sha256(versions.encode())
+    sources = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         content = path.read_bytes()
-        digest.update(f"{path.relative_to(package)} {len(content)}\n".encode() + content)
+        sources.update(f"{path.relative_to(package)} {len(content)}\n".encode() + content)
+    digest = hashlib.sha256(versions.encode() + sources.digest())
     place = str(package).encode(errors="backslashreplace").decode()
-    return Code(digest.hexdigest()[:16], f"{place} ({versions})")
+    return Code(digest.hexdigest()[:16], f"{place} ({versions})", sources.hexdigest()[:16])

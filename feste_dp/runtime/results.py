@@ -1,6 +1,6 @@
 """What the work of a phase gives: reports of runs of items, and a step's gradient as a whole. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from feste_dp.runtime import messages as m
@@ -28,6 +28,12 @@ class Gradient:
     worker_seconds: list[float]
     worker_reduce_seconds: list[float]
     worker_shards: list[int]
+    node_seconds: list[float] = field(default_factory=list)
+    """The compute time of the slowest worker of each node, where there are several."""
+    node_wait: float = 0.0
+    """How long this node waited for the slowest."""
+    exchange_seconds: float = 0.0
+    """How long the sum over nodes took after that."""
 
 
 def tree_sum(values: list[float]) -> float:
@@ -39,7 +45,7 @@ def tree_sum(values: list[float]) -> float:
 
 
 def mean_loss(shard_losses: list[float], positions: int) -> float:
-    """Of a batch of so many positions, from the losses of all its shards."""
+    """Over so many positions, from the losses of all shards, or units, that they are in."""
     return tree_sum(shard_losses) / positions
 
 

@@ -39,6 +39,11 @@ class Router:
             self._door = open_door(self._socket)
         return self._door
 
+    def ring(self) -> None:
+        """Ring the bell, from whichever thread."""
+        if self.bell >= 0:
+            os.eventfd_write(self.bell, 1)
+
     def watch(self, process: int) -> None:
         """Let wait() see the end of the process of this descriptor."""
         self._ends.register(process, select.EPOLLIN)

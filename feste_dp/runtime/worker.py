@@ -242,7 +242,7 @@ def _evaluate(
     for unit in range(order.first, order.last):
         connection.at(unit)
         started = time.perf_counter()
-        loss_sum = computer.validation_unit(order.step, unit, spacing)
+        loss_sum = computer.validation_unit(order.step, order.start + unit, spacing)
         ended = time.perf_counter()
         if recorder is not None:
             recorder.phases(order.step, {f"validation {unit}": (started, ended)})

@@ -17,7 +17,6 @@ from feste_dp.config.worker_counts import refuse_workers_of_run
 from feste_dp.data.tokens import TokenData
 from feste_dp.errors import UsageError
 from feste_dp.files.writing import write_whole
-from feste_dp.machine.cpus import default_workers
 from feste_dp.run.creation import (
     check_can_create,
     check_can_create_at,
@@ -48,6 +47,10 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
 
     The run directory is `out`, or a new one under run.dir. Raises UsageError with nothing created, RunError.
     """
+    if around.nodes is not None and not around.nodes.is_first:
+        from feste_dp.train.follower import follow
+
+        return follow(config, None, around, around.nodes)
     with launched(config, out, around) as opened:
         return opened.train()
 
@@ -56,7 +59,7 @@ def launch(config: Config, out: Path | None, around: Surroundings) -> int:
 def launched(config: Config, out: Path | None, around: Surroundings) -> Iterator[OpenRun]:
     """A new run before its first step; as launch."""
     prepared = _prepare_new(config, out, around)
-    with _processes(prepared, around) as (trace, coordinator):
+    with _processes(prepared, around, is_new=True) as (trace, coordinator):
         start_workers(coordinator, prepared.workers, around)
         run = _create(prepared, out)
         trace.put_in(run.path)
@@ -66,6 +69,7 @@ def launched(config: Config, out: Path | None, around: Surroundings) -> Iterator
         ):
             seed, start = prepared.config.train.seed, prepared.start
             opened.start_anew()
+            opened.share_state()
             begun = "" if start is None else f" from the weights of {start.place}"
             opened.begin(START, f"new run{begun}, {counted(prepared.workers, 'worker')}, seed {seed}")
             if start is not None:  # which may be gone by the next start
@@ -86,6 +90,10 @@ def resume(
     Keys of the config change as config/changes.py allows; those that `edited` gives count as if the run's
     own config had been edited. Raises UsageError with nothing changed, RunError.
     """
+    if around.nodes is not None and not around.nodes.is_first:
+        from feste_dp.train.follower import follow
+
+        return follow(None, workers, around, around.nodes)
     with resumed(path, workers, overrides, around, pin, edited) as opened:
         return 0 if opened is None else opened.train()
 
@@ -105,7 +113,7 @@ def resumed(
     with RunLock(run, datetime.now(UTC)) as lock:
         around.record.log_to(RunLog(run.log))
         prepared = _prepare_resumed(run, _Changes(workers, tuple(overrides), pin, edited), around)
-        with _processes(prepared, around) as (trace, coordinator):
+        with _processes(prepared, around, is_new=False) as (trace, coordinator):
             trace.put_in(run.path)
             checkpoint = prepared.checkpoint
             with open_run(run, lock, prepared, coordinator, around, trace, checkpoint) as opened:
@@ -118,6 +126,7 @@ def resumed(
                     yield None
                     return
                 start_workers(coordinator, prepared.workers, around)
+                opened.share_state()
                 _put_right(opened, dump_config(prepared.to_store), prepared.data)
                 where = checkpoint.name if checkpoint else "the start"
                 opened.begin(RESUME, f"resumed from {where}, {counted(prepared.workers, 'worker')}")
@@ -160,7 +169,7 @@ def _prepare_new(config: Config, out: Path | None, around: Surroundings) -> Prep
         check_can_create(Path(config.run.dir))
     check_steps(around.trace, config.train.steps)
     config, start = settle(with_absolute_paths(config))
-    workers = config.run.workers or default_workers(config.train.shards)
+    workers = around.workers(config)
     check_machine(config, workers, around, saves_in=out or Path(config.run.dir))
     make_trackers(config.run.trackers)
     check_can_lock(out or Path(config.run.dir))
@@ -182,7 +191,7 @@ def _prepare_resumed(run: RunDirectory, changes: _Changes, around: Surroundings)
         changed.append(line)
     for line in damages:
         around.record.warn(line)
-    workers = config.run.workers or default_workers(config.train.shards)
+    workers = around.workers(config)
     check_steps(around.trace, config.train.steps, 0 if known is None else known.step)
     check_machine(config, workers, around, saves_in=run.checkpoints, resumes=True)
     make_trackers(config.run.trackers)
@@ -217,13 +226,21 @@ def _find_checkpoint(run: RunDirectory) -> tuple[Path | None, list[str]]:
 
 
 @contextlib.contextmanager
-def _processes(prepared: Prepared, around: Surroundings) -> Iterator[tuple[RunTrace, Coordinator]]:
+def _processes(
+    prepared: Prepared, around: Surroundings, *, is_new: bool
+) -> Iterator[tuple[RunTrace, Coordinator]]:
     """The coordinator, whose workers are not started yet, and what makes a trace of all of them."""
     notice, directory = Observers(around.record).notice, prepared.data.directory
+    block, nodes = None, around.nodes
+    if nodes is not None:
+        from feste_dp.train.follower import share_job
+
+        block = nodes.block(prepared.config.train.shards)
+        share_job(nodes.link, prepared.config, prepared.data, is_new=is_new)
     with (
         RunTrace(around.trace, around.progress) as trace,
         Coordinator(
-            prepared.config, prepared.workers, directory, around.environ, notice, trace.request
+            prepared.config, prepared.workers, directory, around.environ, notice, trace.request, block
         ) as coordinator,
     ):
         yield trace, coordinator

@@ -53,16 +53,16 @@ def first_bad_tensor(flat: FloatArray, model: ModelConfig) -> str | None:
     return None
 
 
-def explain(
+def explain_own(
     config: Config,
     data: TokenData,
     source: GradientSource,
     step: int,
     shard_losses: list[float],
-) -> str:
-    """Why the gradient of a source cannot be used: the first bad shard, tensor and sequence.
+) -> str | None:
+    """Why the gradient of a source's own shards cannot be used: the first bad shard, tensor and sequence.
 
-    shard_losses are those of its own shards. Uses up the slot of the bad one.
+    None where they are finite. shard_losses are theirs. Uses up the slot of the bad one.
     """
     arena, per_slot, first = source.arena, source.shards_per_slot, source.block.first
     for slot in range(len(shard_losses) // per_slot):
@@ -76,7 +76,12 @@ def explain(
         return _explain_shard(
             config, data, arena.params, arena.slots[slot], step, shards.start, losses[0], tensor
         )
-    if all_finite(arena.grad):
+    return None
+
+
+def explain_sum(grad: FloatArray) -> str:
+    """Why a gradient (P,) cannot be used that is the sum of finite ones."""
+    if all_finite(grad):
         return "the gradient is finite, but so large that its squares overflow"
     return "the summed gradient overflows, though every shard's is finite"
 

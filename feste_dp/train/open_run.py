@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from feste_dp.checkpoint.background import BackgroundWriter
-from feste_dp.checkpoint.format import PARAMS
+from feste_dp.checkpoint.format import PARAMS, Manifest
 from feste_dp.checkpoint.loading import load_checkpoint, read_manifest
 from feste_dp.config.dumping import dump_config, flat_values
 from feste_dp.config.schema import Config
@@ -35,6 +35,7 @@ from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.train.announcing import announcement, ending, time_left
 from feste_dp.train.nonfinite import NonFiniteError
 from feste_dp.train.observers import Observers
+from feste_dp.train.source import Exchange
 from feste_dp.train.start import Surroundings, check_layout
 from feste_dp.train.trainer import Outlets, Trainer
 from feste_dp.wording import command
@@ -54,7 +55,7 @@ class Prepared:
     """None: weights at random"""
 
 
-@dataclass(frozen=True)
+@dataclass
 class OpenRun:
     """What trains a run, and where it writes."""
 
@@ -69,16 +70,27 @@ class OpenRun:
     trainer: Trainer
     rows: list[MetricsRow]
     """What metrics.csv has of the steps that are done."""
+    restored: Manifest | None = None
+    """Of the checkpoint that it goes on from."""
 
     def restore(self, checkpoint: Path) -> None:
         """Go on from the state of a checkpoint. Raises UsageError."""
         manifest, _ = load_checkpoint(checkpoint, out=self.trainer.restore_into())
         self.trainer.restore(manifest, self.rows)
+        self.restored = manifest
         self.writer.catch_up(self.held.inside.checkpoints / checkpoint.name, manifest)
 
     def start_anew(self) -> None:
         """Begin at step 0. Raises UsageError."""
         self.trainer.start_from(params_at_start(self.prepared.config, self.prepared.start))
+
+    def share_state(self) -> None:
+        """Have the other nodes begin with the state that this one has, where there are any."""
+        nodes = self.around.nodes
+        if nodes is not None:
+            from feste_dp.train.follower import share_state
+
+            share_state(nodes.link, self.trainer, self.restored)
 
     def begin(self, kind: str, text: str) -> None:
         """The first event of the history, and on the screen what is about to be trained."""
@@ -214,8 +226,24 @@ def open_run(
             held,
             coordinator.faults,
             coordinator.recorder,
+            _exchange(config, held, around),
         )
         tokenizer = load_tokenizer(prepared.data.tokenizer_path)
         trainer = Trainer(config, prepared.data, tokenizer, coordinator, outlets)
         stack.enter_context(contextlib.closing(trainer))
         yield OpenRun(run, lock, prepared, around, held, metrics, history, writer, trainer, rows)
+
+
+def _exchange(config: Config, held: HeldRun, around: Surroundings) -> Exchange | None:
+    """With the other nodes, where there are any."""
+    if around.nodes is None:
+        return None
+    from feste_dp.train.together import NodeExchange
+
+    return NodeExchange(
+        around.nodes,
+        config.train.shards,
+        parameter_count(config.model),
+        around.signals,
+        lambda: take_request(held.inside),
+    )

@@ -3,13 +3,29 @@ and what others do to the run's directory. When to save, and what, is trainer.py
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
-from feste_dp.checkpoint.background import BackgroundWriter, SaveResult
+from feste_dp.checkpoint.background import SaveResult
 from feste_dp.checkpoint.format import Arrays, ManifestFields
 from feste_dp.run.held import HeldRun
-from feste_dp.run.metrics import MetricsRow, MetricsWriter
+from feste_dp.run.metrics import MetricsRow
 from feste_dp.run.record import Record
 from feste_dp.runtime.faults import Faults
+
+
+class Rows(Protocol):
+    """Where the rows of metrics go, see MetricsWriter."""
+
+    def append(self, row: MetricsRow) -> None: ...
+    def sync(self) -> None: ...
+
+
+class Writer(Protocol):
+    """What stores checkpoints, see BackgroundWriter."""
+
+    def submit(self, manifest_fields: ManifestFields, arrays: Arrays) -> None: ...
+    def wait(self) -> list[SaveResult]: ...
+    def poll(self) -> list[SaveResult]: ...
 
 
 class Saves:
@@ -18,8 +34,8 @@ class Saves:
     def __init__(
         self,
         record: Record,
-        metrics: MetricsWriter,
-        writer: BackgroundWriter,
+        metrics: Rows,
+        writer: Writer,
         held: HeldRun | None,
         faults: Faults,
     ) -> None:

@@ -98,11 +98,20 @@ class StopSignals:
         """The exit status once the run has stopped: 130, 143 or 129, or 0 when nothing asked it to."""
         return 0 if self.stop_signal is None else 128 + self.stop_signal
 
+    def mute(self) -> None:
+        """From now on signals are obeyed without a word."""
+        self._notice = lambda text: None
+
     def defer(self) -> None:
         """From now on the first signal only asks: there is something to save. Raises Interrupted where one
         came before and was lost."""
         interruption.check()
         self._deferred = True
+
+    def adopt(self, signum: int) -> None:
+        """Stop as if this signal had come, where none has: another machine of the run was asked to."""
+        if self.stop_signal is None:
+            self.stop_signal = self._insistent = signum
 
     def take_save_request(self) -> bool:
         """Whether SIGUSR1 came since the last call."""
@@ -117,6 +126,15 @@ class StopSignals:
         """While a loss is measured or a sample drawn: Abandoned comes for every request to stop, made before
         or now. SIGUSR1 calls save() at once, inside the handler."""
         return self._section(MEASURING_GIVES_UP, save)
+
+    @contextlib.contextmanager
+    def shielded(self) -> Iterator[None]:
+        """Within a section: what several nodes finish together, or none does. What came meanwhile gives up
+        afterwards."""
+        gives_up, self._gives_up = self._gives_up, _NONE
+        yield
+        self._gives_up = gives_up
+        self._give_up(self.stop_signal)
 
     @contextlib.contextmanager
     def _section(self, gives_up: frozenset[int], save: Callable[[], None] | None) -> Iterator[None]:

@@ -4,7 +4,8 @@ The coordinator of runtime/ keeps it with workers, a baseline and the tests in o
 between the sum of one machine and the sum of all; on one machine there is none.
 """
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,12 +53,68 @@ class GradientSource(Protocol):
         ...
 
 
-class Exchange(Protocol):
-    """Sums over machines. Every machine of a run has the same sum, to the bit, afterwards."""
+class Told(Protocol):
+    """What another machine has to say: as Record.tell takes it."""
 
-    def all_reduce(self, step: int, gradient: Gradient, grad: FloatArray) -> Gradient:
-        """Overwrite grad (P,), the sum over this machine's block, with that over all blocks: the upper levels
-        of the tree over shards. Returns the gradient with the losses of all shards, in their order."""
+    @property
+    def node(self) -> int: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def level(self) -> Literal["message", "warning"]: ...
+
+
+class Exchange(Protocol):
+    """Sums over machines, all of which call the same methods in the same order.
+
+    Every machine of a run has the same sum, to the bit, afterwards.
+    """
+
+    def all_reduce(self, step: int, gradient: Gradient, arena: GradientArrays) -> Gradient:
+        """Overwrite grad (P,), the sum over this machine's block, with that over all blocks, the upper levels
+        of the tree over shards, and norms with its norms. Returns the gradient with the losses of all shards,
+        in their order. Raises Abandoned where a machine gives the step up."""
+        ...
+
+    def give_up(self, step: int, arena: GradientArrays) -> None:
+        """In place of all_reduce, for a step that this machine does not finish. Raises Abandoned."""
+        ...
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this machine has the run's directory and speaks for all."""
+        ...
+
+    @property
+    def stop_signal(self) -> int | None:
+        """The signal that asked any machine to stop, known to all of them since the last exchange."""
+        ...
+
+    @property
+    def has_abandoned(self) -> bool:
+        """Whether all have given up what was under way."""
+        ...
+
+    def units(self, count: int) -> range:
+        """Which of so many units of validation are this machine's."""
+        ...
+
+    def join(self, losses: Sequence[float] | None) -> list[float]:
+        """The losses of all machines, in their order; None gives up. Raises Abandoned where one does."""
+        ...
+
+    def take_workers(self) -> int | None:
+        """How many workers each machine is to use from here on, once, where somebody wants it."""
+        ...
+
+    def told(self) -> Sequence[Told]:
+        """What the others have to tell since the last call."""
+        ...
+
+    def first_said(self, text: str | None) -> str | None:
+        """What the first machine says that says anything, and which it is."""
         ...
 
 
@@ -73,6 +130,10 @@ class Workforce(GradientSource, Protocol):
 
     def validation_loss(self, step: int, count: int, spacing: Spacing) -> float:
         """Mean loss over so many held-out sequences, a multiple of sequences_per_shard."""
+        ...
+
+    def unit_losses(self, step: int, units: range, spacing: Spacing) -> list[float]:
+        """Sum of the losses of each of these units of held-out sequences, each of sequences_per_shard."""
         ...
 
     def tend(self) -> None:

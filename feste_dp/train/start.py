@@ -4,13 +4,14 @@ workers. Creates nothing but caches; knows nothing of run directories."""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from feste_dp.checkpoint.format import Manifest
 from feste_dp.config.schema import Config
 from feste_dp.data.tokens import TokenData
 from feste_dp.data.whereabouts import Corpus
 from feste_dp.errors import UsageError
-from feste_dp.machine.cpus import crowding
+from feste_dp.machine.cpus import crowding, default_workers
 from feste_dp.machine.limits import measure_limits
 from feste_dp.machine.variables import threads_in_vain
 from feste_dp.plan.needs import checkpoint_bytes
@@ -30,6 +31,9 @@ from feste_dp.runtime.warmup import COMPILING, cache_warnings, compile_kernels
 from feste_dp.train.signals import StopSignals
 from feste_dp.wording import counted
 
+if TYPE_CHECKING:
+    from feste_dp.train.joining import Nodes
+
 
 @dataclass(frozen=True)
 class Surroundings:
@@ -41,11 +45,25 @@ class Surroundings:
     signals: StopSignals
     trace: tuple[int, int] | None = None
     """First and last step to trace."""
+    nodes: "Nodes | None" = None
+    """Where the run is one of several nodes: these."""
+    voice: Record | None = None
+    """What becomes the record; one that speaks by `progress` if not given."""
     record: Record = field(init=False)
     """The voice of what is about to run."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "record", Record(self.progress))
+        object.__setattr__(self, "record", self.voice or Record(self.progress))
+
+    def on_first(self, value: bool) -> bool:
+        """What the first node says; alone, what is said here. All nodes call it."""
+        return value if self.nodes is None else bool(self.nodes.link.gather(value)[0])
+
+    def workers(self, config: Config) -> int:
+        """How many the config asks for; without that, as many as this machine is good for."""
+        if self.nodes is not None:
+            return self.nodes.workers(config.run.workers, config.train.shards)
+        return config.run.workers or default_workers(config.train.shards)
 
 
 def check_machine(
@@ -129,5 +147,10 @@ def check_layout(manifest: Manifest, config: Config) -> None:
 
 
 def start_workers(coordinator: Coordinator, workers: int, around: Surroundings) -> None:
+    """Returns when they are ready, on all nodes."""
     around.progress.phase(f"starting {counted(workers, 'worker')}")
     coordinator.start()
+    if around.nodes is not None:
+        link = around.nodes.link
+        link.wake = coordinator.watch(link.check)
+        link.meet()

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from feste_dp.checkpoint.format import PARAMS
 from feste_dp.config.schema import Config
 from feste_dp.data.tokens import TokenData
-from feste_dp.kernels.reduction import chunk_norms
 from feste_dp.machine.cpus import usable_cpus
 from feste_dp.model.parameters import decayed_count
 from feste_dp.optim.clipping import clip_factor, gradient_norm
@@ -21,16 +20,18 @@ from feste_dp.optim.optimizer import FloatArray, optimizer_class
 from feste_dp.optim.schedule import learning_rate
 from feste_dp.run.step_times import StepTimes
 from feste_dp.runtime.faults import NO_FAULTS, Faults
-from feste_dp.runtime.results import mean_loss
+from feste_dp.runtime.results import Gradient, mean_loss
 from feste_dp.runtime.tracing import Recorder
 from feste_dp.train.nonfinite import (
     MAX_SKIPPED_IN_A_ROW,
     NonFiniteError,
     all_finite,
-    explain,
+    explain_own,
+    explain_sum,
     first_bad_tensor,
     is_usable,
 )
+from feste_dp.train.signals import Abandoned
 from feste_dp.train.source import Exchange, GradientSource
 
 
@@ -87,11 +88,7 @@ class Stepper:
         """One update of the shared weights. Steps count from 1. Raises NonFiniteError when the gradient is
         not finite and the config says stop, or too many were skipped."""
         config, started = self._config, time.perf_counter()
-        with self._computing():
-            gradient = own = self._source.gradient(number)
-            if self._exchange is not None:
-                gradient = self._exchange.all_reduce(number, own, self._arena.grad)
-                chunk_norms(self._arena.grad, self._arena.norms)
+        gradient, own_losses = self._gradient(number)
         reduced = time.perf_counter()
         self._faults.at("update", number)
         loss = mean_loss(gradient.shard_losses, config.tokens_per_step)
@@ -114,8 +111,7 @@ class Stepper:
             if not finite:
                 self._check_weights(number)
         else:
-            with self._computing():
-                skipped = explain(config, self._data, self._source, number, own.shard_losses)
+            skipped = self._explain(number, own_losses)
             self._skip(number, skipped)
         self.whole_after = number
         finished = time.perf_counter()
@@ -130,8 +126,36 @@ class Stepper:
             worker_reduce=gradient.worker_reduce_seconds,
             update=finished - reduced,
             worker_shards=gradient.worker_shards,
+            node_seconds=gradient.node_seconds,
+            node_wait=gradient.node_wait,
+            exchange=gradient.exchange_seconds,
         )
         return StepResult(loss, norm, lr, times, skipped)
+
+    def _gradient(self, number: int) -> tuple[Gradient, list[float]]:
+        """The gradient of the whole batch, and the losses of this machine's own shards."""
+        try:
+            with self._computing():
+                own = self._source.gradient(number)
+        except Abandoned:
+            if self._exchange is not None:
+                self._exchange.give_up(number, self._arena)
+            raise
+        if self._exchange is None:
+            return own, own.shard_losses
+        # all machines finish an exchange or none does: here nothing may be given up
+        return self._exchange.all_reduce(number, own, self._arena), own.shard_losses
+
+    def _explain(self, number: int, own_losses: list[float]) -> str:
+        """Why a gradient cannot be used."""
+        if self._exchange is None:
+            with self._computing():
+                bad = explain_own(self._config, self._data, self._source, number, own_losses)
+        else:
+            bad = self._exchange.first_said(
+                explain_own(self._config, self._data, self._source, number, own_losses)
+            )
+        return bad or explain_sum(self._arena.grad)
 
     def check_state(self, number: int) -> None:
         """Raises NonFiniteError where an array holds a NaN or an infinity after this step."""

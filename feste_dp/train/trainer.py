@@ -5,6 +5,7 @@ Owns validation, early stop, samples, and when to save what. Knows nothing of wh
 nor of directories and the command line (launch.py's).
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -13,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from feste_dp.checkpoint.background import BackgroundWriter
 from feste_dp.checkpoint.format import (
     Arrays,
     Manifest,
@@ -31,15 +31,16 @@ from feste_dp.machine.cpus import crowding
 from feste_dp.model.parameters import layout, view_params
 from feste_dp.model.sampling import NonFiniteLogitsError, Sampler
 from feste_dp.run.held import HeldRun
-from feste_dp.run.metrics import MetricsRow, MetricsWriter, with_perplexity
+from feste_dp.run.metrics import MetricsRow, with_perplexity
 from feste_dp.runtime.faults import NO_FAULTS, Faults
+from feste_dp.runtime.results import mean_loss
 from feste_dp.runtime.tracing import Recorder
 from feste_dp.train.early_stop import EarlyStop
 from feste_dp.train.nonfinite import MAX_SKIPPED_IN_A_ROW, is_usable
 from feste_dp.train.observers import Observers
-from feste_dp.train.saves import Saves
+from feste_dp.train.saves import Rows, Saves, Writer
 from feste_dp.train.signals import Abandoned, StopSignals
-from feste_dp.train.source import Workforce
+from feste_dp.train.source import Exchange, Workforce
 from feste_dp.train.spikes import WINDOW
 from feste_dp.train.step import Stepper, StepResult
 from feste_dp.wording import counted
@@ -50,8 +51,8 @@ class Outlets:
     """Where a run speaks and writes, who watches it, and the signals that stop it."""
 
     observers: Observers
-    metrics: MetricsWriter
-    writer: BackgroundWriter
+    metrics: Rows
+    writer: Writer
     signals: StopSignals
     requested_workers: Callable[[], int | None] = lambda: None
     """Asked between steps: another number of workers, where somebody wants one."""
@@ -59,6 +60,8 @@ class Outlets:
     faults: Faults = NO_FAULTS
     recorder: Recorder | None = None
     """Of a traced run, which step takes which time."""
+    exchange: Exchange | None = None
+    """With the other nodes, where there are several."""
 
 
 class Trainer:
@@ -79,6 +82,7 @@ class Trainer:
             config,
             data,
             workforce,
+            outlets.exchange,
             computing=outlets.signals.computing,
             faults=outlets.faults,
             recorder=outlets.recorder,
@@ -183,7 +187,8 @@ class Trainer:
         try:
             if self._unmeasured is not None:
                 yield self._finish_step(self._unmeasured, started)
-            while not self.finished and not self._out.signals.requested:
+            while not self.finished and not self._is_asked_to_stop():
+                self._hear_others()
                 self._resize()
                 step_started = time.perf_counter()
                 result = self.train_step(self._step + 1)
@@ -203,6 +208,16 @@ class Trainer:
             self._keep_what_is_whole(started)
             raise
         self._save_last(started)
+
+    def _is_asked_to_stop(self) -> bool:
+        """At a place where every node has the same answer."""
+        exchange = self._out.exchange
+        return self._out.signals.requested if exchange is None else exchange.stop_signal is not None
+
+    def _hear_others(self) -> None:
+        """Tell here what the other nodes have to tell."""
+        for told in () if self._out.exchange is None else self._out.exchange.told():
+            self._record.tell(told.kind, told.text, told.level, node=told.node)
 
     def leave(self) -> None:
         """Between two steps: save the last one. Raises NonFiniteError."""
@@ -228,8 +243,12 @@ class Trainer:
 
     def _resize(self) -> None:
         """Go on with another number of workers where one was asked for."""
-        before, wanted = self._workforce.workers, self._out.requested_workers()
-        if wanted is None or wanted == before or not 0 < wanted <= self._config.train.shards:
+        exchange, before = self._out.exchange, self._workforce.workers
+        wanted = self._out.requested_workers() if exchange is None else exchange.take_workers()
+        if wanted is None or not 0 < wanted <= self._config.train.shards:
+            return
+        wanted = min(wanted, self._workforce.block.count)
+        if wanted == before:
             return
         try:
             self._workforce.resize(wanted)
@@ -267,10 +286,16 @@ class Trainer:
             try:
                 with self._out.signals.measuring(lambda: self._save(time.monotonic() - started)):
                     val_loss = self.validation_loss() if evaluates else None
-                    sample = self._sample_or_none() if samples else ""
-            except (Abandoned, Exception):  # the step is done: its row stays, and a resume measures again
+                    sample = self._sample_or_none() if samples and self._draws else ""
+                if self._out.exchange is not None:  # all have measured, or none has
+                    self._out.exchange.join([])
+            except (
+                Abandoned,
+                Exception,
+            ) as error:  # the step is done: its row stays, and a resume measures again
                 val_loss, sample = None, ""
                 self._write_row(row(), is_best)
+                self._give_up_measuring(error)
                 raise
         self._unmeasured = None
         self._saves.outdate(self._step)  # a save during the measuring lacks what it gave
@@ -297,7 +322,26 @@ class Trainer:
     def validation_loss(self) -> float:
         count = self._config.eval.batches * self._config.train.batch_size
         spacing = validation_spacing(count, len(self._data.val), self._config.model.block_size)
-        return self._workforce.validation_loss(self._step, count, spacing)
+        exchange = self._out.exchange
+        if exchange is None:
+            return self._workforce.validation_loss(self._step, count, spacing)
+        own = exchange.units(count // self._config.train.sequences_per_shard)
+        losses = self._workforce.unit_losses(self._step, own, spacing)
+        with self._out.signals.shielded():
+            losses = exchange.join(losses)
+        return mean_loss(losses, count * self._config.model.block_size)
+
+    @property
+    def _draws(self) -> bool:
+        """Whether samples are drawn here."""
+        return self._out.exchange is None or self._out.exchange.is_first
+
+    def _give_up_measuring(self, error: BaseException) -> None:
+        """Have the other nodes give up what this one has, but for what came from them."""
+        exchange = self._out.exchange
+        if exchange is not None and isinstance(error, Abandoned) and not exchange.has_abandoned:
+            with contextlib.suppress(Abandoned):
+                exchange.join(None)
 
     def _is_due(self, every: int) -> bool:
         return every > 0 and (self._step % every == 0 or self._step == self._config.train.steps)

@@ -70,6 +70,6 @@ def test_all_workers_are_walked_through_as_often_for_256_of_them_as_for_two(gath
 
 
 def test_a_million_units_are_ordered_in_as_many_messages_as_there_are_workers(gather):
-    crew = gather(4, 1_000_000, m.UnitsDone, lambda first, last: m.Evaluate(1, first, last, 8, 1))
+    crew = gather(4, 1_000_000, m.UnitsDone, lambda first, last: m.Evaluate(1, first, last, 0, 8, 1))
     assert len(crew.orders) == 4 and crew.members.walks <= 3
     assert max(len(m.encode(order)) for _, order in crew.orders) <= m.MAX_ORDER_BYTES

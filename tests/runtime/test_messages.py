@@ -40,7 +40,7 @@ EXAMPLES = (
     m.ShardsDone(3, 1, (12.5,), 0.25),
     m.Reduce(3, 0, 7, 8),
     m.StripeDone(3, 0, 7, 0.5),
-    m.Evaluate(3, 4, 6, 700, 63),
+    m.Evaluate(3, 4, 6, 2, 700, 63),
     m.UnitsDone(3, 4, (1.5, 2.5), 0.125),
     m.Failed("ValueError: no", "Traceback\n  ..."),
     m.Stop(),

@@ -12,7 +12,7 @@ EXAMPLES = {
     "ShardsDone": m.ShardsDone(1, 0, (1.0,), 0.5),
     "Reduce": m.Reduce(1, 0, 1, 1),
     "StripeDone": m.StripeDone(1, 0, 1, 0.5),
-    "Evaluate": m.Evaluate(1, 0, 1, 5, 1),
+    "Evaluate": m.Evaluate(1, 0, 1, 0, 5, 1),
     "UnitsDone": m.UnitsDone(1, 0, (1.0,), 0.5),
     "Failed": m.Failed("ValueError", "Traceback ..."),
     "Stop": m.Stop(),

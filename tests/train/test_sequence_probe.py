@@ -12,7 +12,7 @@ from feste_dp.runtime.arena import create_arena
 from feste_dp.runtime.shard_computer import ShardComputer, ShardSpec
 from feste_dp.runtime.slots import ShardBlock
 from feste_dp.train import nonfinite, sequence_probe
-from feste_dp.train.nonfinite import all_finite, explain, first_bad_tensor, is_usable
+from feste_dp.train.nonfinite import all_finite, explain_own, explain_sum, first_bad_tensor, is_usable
 from feste_dp.train.sequence_probe import SequenceProbe
 
 STEP = 3
@@ -54,7 +54,8 @@ def compute_all(place):
 
 def explained(place, losses):
     place.computer.stripe(0, len(place.arena.norms), len(losses) // place.shards_per_slot)
-    return explain(place.config, place.data, place, STEP, losses)
+    own = explain_own(place.config, place.data, place, STEP, losses)
+    return own or explain_sum(place.arena.grad)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

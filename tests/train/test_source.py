@@ -4,10 +4,10 @@ import contextlib
 import os
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from feste_dp.data.preparation import prepare_for_run
+from feste_dp.kernels.reduction import chunk_norms
 from feste_dp.model.parameters import initial_params
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.runtime.slots import ShardBlock
@@ -23,11 +23,11 @@ class WithTheOther:
     def __init__(self, own, other):
         self._own, self._other = own, other
 
-    def all_reduce(self, step, gradient, grad):
+    def all_reduce(self, step, gradient, arena):
         self._other.arena.params[:] = self._own.arena.params
         others = self._other.gradient(step)
-        grad += self._other.arena.grad
-        self._own.arena.norms[:] = np.nan  # those of a part of the gradient are of no use to anybody
+        arena.grad += self._other.arena.grad
+        chunk_norms(arena.grad, arena.norms)
         return replace(gradient, shard_losses=gradient.shard_losses + others.shard_losses)
 
 

@@ -1,0 +1,95 @@
+"""How the processes of a job become the nodes of a run, and how they part."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from feste_dp.errors import RunError, UsageError
+from feste_dp.interruption import RaisedBySignal
+from feste_dp.machine.cpus import usable_cores
+from feste_dp.nodes.blocks import node_blocks
+from feste_dp.nodes.introduction import introduce, sharing
+from feste_dp.nodes.link import Link, NodeLostError
+from feste_dp.nodes.transport import MpiTransport, Transport
+from feste_dp.nodes.world import check_world, world_size
+from feste_dp.runtime.slots import ShardBlock
+from feste_dp.train.signals import StopSignals
+
+_STOPPED_AT_ONCE_S = 2.0
+"""How long who was told twice to stop waits for the others."""
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """The nodes of this job, as one of them sees them before it knows what to train."""
+
+    link: Link
+    transport: Transport
+    sharing: int
+    """How many nodes, this one included, run on the CPUs of this one."""
+    warnings: tuple[str, ...]
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this node owns the run's directory and speaks for all."""
+        return self.link.is_first
+
+    def blocks(self, shards: int) -> list[ShardBlock]:
+        """Which shards each node has. Raises UsageError."""
+        return node_blocks(shards, self.link.size)
+
+    def block(self, shards: int) -> ShardBlock:
+        """Those of this node."""
+        return self.blocks(shards)[self.link.rank]
+
+    def workers(self, asked: int | None, shards: int) -> int:
+        """How many workers this node starts: as many as it has shards, at most."""
+        share = usable_cores() // self.sharing if asked is None else asked
+        return max(1, min(share, self.block(shards).count))
+
+
+def on_all_nodes(
+    environ: Mapping[str, str], signals: StopSignals, body: Callable[[Nodes | None], int]
+) -> int:
+    """body(nodes) on each of the nodes that the launcher started, body(None) on one machine alone; returns
+    the exit status that all end with. What fails on a node is raised on the first, and nowhere else."""
+    size = world_size(environ)
+    if size == 1:
+        return body(None)
+    transport = MpiTransport()
+    check_world(size, transport.size)
+    link = Link(transport)
+    link.own_stop = lambda: signals.stop_signal
+    link.pass_on = lambda signum: _stop_as_well(signals, signum)
+    if not link.is_first:
+        signals.mute()
+    try:
+        warnings = introduce(link)
+        status = body(Nodes(link, transport, sharing(link), tuple(warnings)))
+    except NodeLostError as error:
+        return _end(link, UsageError(str(error)) if link.failed_status == 2 else error)
+    except (UsageError, RunError) as error:
+        return _end(link, error)
+    except RaisedBySignal as error:
+        link.close(1, str(error), timeout_s=_STOPPED_AT_ONCE_S)
+        raise
+    except BaseException as error:
+        link.close(1, f"{type(error).__name__}: {error}", timeout_s=_STOPPED_AT_ONCE_S)
+        raise
+    return link.close(status)
+
+
+def _end(link: Link, error: UsageError | RunError) -> int:
+    """Part with an error, which the first node tells; others where the first is gone."""
+    status = 2 if isinstance(error, UsageError) else 1
+    reason = None if isinstance(error, NodeLostError) else str(error)
+    link.close(status, reason)
+    if link.is_first or not link.has_parted:
+        raise error
+    return status
+
+
+def _stop_as_well(signals: StopSignals, signum: int) -> None:
+    """As if the signal had come here, where none has."""
+    if signals.stop_signal is None:
+        os.kill(os.getpid(), signum)

@@ -52,8 +52,10 @@ $(VENV)/installed: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
+# MPICH lies in a folder of its own: it and Open MPI both want $(BIN)/mpirun
 $(VENV)/installed-test: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --ignore-installed --prefix $(VENV)/mpich 'mpich>=5'
 	@touch $(VENV)/installed $@
 
 $(VENV)/installed-browser: pyproject.toml | $(BIN)/python

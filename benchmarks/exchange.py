@@ -1,7 +1,7 @@
 """How fast the sum over nodes is, beside a plain stream of bytes over the same link: see --help.
 
-Start it as a job: mpirun -n 2 --bind-to none python -m benchmarks.exchange. GB/s are bytes of the array over the
-time; of N nodes each sends 2 (N-1)/N as many.
+Start it as a job: mpirun -n 2 --bind-to none python -m benchmarks.exchange. GB/s are bytes of the array over
+the time; of N nodes each sends 2 (N-1)/N as many.
 """
 
 import os
@@ -86,7 +86,10 @@ def main(floats: int, rounds: int, address: str | None) -> None:
         print(f"{1e3 * middle:,.3f} ms (best {1e3 * best:,.3f}), {gigabytes / middle:.2f} GB/s", end="")
         if streams:
             stream = statistics.median(streams)
-            print(f"; a TCP stream both ways {gigabytes / stream:.2f} GB/s, so {stream / middle:.0%} of it", end="")
+            print(
+                f"; a TCP stream both ways {gigabytes / stream:.2f} GB/s, so {stream / middle:.0%} of it",
+                end="",
+            )
         print(f"; {os.cpu_count()} CPUs")
     sys.stdout.flush()
     link.close(0)

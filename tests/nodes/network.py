@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-APART = ("unshare", "--user", "--map-root-user", "--net", "--mount")
+USER = () if os.geteuid() == 0 else ("--user",)
+APART = ("unshare", *USER, *(["--map-root-user"] if USER else []), "--net", "--mount")
 SWITCH = Path(__file__).with_name("switch.py")
 
 AGENT = """\
@@ -144,17 +145,8 @@ class Machines:
         own = {"TMPDIR": str(self._folder / self.names[index])}
         env = dict(os.environ) | dict(popen.pop("env", {})) | own
         enter = ["nsenter", "--preserve-credentials", "--target", str(self._pids[index])]
-        enter += [
-            "--user",
-            "--net",
-            "--uts",
-            "--ipc",
-            "--mount",
-            "--",
-            "env",
-            "-C",
-            popen.pop("cwd", Path.cwd()),
-        ]
+        enter += [*USER, "--net", "--uts", "--ipc", "--mount", "--"]
+        enter += ["env", "-C", str(popen.pop("cwd", Path.cwd()))]
         self._started.append(subprocess.Popen([*enter, *command], env=env, **popen))
         return self._started[-1]
 

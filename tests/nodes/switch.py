@@ -1,6 +1,6 @@
 """The switch between the machines of `network.py`: in namespaces of its own it makes the others.
 
-    unshare --user --map-root-user --net --mount python -I switch.py N FOLDER
+    unshare [--user --map-root-user] --net --mount python -I switch.py N FOLDER
 
 A machine is a set of namespaces (network, hostname, mounts, IPC), held open by a process that does nothing.
 Its interface eth0 is one end of a veth pair; the other end, portK, hangs on a bridge here. Reads one command

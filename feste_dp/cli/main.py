@@ -21,7 +21,7 @@ def main() -> None:
     settle_cpu_limit()
     ignored = settle_environment(os.environ) + [CONFIG_FILE] * pass_over_numba_config()
     for name in ignored:
-        sys.stderr.write(f"warning: {name} is ignored: all runs must have the same compiled code\n")
+        sys.stderr.write(f"warning: {name} is ignored: the kernels are compiled in one way\n")
     try:
         from feste_dp.cli.commands import run  # here: half a second goes by in it
     except (OSError, MemoryError) as error:  # a refused system call, no descriptor, no address space

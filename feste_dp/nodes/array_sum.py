@@ -3,7 +3,9 @@
 An array is cut into chunks. Of a small one every node sends all to all and adds by itself: one message takes
 the time. Of a large one each node owns every N-th chunk: it gets the others' parts, adds them in the tree's
 order, and sends the sum back, so that as much is sent as any all-reduce must send; some chunks are under way
-while others are added.
+while others are added. Where nothing comes it sleeps at once, for the shortest time there is: meanwhile more
+comes than one look could take. 348 MB through a veth pair on Zen 5: 200 ms so, 310 by looking all the time
+(a stream of TCP both ways: 210 ms).
 """
 
 from collections.abc import Callable
@@ -119,7 +121,7 @@ class ArraySum:
                 return True
             return False if happened or len(returning) < before else None
 
-        self._link.drive(advance)
+        self._link.drive(advance, spin_s=0.0)
 
     def _add(self, own: FloatArray, parts: dict[int, FloatArray]) -> None:
         """Leave in own the sum over all nodes, in the tree's order. What is added to what changes no bit."""

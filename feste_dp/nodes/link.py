@@ -152,9 +152,9 @@ class Link:
                 requests = [self._transport.receive(piece, 0, _BROADCAST)]
             self.drive(_all_done(requests))
 
-    def drive(self, advance: Advance) -> None:
-        """Look until what is waited for is there. Sleeps between looks where nothing happens, for others need
-        the cores. Raises NodeLostError."""
+    def drive(self, advance: Advance, spin_s: float = _SPIN_S) -> None:
+        """Look until what is waited for is there. Sleeps between looks where nothing has happened for spin_s,
+        for others need the cores. Raises NodeLostError."""
         since = time.perf_counter()
         while True:
             done = advance()
@@ -165,7 +165,7 @@ class Link:
             now = time.perf_counter()
             if done is not None:
                 since = now
-            elif now - since < _SPIN_S:
+            elif now - since < spin_s:
                 os.sched_yield()
             else:
                 time.sleep(min(_LONGEST_SLEEP_S, (now - since) / 20))

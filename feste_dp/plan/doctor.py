@@ -202,7 +202,7 @@ def _cache(patient: Patient) -> Iterator[Finding]:
 
 def _variables(patient: Patient) -> Iterator[Finding]:
     remarks = {
-        "NUMBA_": (NOTE, "is ignored: all runs must have the same compiled code"),
+        "NUMBA_": (NOTE, "is ignored: the kernels are compiled in one way"),
         "FESTE_DP_FAULT": (MEND, "makes workers fail on purpose: unset it"),
         "FESTE_DP_COMPILED": (MEND, "is set by a run for its own processes: unset it"),
         "FESTE_DP_IMPORT_PATH": (MEND, "is set by a run for its own processes: unset it"),

@@ -1,4 +1,4 @@
-"""The environment of the user: no threads but those that compute, and the same compiled code for all."""
+"""The environment of the user: no threads but those that compute, and kernels compiled in one way."""
 
 import os
 import re

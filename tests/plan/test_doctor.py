@@ -90,7 +90,7 @@ def test_variables_that_matter_are_judged_and_no_other_is_shown(patient: Patient
     found = examine(replace(patient, environ=patient.environ | environ))
     assert said(found, MEND) == ["environment: FESTE_DP_FAULT=x makes workers fail on purpose: unset it"]
     notes = said(found, NOTE)
-    assert "environment: NUMBA_OPT=0 is ignored: all runs must have the same compiled code" in notes
+    assert "environment: NUMBA_OPT=0 is ignored: the kernels are compiled in one way" in notes
     assert any(line.startswith("environment: OMP_NUM_THREADS=8: a worker has one thread") for line in notes)
     assert "environment: LD_PRELOAD=~/lib.so puts other code into every process" in notes
     assert "environment: OPENBLAS_NUM_THREADS=1" in said(found, FINE)

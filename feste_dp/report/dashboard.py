@@ -134,7 +134,7 @@ def _version(names: Iterable[str], runs: Sequence[Path], study: Path | None) -> 
 
 def _run_stamp(run: Path) -> object:
     """Changes when anything changes that is said of a run."""
-    files = [run / name for name in ("metrics.csv", "events.jsonl", "config.yaml", "checkpoints")]
+    files = [run / name for name in ("metrics.csv", "events.jsonl", "config.yaml", "checkpoints", "finished")]
     return [is_locked(RunDirectory(run)), *map(_stamp, files)]
 
 

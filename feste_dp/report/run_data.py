@@ -101,7 +101,9 @@ class RunReader:
             rows=rows,
             events=history.events,
             times=history.times,
-            status=status_of(locked, history.turns, last_step, config.train.steps, self.path),
+            status=status_of(
+                locked, history.turns, last_step, config.train.steps, self.path, self._run.is_finished
+            ),
             checkpoints=list_checkpoints(self._run.checkpoints),
             tokenizer=self._tokenizer,
         )

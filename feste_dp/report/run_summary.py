@@ -102,7 +102,7 @@ def _summarize(name: str, path: Path) -> RunSummary:
     last_step = rows[-1].step if rows else 0
     if not any(event.kind in BEGINNINGS | ENDS for event in events) and first is not None:
         events = [first, *events]  # it began further up, and has not ended
-    state = status_of(locked, events, last_step, steps, path).state
+    state = status_of(locked, events, last_step, steps, path, run.is_finished).state
     saved = _optional(lambda: _best_saved(run.checkpoints), None, "checkpoints", problems)
     losses = [row.val_loss for row in rows if row.val_loss is not None and row.val_loss == row.val_loss]
     best = min([*losses, *([] if saved is None else [saved])], default=None)

@@ -23,13 +23,16 @@ class Status:
         return self.state != "training"
 
 
-def status_of(locked: bool, events: Sequence[Event], last_step: int, steps: int, run: Path) -> Status:
-    """`locked` must have been looked up before the events were read: a run ends after its last event."""
+def status_of(
+    locked: bool, events: Sequence[Event], last_step: int, steps: int, run: Path, marked: bool = False
+) -> Status:
+    """`locked` must have been looked up before the events were read: a run ends after its last event.
+    `marked`: it has the file `finished`."""
     if locked:
         return Status("training", f"step {last_step:,} of {steps:,}")
     turns = [event for event in events if event.kind in BEGINNINGS | ENDS]
-    if not turns:
-        if last_step >= steps:
+    if not turns or (marked and turns[-1].kind != FINISH):
+        if marked or last_step >= steps:
             return Status("finished", f"finished after step {last_step:,}")
         return Status("stopped", f"ended after step {last_step:,}; it kept no history that says how")
     last = turns[-1]

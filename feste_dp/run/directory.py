@@ -19,7 +19,7 @@ from feste_dp.files.writing import is_leftover, write_whole
 STAMP = "%Y%m%dT%H%M%SZ"
 NAME_END = re.compile(r"-(\d{8}T\d{6}Z)(?:-(\d+))?$")
 _REQUIRED = ("config.yaml", "tokenizer.json", "checkpoints")
-_OWN_FILES = ("lock", "config.yaml", "log.txt", "events.jsonl", "metrics.csv")
+_OWN_FILES = ("lock", "config.yaml", "log.txt", "events.jsonl", "metrics.csv", "finished")
 _OWN_FOLDERS = ("checkpoints", "tensorboard", "wandb")
 LOCK_TEXT = re.compile(r"([0-9]{1,10}) ([0-9TZ:-]{20})\n")
 """Process number and time of the holder."""
@@ -59,9 +59,23 @@ class RunDirectory:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
+    @property
+    def finished(self) -> Path:
+        """There where training has done all it was to do: for scripts, as the exit status of what started it
+        may say little."""
+        return self.path / "finished"
+
+    @property
+    def is_finished(self) -> bool:
+        return self.finished.is_file() and not self.finished.is_symlink()
+
     def write_config(self, text: str) -> None:
         """Replaces config.yaml; OSError leaves the old one."""
         write_whole(self.config, text.encode())
+
+    def write_finished(self, step: int, moment: datetime) -> None:
+        """Raises OSError."""
+        write_whole(self.finished, f"step {step} {time_text(moment)}\n".encode())
 
 
 def open_run_directory(path: Path) -> RunDirectory:

@@ -122,11 +122,13 @@ def resumed(
                 else:
                     opened.restore(checkpoint)
                 if opened.trainer.finished:
+                    opened.mark_finished()
                     around.progress.finish(already_finished(run, opened.trainer, prepared.config))
                     yield None
                     return
                 start_workers(coordinator, prepared.workers, around)
                 opened.share_state()
+                opened.unmark_finished()
                 _put_right(opened, dump_config(prepared.to_store), prepared.data)
                 where = checkpoint.name if checkpoint else "the start"
                 opened.begin(RESUME, f"resumed from {where}, {counted(prepared.workers, 'worker')}")

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,7 +19,7 @@ from feste_dp.interruption import Interrupted
 from feste_dp.machine.facts import machine_facts
 from feste_dp.model.parameters import parameter_count
 from feste_dp.optim.optimizer import optimizer_class
-from feste_dp.run.directory import RunDirectory
+from feste_dp.run.directory import RunDirectory, reason
 from feste_dp.run.events import FINISH, STOP
 from feste_dp.run.held import HeldRun
 from feste_dp.run.history import History
@@ -147,10 +148,29 @@ class OpenRun:
         """Tell how the run ended; the exit status, 0 where all was done that there is to do."""
         trainer, around = self.trainer, self.around
         stopped = status if not trainer.finished else 0
+        if trainer.finished and trainer.saved:
+            self.mark_finished()
         around.progress.finish(ending(self.held, trainer, self.prepared.config, bool(stopped)))
         line = f"{'stopped' if stopped else 'finished'} after step {trainer.step}"
         around.record.tell(STOP if stopped else FINISH, line, "routine")
         return 1 if trainer.degraded else stopped
+
+    def mark_finished(self) -> None:
+        """Leave the file that says so, where it is not there."""
+        inside = self.held.inside
+        if self.held.is_gone or inside.is_finished:
+            return
+        try:
+            inside.write_finished(self.trainer.step, datetime.now(UTC))
+        except OSError as error:
+            self.trainer.report_unsaved(f"{self.held.path / 'finished'} not written: {reason(error)}")
+
+    def unmark_finished(self) -> None:
+        """Remove it, where the run goes on."""
+        try:
+            self.held.inside.finished.unlink(missing_ok=True)
+        except OSError as error:
+            self.trainer.report_unsaved(f"{self.held.path / 'finished'} not removed: {reason(error)}")
 
     def _stop_at_once(self) -> None:
         self.around.record.tell("warning", "stopped at once, by a second signal", "routine")
@@ -160,13 +180,13 @@ class OpenRun:
     def _fail(self, error: Exception) -> NoReturn:
         """What ended the run, with where it goes on from; a fault of the program keeps its traceback."""
         trainer, held, record = self.trainer, self.held, self.around.record
-        reason = str(error) or type(error).__name__
+        why = str(error) or type(error).__name__
         if isinstance(error, MemoryError):
-            reason = "out of memory: set the model, train.micro_batch or run.workers smaller"
+            why = "out of memory: set the model, train.micro_batch or run.workers smaller"
         notes = "\n".join(getattr(error, "__notes__", []))
-        record.note(f"the run failed after step {trainer.step}: {reason}", "warning", trace=notes)
+        record.note(f"the run failed after step {trainer.step}: {why}", "warning", trace=notes)
         if isinstance(error, NonFiniteError):
-            reason += f"; to see why: {command('replay', held.path, '--step', str(error.step))}"
+            why += f"; to see why: {command('replay', held.path, '--step', str(error.step))}"
         saved = (
             f"after step {trainer.saved_step}" if trainer.saved_step else "from the start, nothing is saved"
         )
@@ -174,7 +194,7 @@ class OpenRun:
         if held.is_gone:
             way_on = "nothing is saved"
         if isinstance(error, RunError | OSError | MemoryError):
-            raise RunError(f"{reason}; {way_on}") from None
+            raise RunError(f"{why}; {way_on}") from None
         record.warn(way_on)
         raise error from None
 

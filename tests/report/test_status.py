@@ -88,3 +88,10 @@ def test_a_failed_run_says_why() -> None:
 def test_a_run_without_history_is_judged_by_its_steps() -> None:
     assert status_of(False, [], 40, 40, RUN).state == "finished"
     assert status_of(False, [], 7, 40, RUN).state == "stopped"
+
+
+def test_the_file_finished_speaks_where_the_history_does_not() -> None:
+    assert status_of(False, [], 7, 40, RUN, marked=True).text == "finished after step 7"
+    cut = [event(0, "start"), event(7, "save")]  # killed between the file and the last event
+    assert status_of(False, cut, 7, 40, RUN, marked=True).state == "finished"
+    assert status_of(True, cut, 7, 40, RUN, marked=True).state == "training"

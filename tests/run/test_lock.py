@@ -84,7 +84,17 @@ def test_a_lock_that_is_removed_while_it_is_held_is_not_held_by_two(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "name", ["lock", "config.yaml", "log.txt", "events.jsonl", "metrics.csv", "checkpoints", "tensorboard"]
+    "name",
+    [
+        "lock",
+        "config.yaml",
+        "log.txt",
+        "events.jsonl",
+        "metrics.csv",
+        "finished",
+        "checkpoints",
+        "tensorboard",
+    ],
 )
 def test_a_run_whose_files_lead_elsewhere_is_not_written_to(tmp_path: Path, name: str) -> None:
     run = create(tmp_path)

@@ -1,6 +1,8 @@
+import errno
 import hashlib
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,6 +11,8 @@ import tempfile
 
 import pytest
 
+from feste_dp.checkpoint import saving
+from feste_dp.checkpoint.filesystem import Filesystem
 from feste_dp.config.loading import load_config
 from feste_dp.data.preparation import prepare_for_run
 from feste_dp.errors import UsageError
@@ -224,6 +228,37 @@ def test_a_finished_run_has_nothing_to_do(runs, straight, tmp_path):
     assert outcome.status == 0
     assert "nothing to do" in outcome.result and "train.steps=80" in outcome.result
     assert metrics_of(copied) == metrics_of(straight.run)
+
+
+def test_a_finished_run_says_so_in_a_file_that_goes_when_it_goes_on(runs, straight, stopped, tmp_path):
+    assert not (stopped.run / "finished").exists()
+    marker = straight.run / "finished"
+    assert re.fullmatch(r"step 40 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\n", marker.read_text())
+    copied = shutil.copytree(straight.run, tmp_path / "run", symlinks=True)
+    before = (copied / "finished").stat()
+    assert runs.resume(copied).status == 0 and (copied / "finished").stat() == before
+    (copied / "finished").unlink()  # as if killed right after the last save
+    assert runs.resume(copied).status == 0 and (copied / "finished").exists()
+    assert runs.resume(copied, overrides=["train.steps=60"], stop_after=42).status == 143
+    assert not (copied / "finished").exists()
+    assert runs.resume(copied).status == 0 and (copied / "finished").read_text().startswith("step 60 ")
+
+
+def test_a_run_that_stops_early_is_finished_and_one_whose_last_save_failed_is_not(runs, monkeypatch):
+    early = runs.launch(runs.config(eval__every=1, eval__patience=1, optim__lr=0.5, optim__min_lr=0.5))
+    assert early.status == 0 and (early.run / "finished").exists() and "early stop" in log_of(early.run)
+
+    class FullAtTheEnd(Filesystem):
+        def make_directory(self, path):
+            if "step-00000040" in path.name:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            super().make_directory(path)
+
+    monkeypatch.setattr(saving, "Filesystem", FullAtTheEnd)
+    failed = runs.launch(runs.config())
+    assert failed.status == 1 and not (failed.run / "finished").exists()
+    monkeypatch.undo()
+    assert runs.resume(failed.run).status == 0 and (failed.run / "finished").exists()
 
 
 def test_other_tokens_than_those_of_the_run_are_refused_and_nothing_changes(runs, copy):

@@ -161,6 +161,8 @@ class Link:
             if done:
                 return
             if self.failure is not None:
+                if advance():  # who has ended may have said before what is waited for
+                    return
                 raise NodeLostError(self.failure)
             now = time.perf_counter()
             if done is not None:

@@ -9,7 +9,8 @@ from feste_dp.bench.step_report import (
 )
 from feste_dp.bench.steps import measure_steps
 from feste_dp.config.schema import Config
-from feste_dp.machine.cpus import cpu_name, default_workers, usable_cpus
+from feste_dp.machine.cpus import cpu_name, usable_cpus
+from feste_dp.nodes.link_speed import LinkSpeed
 from feste_dp.plan.yardsticks import (
     beyond_caches_bytes,
     memory_bytes_per_second,
@@ -18,15 +19,37 @@ from feste_dp.plan.yardsticks import (
 from feste_dp.train.start import Surroundings
 
 
-def bench_steps(config: Config, steps: int, warmup: int, around: Surroundings) -> StepReport:
-    """Raises UsageError with nothing written, RunError."""
-    workers = config.run.workers or default_workers(config.train.shards)
+def bench_steps(config: Config, steps: int, warmup: int, around: Surroundings) -> StepReport | None:
+    """With all nodes, where there are several: all call it, and all but the first get None. Raises UsageError
+    with nothing written, RunError."""
+    workers = around.workers(config)
     cores = min(workers, usable_cpus())
+    if around.nodes is not None:
+        from feste_dp.train.follower import check_config
+
+        check_config(around.nodes.link, config)
+    speed: LinkSpeed | None = None
     measured = measure_steps(config, workers, steps, warmup, around)
+    if around.nodes is not None:
+        from feste_dp.nodes.probe import measure_links
+
+        around.progress.phase("measuring the links between the nodes")
+        speed = measure_links(around.nodes.link, around.nodes.transport)
+        if not around.nodes.is_first:
+            return None
     around.progress.phase("measuring what the cores can do")
     yardsticks = measure_yardsticks(config, workers, cores)
     return step_report(
-        config, workers, cores, cpu_name(), yardsticks, measured.times, measured.losses, measured.memory
+        config,
+        workers,
+        cores,
+        cpu_name(),
+        yardsticks,
+        measured.times,
+        measured.losses,
+        measured.memory,
+        measured.nodes,
+        speed,
     )
 
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from feste_dp.config.schema import Config
 from feste_dp.machine.memory import Memory
 from feste_dp.model.parameters import parameter_count
+from feste_dp.nodes.link_speed import LinkSpeed, is_small, sent_bytes
+from feste_dp.nodes.team import NodeFacts
 from feste_dp.optim.optimizer import state_bytes, update_bytes
 from feste_dp.plan.arithmetic import flops_formula, flops_per_token
-from feste_dp.run.step_times import PHASES, StepTimes
+from feste_dp.run.step_times import EXCHANGE, StepTimes
 from feste_dp.runtime.slots import slot_count
 
 
@@ -32,6 +34,19 @@ class Bandwidth:
     gb_per_second: float
     triad_gb_per_second: float
     share_of_triad: float
+
+
+@dataclass(frozen=True)
+class ExchangeReport:
+    """The sum over nodes: what each sends, and gets, and what a plain stream between all of them does. Of a
+    small array, which is sent whole before all nodes have come, most of the time is in the wait."""
+
+    bytes: int
+    is_small: bool
+    gb_per_second: float
+    link_gb_per_second: float
+    share_of_link: float
+    link_latency_us: float
 
 
 @dataclass(frozen=True)
@@ -76,6 +91,9 @@ class StepReport:
     memory: Memory
     first_loss: float
     last_loss: float
+    nodes: list[NodeFacts]
+    """Empty on one machine; of several `workers`, `reduce`, `update` and `memory` are the first's."""
+    exchange: ExchangeReport | None
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -90,12 +108,12 @@ def phase_means_ms(times: Sequence[StepTimes]) -> dict[str, float]:
     step and an interruption of the machine does not count."""
     cut = len(times) // 4
     middle = sorted(times, key=lambda step: step.total)[cut : len(times) - cut]
-    return {name: statistics.fmean(1e3 * getattr(step, name) for step in middle) for name in PHASES}
+    return {name: statistics.fmean(1e3 * getattr(step, name) for step in middle) for name in times[0].phases}
 
 
-def reduce_bytes(config: Config, workers: int) -> int:
-    """Every slot read, the gradient written."""
-    return (slot_count(config.train.shards, workers) + 1) * 4 * parameter_count(config.model)
+def reduce_bytes(config: Config, workers: int, shards: int | None = None) -> int:
+    """Every slot read, the gradient written; of so many shards, all of them if not given."""
+    return (slot_count(shards or config.train.shards, workers) + 1) * 4 * parameter_count(config.model)
 
 
 def update_working_set_bytes(config: Config) -> int:
@@ -113,12 +131,16 @@ def step_report(
     times: Sequence[StepTimes],
     losses: Sequence[float],
     memory: Memory,
+    nodes: Sequence[NodeFacts] = (),
+    links: LinkSpeed | None = None,
 ) -> StepReport:
-    """`times` are those after the warm-up, `losses` those of all steps."""
+    """`times` are those after the warm-up, `losses` those of all steps. workers and cores are
+    those of the first node."""
     tokens, flops = config.tokens_per_step, flops_per_token(config.model)
     tokens_per_second = spread([tokens / max(step.total, 1e-9) for step in times])
     phases = phase_means_ms(times)
-    gflops = tokens_per_second.median * flops / cores / 1e9
+    all_cores = sum(min(node.workers, node.usable_cpus) for node in nodes) or cores
+    gflops = tokens_per_second.median * flops / all_cores / 1e9
     peak = yardsticks.peak_flops_per_second / 1e9
     return StepReport(
         cpu=cpu,
@@ -144,7 +166,9 @@ def step_report(
         peak_gflops_per_second_per_core=peak,
         share_of_peak=gflops / peak,
         reduce=_bandwidth(
-            reduce_bytes(config, workers), phases["reduce"], yardsticks.reduce_bytes_per_second
+            reduce_bytes(config, workers, nodes[0].shards if nodes else None),
+            phases["reduce"],
+            yardsticks.reduce_bytes_per_second,
         ),
         update=_bandwidth(
             update_bytes(config.optim, parameter_count(config.model)),
@@ -155,6 +179,21 @@ def step_report(
         memory=memory,
         first_loss=losses[0],
         last_loss=losses[-1],
+        nodes=list(nodes),
+        exchange=None if links is None else _exchange(config, len(nodes), phases[EXCHANGE], links),
+    )
+
+
+def _exchange(config: Config, nodes: int, milliseconds: float, links: LinkSpeed) -> ExchangeReport:
+    sent = sent_bytes(parameter_count(config.model), nodes)
+    reached = sent / max(milliseconds, 1e-6) / 1e6
+    return ExchangeReport(
+        bytes=sent,
+        is_small=is_small(parameter_count(config.model)),
+        gb_per_second=reached,
+        link_gb_per_second=links.bytes_per_second / 1e9,
+        share_of_link=reached * 1e9 / links.bytes_per_second,
+        link_latency_us=1e6 * links.latency_s,
     )
 
 

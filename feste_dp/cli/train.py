@@ -1,15 +1,12 @@
 """feste-dp launch and feste-dp resume."""
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 from pydantic import ValidationError
 
-from feste_dp.cache import cache_root
 from feste_dp.cli.arguments import (
     OVERRIDES,
     PIN,
@@ -21,19 +18,16 @@ from feste_dp.cli.arguments import (
     config_option,
     said_as,
 )
+from feste_dp.cli.nodes import on_every_node
 from feste_dp.config.expectations import expected_value
 from feste_dp.config.loading import config_from_text, read_config
 from feste_dp.config.schema import RunConfig
 from feste_dp.errors import UsageError
-from feste_dp.nodes.world import world_size
 from feste_dp.run.directory import is_run
 from feste_dp.run.screen import Progress, make_progress
 from feste_dp.train import launch as runs
 from feste_dp.train.signals import StopSignals
 from feste_dp.train.start import Surroundings
-
-if TYPE_CHECKING:
-    from feste_dp.train.joining import Nodes
 
 
 def _check_name(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
@@ -169,22 +163,7 @@ def resume(
 def _run(on_node: Callable[[Surroundings], int], quiet: bool, trace: tuple[int, int] | None) -> int:
     """Train on this machine, or as one of the nodes that a launcher has started."""
     with _progress(quiet) as progress, StopSignals() as signals:
-
-        def on(nodes: "Nodes | None") -> int:
-            if nodes is not None and not nodes.is_first:
-                from feste_dp.train.follower import surroundings_of
-
-                return on_node(surroundings_of(nodes, os.environ, cache_root(os.environ), signals))
-            around = Surroundings(os.environ, cache_root(os.environ), progress, signals, trace, nodes)
-            for line in () if nodes is None else nodes.warnings:
-                around.record.warn(line)
-            return on_node(around)
-
-        if world_size(os.environ) == 1:
-            return on(None)
-        from feste_dp.train.joining import on_all_nodes
-
-        return on_all_nodes(os.environ, signals, on)
+        return on_every_node(on_node, progress, signals, trace)
 
 
 def _typed(pin: str | None, init_from: Path | None = None) -> dict[str, str]:

@@ -1,4 +1,4 @@
 """Several machines that train as one: a rank of an MPI job on each.
 
-Nothing of it is imported on one machine.
+On one machine nothing of it is imported but world.py, team.py and link_speed.py.
 """

@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from feste_dp.kernels.reduction import NORM_CHUNK, add_slot
 from feste_dp.nodes.blocks import Additions
 from feste_dp.nodes.link import Link
+from feste_dp.nodes.link_speed import is_small
 from feste_dp.nodes.transport import Request, Transport
 
-SMALL_FLOATS = 1 << 20
-"""Up to so many are sent whole: 4 MB."""
 CHUNK_FLOATS = 16 * NORM_CHUNK
 """1 MB, a whole number of those whose squares are summed alone."""
 WINDOW = 8
@@ -38,7 +37,7 @@ class ArraySum:
     def __init__(self, link: Link, transport: Transport, additions: Additions, parameters: int) -> None:
         self._link, self._transport, self._additions = link, transport, additions
         self._rank, self._size, self._parameters = link.rank, link.size, parameters
-        self.is_small = parameters <= SMALL_FLOATS
+        self.is_small = is_small(parameters)
         length = parameters if self.is_small else CHUNK_FLOATS
         count = 1 if self.is_small else WINDOW
         self._scratch = [{node: np.empty(length, np.float32) for node in link.peers} for _ in range(count)]

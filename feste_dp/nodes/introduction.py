@@ -12,9 +12,11 @@ from typing import Any
 from feste_dp import __version__
 from feste_dp.errors import UsageError, on_one_line
 from feste_dp.kernels import ARITHMETIC
-from feste_dp.machine.cpus import usable_cpus
+from feste_dp.machine.cpus import cpu_name, usable_cpus
 from feste_dp.nodes.link import Link
+from feste_dp.nodes.team import NodeFacts
 from feste_dp.runtime.own_code import own_code
+from feste_dp.runtime.slots import ShardBlock
 
 CLOCK_S = 5.0
 """Clocks that differ by more are told: times in logs and checkpoints would not fit together."""
@@ -53,6 +55,17 @@ def sharing(link: Link) -> int:
     """How many nodes, this one included, run on the same CPUs. All nodes call it."""
     own = _place()
     return sum(bool(set(own[1]) & set(cpus)) for boot, cpus in link.gather(own) if boot == own[0])
+
+
+def introduce_workers(
+    link: Link, asked: int | None, workers: int, blocks: Sequence[ShardBlock]
+) -> list[NodeFacts]:
+    """All nodes say what they compute with, once their workers have started. All nodes call it."""
+    said = link.gather([cpu_name(), usable_cpus(), workers, asked])
+    return [
+        NodeFacts(name, on_one_line(cpu)[:100], usable, workers, block.count, asked)
+        for name, (cpu, usable, workers, asked), block in zip(link.names, said, blocks, strict=True)
+    ]
 
 
 def check_alike(names: Sequence[str], values: Sequence[Any], what: str, remedy: str) -> None:

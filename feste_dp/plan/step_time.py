@@ -58,8 +58,9 @@ class StepTime:
         return self.compute + self.reduce + self.update + self.control
 
 
-def estimated_step(config: Config, workers: int, seconds: float) -> StepTime:
-    """Measures for about `seconds`, longer where two micro-batches of one and of two layers take longer."""
+def estimated_step(config: Config, workers: int, seconds: float, shards: int | None = None) -> StepTime:
+    """Measures for about `seconds`, longer where two micro-batches of one and of two layers take longer.
+    shards are those of this machine, all of the batch if not given."""
     cores = min(workers, usable_cpus())
     micro_batch = micro_batch_seconds(config, cores, seconds * (1 - _TRIAD_SHARE))
 
@@ -67,7 +68,7 @@ def estimated_step(config: Config, workers: int, seconds: float) -> StepTime:
     def bandwidth(cores: int, working_set: int) -> float:
         return memory_bytes_per_second(cores, working_set, seconds * _TRIAD_SHARE / 2)
 
-    return _step(config, workers, micro_batch, bandwidth)
+    return _step(config, workers, micro_batch, bandwidth, shards)
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,10 @@ def measured_speed(config: Config, workers: int, seconds: float) -> Speed:
     return Speed(cores, _micro_batch_flops(config) / micro_batch, bandwidth)
 
 
-def step_at(speed: Speed, config: Config, workers: int) -> StepTime:
-    """Measures nothing."""
+def step_at(speed: Speed, config: Config, workers: int, shards: int | None = None) -> StepTime:
+    """As estimated_step; measures nothing."""
     micro_batch = _micro_batch_flops(config) / speed.flops_per_second
-    return _step(config, workers, micro_batch, lambda cores, working_set: speed.bytes_per_second)
+    return _step(config, workers, micro_batch, lambda cores, working_set: speed.bytes_per_second, shards)
 
 
 def _micro_batch_flops(config: Config) -> float:
@@ -101,18 +102,23 @@ def _micro_batch_flops(config: Config) -> float:
 
 
 def _step(
-    config: Config, workers: int, micro_batch: float, bandwidth: Callable[[int, int], float]
+    config: Config,
+    workers: int,
+    micro_batch: float,
+    bandwidth: Callable[[int, int], float],
+    shards: int | None,
 ) -> StepTime:
     """The phases, from the time of a micro-batch and the bytes a second of so many cores over so many."""
     train, cores = config.train, min(workers, usable_cpus())
+    shards = train.shards if shards is None else shards
     parameters = parameter_count(config.model)
-    slots = slot_count(train.shards, workers)
+    slots = slot_count(shards, workers)
     # each slot is read and the sum written; a node that a worker adds up takes three passes
-    reduce_bytes = 4 * (slots + 1 + 3 * (train.shards - slots)) * parameters
+    reduce_bytes = 4 * (slots + 1 + 3 * (shards - slots)) * parameters
     reducers = 1 if slots * parameters <= SMALL_REDUCTION else cores
     working_set = min(reduce_bytes, _TRIAD_BYTES)
     per_shard = train.sequences_per_shard // train.micro_batch
-    in_turn = max(-(-train.shards // workers), train.shards / cores)
+    in_turn = max(-(-shards // workers), shards / cores)
     return StepTime(
         micro_batch=micro_batch,
         compute=in_turn * per_shard * micro_batch,

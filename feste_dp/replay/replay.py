@@ -114,7 +114,7 @@ def replay(path: Path, step: int, shard: int | None, workers: int | None, around
                 around.record.warn(line)
             start, stepper.skipped_steps = manifest.step, manifest.train.skipped_steps
             stepper.skipped_in_a_row = _skipped_in_a_row(rows, start, config)
-        start_workers(coordinator, count, around)
+        start_workers(coordinator, config, count, around)
         if start + 1 < step:
             around.progress.phase(f"steps {start + 1} to {step - 1} on the way, from step {start}")
         differences = []

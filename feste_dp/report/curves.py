@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from feste_dp.json_text import json_text
@@ -10,12 +10,12 @@ from feste_dp.report.chart import Chart, Mark, Point, Series, Style
 from feste_dp.report.run_data import RunData
 from feste_dp.report.thinning import MOST_ROWS, running_medians, smoothing_window, thin
 from feste_dp.run.metrics import MetricsRow
-from feste_dp.run.step_times import PHASES
+from feste_dp.run.step_times import ALL_PHASES, EXCHANGE, shown_phases
 
 COLORS = 8
 SHOWN_WORKERS = 8
 _LEAST_ROWS = 200
-_PHASE_COLORS = dict(zip(PHASES, (1, 2, 3, 4, 5), strict=True))
+_PHASE_COLORS = dict(zip(ALL_PHASES, (1, 2, 3, 6, 4, 5), strict=True))
 _NOTABLE = {"resume", "skip", "spike", "early_stop", "fail", "save_failed"}
 """Kinds of events that charts mark, beside all that begin with worker_."""
 
@@ -42,7 +42,11 @@ def charts(runs: Sequence[RunData]) -> list[Chart]:
         *(
             _of_run(number, chart)
             for number, run in enumerate(runs)
-            for chart in (phases_chart(run, len(runs)), workers_chart(run, len(runs)))
+            for chart in (
+                phases_chart(run, len(runs)),
+                *nodes_chart(run, len(runs)),
+                workers_chart(run, len(runs)),
+            )
         ),
         rate_chart(runs),
         _chart(
@@ -105,13 +109,14 @@ def throughput_chart(runs: Sequence[RunData]) -> Chart:
 
 def phases_chart(run: RunData, of_runs: int = 1) -> Chart:
     """Milliseconds of a step by phase, one over the other."""
-    columns = {
-        phase: [_number(event.fields.get("phases_ms"), phase) for event in run.times] for phase in PHASES
-    }
+    found = [
+        phases if isinstance(phases := event.fields.get("phases_ms"), dict) else {} for event in run.times
+    ]
+    shown = shown_phases(found)
+    columns = {phase: [_number(phases, phase) for phases in found] for phase in shown}
     rows = thin(list(columns.values()))
-    series = [
-        Series(phase, _points(run, rows, columns[phase]), _PHASE_COLORS[phase]) for phase in PHASES
-    ]  # fmt: skip
+    series = [Series(phase, _points(run, rows, columns[phase]), _PHASE_COLORS[phase]) for phase in shown]
+    of_nodes = "; exchange: the sum over nodes, once all are there" if EXCHANGE in shown else ""
     return Chart(
         key=_key("phases", run, of_runs),
         title=_title("Where a step's time goes", run, of_runs),
@@ -119,43 +124,76 @@ def phases_chart(run: RunData, of_runs: int = 1) -> Chart:
         y_label="milliseconds per step",
         series=series,
         note="compute: mean of the workers; wait: what the slowest took longer; control: messages, wake-ups, "
-        "Python. Each point is the mean of about a second of steps.",
+        f"Python{of_nodes}. Each point is the mean of about a second of steps.",
         rows=_counted(len(rows), len(run.times), "points"),
         stacked="areas",
     )
+
+
+def nodes_chart(run: RunData, of_runs: int = 1) -> list[Chart]:
+    """Milliseconds of a step of each node's slowest worker; none for a run on one machine."""
+    each = [_numbers(event.fields.get("node_compute_ms")) for event in run.times]
+    if not any(each):
+        return []
+    columns = _columns("node", each)
+    rows = thin(list(columns.values()))
+    return [
+        Chart(
+            key=_key("nodes", run, of_runs),
+            title=_title("Each node's compute time", run, of_runs),
+            x_label="step",
+            y_label="milliseconds per step",
+            series=_columns_series(run, columns, rows),
+            note="Of the slowest worker of each node; the others wait for it.",
+            rows=_counted(len(rows), len(run.times), "points"),
+            marks=_marks([run]),
+        )
+    ]
 
 
 def workers_chart(run: RunData, of_runs: int = 1) -> Chart:
     """Each worker's own milliseconds in a step; of many workers the quickest, the median and the slowest."""
     each = [_numbers(event.fields.get("worker_compute_ms")) for event in run.times]
     count = max(map(len, each), default=0)
-    columns: dict[str, list[float | None]]
-    if count <= SHOWN_WORKERS:
-        columns = {
-            f"worker {worker}": [numbers[worker] if worker < len(numbers) else None for numbers in each]
-            for worker in range(count)
-        }
-    else:
-        columns = {
-            "slowest": [max(numbers, default=None) for numbers in each],
-            "median": [sorted(numbers)[len(numbers) // 2] if numbers else None for numbers in each],
-            "quickest": [min(numbers, default=None) for numbers in each],
-        }
+    columns = _columns("worker", each)
     rows = thin(list(columns.values()))
-    series = [
-        Series(name, _points(run, rows, column), number % COLORS + 1)
-        for number, (name, column) in enumerate(columns.items())
-    ]
+    notes = [] if count <= SHOWN_WORKERS else [f"{count} workers"]
+    if any(event.fields.get("node_compute_ms") for event in run.times):
+        notes.append("those of the first node")
     return Chart(
         key=_key("workers", run, of_runs),
         title=_title("Each worker's compute time", run, of_runs),
         x_label="step",
         y_label="milliseconds per step",
-        series=series,
-        note="" if count <= SHOWN_WORKERS else f"{count} workers",
+        series=_columns_series(run, columns, rows),
+        note=", ".join(notes),
         rows=_counted(len(rows), len(run.times), "points"),
         marks=_marks([run]),
     )
+
+
+def _columns(what: str, each: Sequence[list[float]]) -> dict[str, list[float | None]]:
+    """The numbers of each worker or node; of many the quickest, the median and the slowest."""
+    count = max(map(len, each), default=0)
+    if count <= SHOWN_WORKERS:
+        return {
+            f"{what} {one}": [numbers[one] if one < len(numbers) else None for numbers in each]
+            for one in range(count)
+        }
+    return {
+        "slowest": [max(numbers, default=None) for numbers in each],
+        "median": [sorted(numbers)[len(numbers) // 2] if numbers else None for numbers in each],
+        "quickest": [min(numbers, default=None) for numbers in each],
+    }
+
+
+def _columns_series(
+    run: RunData, columns: Mapping[str, Sequence[float | None]], rows: Sequence[int]
+) -> list[Series]:
+    return [
+        Series(name, _points(run, rows, column), number % COLORS + 1)
+        for number, (name, column) in enumerate(columns.items())
+    ]
 
 
 def _chart(

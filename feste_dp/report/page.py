@@ -12,6 +12,7 @@ from feste_dp.report.chart import render
 from feste_dp.report.curves import axes_behind_steps, charts
 from feste_dp.report.markup import Markup, section, tag
 from feste_dp.report.run_data import RunData
+from feste_dp.report.run_nodes import nodes_section
 from feste_dp.report.run_sections import (
     config_section,
     events_section,
@@ -25,7 +26,7 @@ REFRESH_MS = 2000
 
 NAVIGATION = {
     "runs": "Runs", "scaling": "Scaling", "curves": "Curves", "samples": "Samples", "events": "Events",
-    "config": "Config", "machine": "Machine", "tokenizer": "Tokenizer",
+    "config": "Config", "nodes": "Nodes", "machine": "Machine", "tokenizer": "Tokenizer",
 }  # fmt: skip
 
 
@@ -35,12 +36,14 @@ def run_parts(runs: Sequence[RunData]) -> list[Markup]:
         return []
     drawn = [render(chart) for chart in charts(runs)]
     behind = {"class": "charts", "data-axes": axes_behind_steps(runs)}
+    nodes = nodes_section(runs)
     return [
         section("runs", "Runs" if len(runs) > 1 else "Run", heads(runs)),
         section("curves", "Curves", _axis_switch(), tag("div", behind, drawn)),
         samples_section(runs),
         events_section(runs),
         config_section(runs),
+        *([] if nodes is None else [nodes]),
         machine_section(runs),
         tokenizer_section(runs),
     ]

@@ -7,6 +7,7 @@ from feste_dp.config.schema import sections
 from feste_dp.report.axes import exact
 from feste_dp.report.markup import Markup, disclosure, section, table, tag
 from feste_dp.report.run_data import RunData, config_difference
+from feste_dp.report.run_nodes import nodes_of
 from feste_dp.run.events import BEGINNINGS, Event
 from feste_dp.run.metrics import perplexity
 from feste_dp.run.pace import Pace
@@ -71,8 +72,11 @@ def figures(run: RunData) -> dict[str, str]:
         left = pace.eta_seconds(total - run.last_step)
         if run.status.state == "training" and left is not None:
             shown["to go"] = format_duration(left)
-    for key in ("workers", "parameters"):
-        if isinstance(number := run.facts.get(key), int):
+    if nodes := nodes_of(run):
+        shown["nodes"] = f"{len(nodes):,}"
+    workers = sum(node.workers for node in nodes if isinstance(node.workers, int)) or run.facts.get("workers")
+    for key, number in (("workers", workers), ("parameters", run.facts.get("parameters"))):
+        if isinstance(number, int):
             shown[key] = f"{number:,}"
     return shown
 

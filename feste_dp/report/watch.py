@@ -15,11 +15,12 @@ from feste_dp.output import Output
 from feste_dp.report.axes import exact_axis
 from feste_dp.report.curves import loss_sparkline
 from feste_dp.report.run_data import RunData, RunReader
+from feste_dp.report.run_nodes import nodes_of, slowest
 from feste_dp.report.run_sections import ROUTINE, figures
 from feste_dp.run.events import Event
 from feste_dp.run.metrics import MetricsRow
 from feste_dp.run.screen import PlainProgress, printable
-from feste_dp.run.step_times import PHASES
+from feste_dp.run.step_times import ALL_PHASES, shown_phases
 
 LOOK_EVERY_S = 1.0
 EXIT_STATUS = {"finished": 0, "training": 0, "stopped": 130, "failed": 1, "interrupted": 1}
@@ -31,8 +32,8 @@ _STATE_STYLES = {
     "failed": "red",
     "interrupted": "red",
 }
-_PHASE_STYLES = dict(zip(PHASES, ("blue", "red", "green", "yellow", "magenta"), strict=True))
-_SHOWN_EVENTS, _SHOWN_WORKERS, _SAMPLE_LINES = 6, 16, 8
+_PHASE_STYLES = dict(zip(ALL_PHASES, ("blue", "red", "green", "cyan", "yellow", "magenta"), strict=True))
+_SHOWN_EVENTS, _SHOWN_WORKERS, _SHOWN_NODES, _SAMPLE_LINES = 6, 16, 8, 8
 _LEAST_SPARKLINE = 8
 _MOST_MS = 1e12
 
@@ -98,6 +99,8 @@ def view(run: RunData, width: int = 100) -> RenderableType:
         parts.append(Text.assemble(("loss  ", "dim"), (curve, "cyan")))
     if run.times:
         parts += [_phases(run.times[-1], width - 4), _workers(run.times[-1])]
+        if nodes := _nodes(run):
+            parts.append(nodes)
     if events := run.events[-_SHOWN_EVENTS:]:
         parts.append(
             Text("\n".join(_event_line(event) for event in events), style="dim", overflow="ellipsis")
@@ -139,7 +142,9 @@ def _sparkline(run: RunData, width: int) -> str:
 def _phases(times: Event, width: int) -> Text:
     """One bar of a step's time, and what its parts are."""
     phases = times.fields.get("phases_ms")
-    numbers = {phase: _number(phases.get(phase)) for phase in PHASES} if isinstance(phases, dict) else {}
+    numbers = {}
+    if isinstance(phases, dict):
+        numbers = {phase: _number(phases.get(phase)) for phase in shown_phases([phases])}
     total = sum(numbers.values())
     if total <= 0:
         return Text("")
@@ -160,6 +165,18 @@ def _workers(times: Event) -> Text:
     shown = "  ".join(f"{worker}: {number:.2f}" for worker, number in enumerate(numbers[:_SHOWN_WORKERS]))
     more = f"  and {len(numbers) - _SHOWN_WORKERS} more" if len(numbers) > _SHOWN_WORKERS else ""
     return Text.assemble(("workers, ms of compute  ", "dim"), shown + more)
+
+
+def _nodes(run: RunData) -> Text | None:
+    """Each node's compute time and who is the slowest, where there are several."""
+    nodes = nodes_of(run)
+    last = slowest(nodes)
+    if last is None:
+        return None
+    shown = "  ".join(f"{at}: {_number(node.compute_ms):.2f}" for at, node in enumerate(nodes[:_SHOWN_NODES]))
+    more = f"  and {len(nodes) - _SHOWN_NODES} more" if len(nodes) > _SHOWN_NODES else ""
+    slow = printable(f"  slowest: {last.name}")
+    return Text.assemble(("nodes, ms of compute  ", "dim"), shown + more, (slow, "dim"))
 
 
 def _event_line(event: Event) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from feste_dp.files.growing import LineFile
 from feste_dp.run.events import ENDS, FAIL, STOP, TIMES, Event, encode_event
 from feste_dp.run.metrics import MetricsRow
-from feste_dp.run.step_times import PHASES, StepTimes
+from feste_dp.run.step_times import StepTimes
 from feste_dp.run.trackers.courier import CLOSE_TIMEOUT_S, Courier, Method
 from feste_dp.run.trackers.tracker import RunFacts, Tracker
 
@@ -148,45 +148,52 @@ class History:
 
 
 class _TimesBatch:
-    """The times of steps in a row by the same number of workers, added up."""
+    """The times of steps in a row by the same number of workers and nodes, added up."""
 
     def __init__(self) -> None:
         self.steps = 0
         self._total = 0.0
-        self._phases = [0.0] * len(PHASES)
+        self._phases: dict[str, float] = {}
         self._compute: list[float] = []
+        self._nodes: list[float] = []
 
     def fits(self, times: StepTimes) -> bool:
-        return self.steps == 0 or len(times.worker_compute) == len(self._compute)
+        workers, nodes = len(times.worker_compute), len(times.node_seconds)
+        return self.steps == 0 or (workers, nodes) == (len(self._compute), len(self._nodes))
 
     def add(self, times: StepTimes) -> None:
         if self.steps == 0:
+            self._phases = dict.fromkeys(times.phases, 0.0)
             self._compute = [0.0] * len(times.worker_compute)
+            self._nodes = [0.0] * len(times.node_seconds)
         self.steps += 1
         self._total += times.total
-        for index, phase in enumerate(PHASES):
-            self._phases[index] += getattr(times, phase)
+        for phase in self._phases:
+            self._phases[phase] += getattr(times, phase)
         for worker, seconds in enumerate(times.worker_compute):
             self._compute[worker] += seconds
+        for node, seconds in enumerate(times.node_seconds):
+            self._nodes[node] += seconds
 
     def fields(self) -> dict[str, object]:
         """Means a step, in milliseconds."""
-        return {
+        fields: dict[str, object] = {
             "steps": self.steps,
             "step_ms": self._mean_ms(self._total),
-            "phases_ms": {
-                phase: self._mean_ms(sum_) for phase, sum_ in zip(PHASES, self._phases, strict=True)
-            },
+            "phases_ms": {phase: self._mean_ms(seconds) for phase, seconds in self._phases.items()},
             "worker_compute_ms": [self._mean_ms(seconds) for seconds in self._compute],
         }
+        if self._nodes:
+            fields["node_compute_ms"] = [self._mean_ms(seconds) for seconds in self._nodes]
+        return fields
 
     def scalars(self) -> dict[str, float]:
         """The same for trackers."""
-        values = {
-            f"time/{phase}_ms": self._mean_ms(sum_) for phase, sum_ in zip(PHASES, self._phases, strict=True)
-        }
+        values = {f"time/{phase}_ms": self._mean_ms(seconds) for phase, seconds in self._phases.items()}
         for worker, seconds in enumerate(self._compute):
             values[f"worker/{worker}_compute_ms"] = self._mean_ms(seconds)
+        for node, seconds in enumerate(self._nodes):
+            values[f"node/{node}_compute_ms"] = self._mean_ms(seconds)
         return values
 
     def _mean_ms(self, seconds: float) -> float:

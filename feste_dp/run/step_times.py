@@ -1,13 +1,23 @@
-"""Where the time of a step goes: five phases that sum up to all of it."""
+"""Where the time of a step goes: phases that sum up to all of it, five on one machine, six on several."""
 
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 
 PHASES = ("compute", "wait", "reduce", "update", "control")
+"""Of one machine."""
+EXCHANGE = "exchange"
+ALL_PHASES = ("compute", "wait", "reduce", EXCHANGE, "update", "control")
+"""Of several, in the order of a step."""
+
+
+def shown_phases(found: Iterable[Container[str]]) -> tuple[str, ...]:
+    """The phases that figures are shown of: the exchange where any of what was found has one."""
+    return ALL_PHASES if any(EXCHANGE in phases for phases in found) else PHASES
 
 
 @dataclass(frozen=True)
 class StepTimes:
-    """Seconds of one step, and how they fall to five phases that sum up to `total`."""
+    """Seconds of one step, and how they fall to the phases, which sum up to `total`."""
 
     total: float
     worker_compute: list[float]
@@ -25,6 +35,11 @@ class StepTimes:
     """How long this node waited for the slowest."""
     exchange: float = 0.0
     """The sum over nodes, once all were there."""
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """Names of the phases that this step had."""
+        return ALL_PHASES if self.node_seconds else PHASES
 
     @property
     def compute(self) -> float:

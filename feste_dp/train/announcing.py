@@ -1,8 +1,11 @@
 """What a run says of itself at its beginning and at its end."""
 
+from collections.abc import Sequence
+
 from feste_dp.config.schema import Config
 from feste_dp.data.tokens import TokenData
 from feste_dp.model.parameters import parameter_count
+from feste_dp.nodes.team import NodeFacts, team_words
 from feste_dp.plan.step_time import LAUNCH_S, estimated_step, run_seconds
 from feste_dp.run.directory import RunDirectory
 from feste_dp.run.held import HeldRun
@@ -11,9 +14,17 @@ from feste_dp.run.screen import format_duration
 from feste_dp.train.trainer import Trainer
 from feste_dp.wording import command, counted
 
+_SHOWN_NODES = 8
+
 
 def announcement(
-    run: RunDirectory, config: Config, data: TokenData, workers: int, first_step: int, about: str
+    run: RunDirectory,
+    config: Config,
+    data: TokenData,
+    workers: int,
+    first_step: int,
+    about: str,
+    nodes: Sequence[NodeFacts] = (),
 ) -> list[str]:
     """What is about to be trained; `about` is how long it may take."""
     model, train = config.model, config.train
@@ -28,7 +39,13 @@ def announcement(
         f"data         {len(data.train):,} training tokens, {len(data.val):,} for validation, "
         f"vocabulary {model.vocab_size}",
         f"step         {config.tokens_per_step:,} tokens ({counted(train.batch_size, 'sequence')} of "
-        f"{model.block_size}) in {counted(train.shards, 'shard')} on {counted(workers, 'worker')}",
+        f"{model.block_size}) in {counted(train.shards, 'shard')} on {team_words(nodes, workers)}",
+        *[
+            f"{'nodes' if number == 0 else '':<13}{node.name}: {counted(node.shards, 'shard')} on "
+            f"{counted(node.workers, 'worker')}, {node.cpu}"
+            for number, node in enumerate(nodes[:_SHOWN_NODES])
+        ],
+        *([f"{'':<13}and {len(nodes) - _SHOWN_NODES} more"] if len(nodes) > _SHOWN_NODES else []),
         f"run          {counted(train.steps, 'step')}, {config.total_tokens:,} tokens{to_go}{about}",
         f"directory    {run.path}",
     ]
@@ -37,11 +54,13 @@ def announcement(
     return lines
 
 
-def time_left(config: Config, workers: int, first_step: int) -> str:
-    """How long the steps after first_step may take; measures for a moment."""
+def time_left(config: Config, workers: int, first_step: int, shards: int | None = None) -> str:
+    """How long the steps after first_step may take, where so many shards are computed here; measures for a
+    moment."""
     left = (config.train.steps - first_step) / config.train.steps
-    seconds = max(1.0, run_seconds(config, estimated_step(config, workers, LAUNCH_S)) * left)
-    return f", about {format_duration(seconds)} on this machine"
+    seconds = max(1.0, run_seconds(config, estimated_step(config, workers, LAUNCH_S, shards)) * left)
+    where = "on this machine" if shards is None else "without the exchange between nodes"
+    return f", about {format_duration(seconds)} {where}"
 
 
 def already_finished(run: RunDirectory, trainer: Trainer, config: Config) -> str:

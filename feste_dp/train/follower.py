@@ -86,6 +86,15 @@ def check_data(link: Link, data: TokenData) -> None:
         )
 
 
+def check_config(link: Link, config: Config) -> None:
+    """All nodes compare what they were given, where none says what is to be done. Raises UsageError."""
+    text = link.from_first(dump_config(config).encode() if link.is_first else None)
+    first = config_from_text(text.decode(), "the config of node 0")
+    line = differing(flat_values(config), flat_values(first), lambda key: key in _OF_A_NODE)
+    if line is not None:
+        raise UsageError(line)
+
+
 def share_state(link: Link, trainer: Trainer, manifest: Manifest | None) -> None:
     """Have all nodes begin with the state of the first: the weights, and after a checkpoint, given as its
     manifest, what the optimizer and the training loop remember. All nodes call it."""
@@ -130,7 +139,7 @@ def follow(own: Config | None, workers: int | None, around: Surroundings, nodes:
     ) as coordinator:
         coordinator.start()
         link.wake = coordinator.watch(link.check)
-        link.meet()
+        nodes.meet(config.run.workers, count, config.train.shards)
         exchange = NodeExchange(nodes, config.train.shards, parameter_count(config.model), around.signals)
         outlets = Outlets(
             Observers(around.record),

@@ -2,14 +2,15 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from feste_dp.errors import RunError, UsageError
 from feste_dp.interruption import RaisedBySignal
 from feste_dp.machine.cpus import usable_cores
-from feste_dp.nodes.blocks import node_blocks
-from feste_dp.nodes.introduction import introduce, sharing
+from feste_dp.nodes.blocks import node_blocks, uneven
+from feste_dp.nodes.introduction import introduce, introduce_workers, sharing
 from feste_dp.nodes.link import Link, NodeLostError
+from feste_dp.nodes.team import NodeFacts, fewer_workers
 from feste_dp.nodes.transport import MpiTransport, Transport
 from feste_dp.nodes.world import check_world, world_size
 from feste_dp.runtime.slots import ShardBlock
@@ -28,6 +29,8 @@ class Nodes:
     sharing: int
     """How many nodes, this one included, run on the CPUs of this one."""
     warnings: tuple[str, ...]
+    team: list[NodeFacts] = field(default_factory=list)
+    """What each node computes with, once their workers have started."""
 
     @property
     def is_first(self) -> bool:
@@ -46,6 +49,14 @@ class Nodes:
         """How many workers this node starts: as many as it has shards, at most."""
         share = usable_cores() // self.sharing if asked is None else asked
         return max(1, min(share, self.block(shards).count))
+
+    def meet(self, asked: int | None, workers: int, shards: int) -> list[str]:
+        """Return when the workers of all nodes have started, with what is worth a warning about how the
+        shards fall to them. All nodes call it."""
+        blocks = self.blocks(shards)
+        self.team[:] = introduce_workers(self.link, asked, workers, blocks)
+        unequal = uneven(blocks)
+        return ([] if unequal is None else [unequal]) + fewer_workers(self.team)
 
 
 def on_all_nodes(

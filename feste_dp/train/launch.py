@@ -17,6 +17,7 @@ from feste_dp.config.worker_counts import refuse_workers_of_run
 from feste_dp.data.tokens import TokenData
 from feste_dp.errors import UsageError
 from feste_dp.files.writing import write_whole
+from feste_dp.nodes.team import team_words
 from feste_dp.run.creation import (
     check_can_create,
     check_can_create_at,
@@ -39,7 +40,6 @@ from feste_dp.train.observers import Observers
 from feste_dp.train.open_run import OpenRun, Prepared, open_run
 from feste_dp.train.prompt import with_prompt
 from feste_dp.train.start import Surroundings, check_machine, prepare, prepare_for, settle, start_workers
-from feste_dp.wording import counted
 
 
 def launch(config: Config, out: Path | None, around: Surroundings) -> int:
@@ -60,7 +60,7 @@ def launched(config: Config, out: Path | None, around: Surroundings) -> Iterator
     """A new run before its first step; as launch."""
     prepared = _prepare_new(config, out, around)
     with _processes(prepared, around, is_new=True) as (trace, coordinator):
-        start_workers(coordinator, prepared.workers, around)
+        start_workers(coordinator, prepared.config, prepared.workers, around)
         run = _create(prepared, out)
         trace.put_in(run.path)
         with (
@@ -71,7 +71,8 @@ def launched(config: Config, out: Path | None, around: Surroundings) -> Iterator
             opened.start_anew()
             opened.share_state()
             begun = "" if start is None else f" from the weights of {start.place}"
-            opened.begin(START, f"new run{begun}, {counted(prepared.workers, 'worker')}, seed {seed}")
+            team = team_words(around.team, prepared.workers)
+            opened.begin(START, f"new run{begun}, {team}, seed {seed}")
             if start is not None:  # which may be gone by the next start
                 opened.trainer.save_start()
             yield opened
@@ -126,12 +127,13 @@ def resumed(
                     around.progress.finish(already_finished(run, opened.trainer, prepared.config))
                     yield None
                     return
-                start_workers(coordinator, prepared.workers, around)
+                start_workers(coordinator, prepared.config, prepared.workers, around)
                 opened.share_state()
                 opened.unmark_finished()
                 _put_right(opened, dump_config(prepared.to_store), prepared.data)
                 where = checkpoint.name if checkpoint else "the start"
-                opened.begin(RESUME, f"resumed from {where}, {counted(prepared.workers, 'worker')}")
+                team = team_words(around.team, prepared.workers)
+                opened.begin(RESUME, f"resumed from {where}, {team}")
                 yield opened
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
@@ -110,11 +110,15 @@ class OpenRun:
             train_tokens=len(data.train),
             val_tokens=len(data.val),
             machine=machine_facts(),
+            **({"nodes": [asdict(node) for node in self.around.team]} if self.around.team else {}),
         )
         about = ""
         with Observing(record.warn)("the estimate of the time"):
-            about = time_left(config, workers, trainer.step)
-        self.around.progress.announce(announcement(self.run, config, data, workers, trainer.step, about))
+            own = self.around.team[0].shards if self.around.team else None
+            about = time_left(config, workers, trainer.step, own)
+        self.around.progress.announce(
+            announcement(self.run, config, data, workers, trainer.step, about, self.around.team)
+        )
 
     def train(self) -> int:
         """To the end, to an early stop or to a signal; returns the exit status. Raises RunError."""

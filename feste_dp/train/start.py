@@ -14,6 +14,7 @@ from feste_dp.errors import UsageError
 from feste_dp.machine.cpus import crowding, default_workers
 from feste_dp.machine.limits import measure_limits
 from feste_dp.machine.variables import threads_in_vain
+from feste_dp.nodes.team import NodeFacts
 from feste_dp.plan.needs import checkpoint_bytes
 from feste_dp.plan.preflight import check_cpus, precision_line, shortages
 from feste_dp.run.initial_weights import (
@@ -58,6 +59,11 @@ class Surroundings:
     def on_first(self, value: bool) -> bool:
         """What the first node says; alone, what is said here. All nodes call it."""
         return value if self.nodes is None else bool(self.nodes.link.gather(value)[0])
+
+    @property
+    def team(self) -> list[NodeFacts]:
+        """The nodes whose workers have started; empty on one machine."""
+        return [] if self.nodes is None else self.nodes.team
 
     def workers(self, config: Config) -> int:
         """How many the config asks for; without that, as many as this machine is good for."""
@@ -146,11 +152,14 @@ def check_layout(manifest: Manifest, config: Config) -> None:
         raise UsageError("the checkpoint's tensors are not those of the config's model: start a new run")
 
 
-def start_workers(coordinator: Coordinator, workers: int, around: Surroundings) -> None:
-    """Returns when they are ready, on all nodes."""
+def start_workers(coordinator: Coordinator, config: Config, workers: int, around: Surroundings) -> None:
+    """Returns when they are ready, on all nodes. Tells what is worth a warning about how many there are."""
     around.progress.phase(f"starting {counted(workers, 'worker')}")
     coordinator.start()
     if around.nodes is not None:
         link = around.nodes.link
         link.wake = coordinator.watch(link.check)
-        link.meet()
+        warnings = around.nodes.meet(config.run.workers, workers, config.train.shards)
+        if around.nodes.is_first:
+            for line in warnings:
+                around.record.warn(line)

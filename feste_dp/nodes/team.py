@@ -1,0 +1,51 @@
+"""What each node of a run computes with, and how people are told. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from feste_dp.wording import counted
+
+_NAMED = 4
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """A node of a run whose workers have started."""
+
+    name: str
+    cpu: str
+    usable_cpus: int
+    workers: int
+    shards: int
+    asked_workers: int | None = None
+    """How many it was asked to start; None where it was to choose."""
+
+
+def fewer_workers(nodes: Sequence[NodeFacts]) -> list[str]:
+    """What to say of nodes that were asked for more workers than they have shards."""
+    found: dict[tuple[int, int], list[NodeFacts]] = {}
+    for node in nodes:
+        if node.asked_workers is not None and node.workers < node.asked_workers:
+            found.setdefault((node.workers, node.asked_workers), []).append(node)
+    return [
+        f"{_names(alike)} {'start' if len(alike) > 1 else 'starts'} {counted(started, 'worker')}"
+        f"{' each' if len(alike) > 1 else ''}, not {asked}: one a shard; more train.shards would give work to "
+        "the others"
+        for (started, asked), alike in found.items()
+    ]
+
+
+def team_words(nodes: Sequence[NodeFacts], workers: int) -> str:
+    """ "2 nodes of 4 workers"; of one machine, with so many workers, "4 workers"."""
+    if len(nodes) < 2:
+        return counted(workers, "worker")
+    numbers = sorted({node.workers for node in nodes})
+    some = " to ".join(map(str, {numbers[0]: 0, numbers[-1]: 0}))
+    return f"{counted(len(nodes), 'node')} of {some} {'worker' if numbers[-1] == 1 else 'workers'}"
+
+
+def _names(nodes: Sequence[NodeFacts]) -> str:
+    names = [node.name for node in nodes[:_NAMED]]
+    if len(nodes) > _NAMED:
+        names.append(f"{len(nodes) - _NAMED} more")
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]

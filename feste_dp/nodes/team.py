@@ -29,7 +29,7 @@ def fewer_workers(nodes: Sequence[NodeFacts]) -> list[str]:
             found.setdefault((node.workers, node.asked_workers), []).append(node)
     return [
         f"{_names(alike)} {'start' if len(alike) > 1 else 'starts'} {counted(started, 'worker')}"
-        f"{' each' if len(alike) > 1 else ''}, not {asked}: one a shard; more train.shards would give work to "
+        f"{' each' if len(alike) > 1 else ''}, not {asked}: one a shard; more train.shards would employ "
         "the others"
         for (started, asked), alike in found.items()
     ]

@@ -4,8 +4,8 @@ from dataclasses import asdict
 import pytest
 
 from feste_dp.bench.step_report import (
-    PHASES,
     Spread,
+    StepReport,
     Yardsticks,
     phase_means_ms,
     reduce_bytes,
@@ -16,9 +16,11 @@ from feste_dp.bench.step_table import step_table
 from feste_dp.config.schema import Config
 from feste_dp.machine.memory import Memory
 from feste_dp.model.parameters import parameter_count
+from feste_dp.nodes.link_speed import LinkSpeed
+from feste_dp.nodes.team import NodeFacts
 from feste_dp.optim.optimizer import update_bytes
 from feste_dp.plan.arithmetic import flops_per_token
-from feste_dp.run.step_times import StepTimes
+from feste_dp.run.step_times import ALL_PHASES, PHASES, StepTimes
 
 CONFIG = Config.model_validate(
     {
@@ -74,6 +76,50 @@ def test_bandwidth_counts_every_slot_once_and_the_state_of_adamw_twice():
     assert made.reduce.gb_per_second == pytest.approx(reduce_bytes(CONFIG, 2) / 0.05 / 1e9)
     assert made.reduce.share_of_triad == pytest.approx(made.reduce.gb_per_second / 2.0)
     assert made.update.share_of_triad == pytest.approx(made.update.gb_per_second / 4.0)
+
+
+LARGE = Config.model_validate({"model": {"vocab_size": 8192, "n_layer": 2, "n_head": 2, "n_embd": 128}})
+NODES = [NodeFacts("node 0 (a)", "a CPU", 2, 2, 4), NodeFacts("node 1 (b)", "a CPU", 4, 2, 4)]
+
+
+def of_nodes(config: Config = LARGE) -> StepReport:
+    step = StepTimes(
+        0.1, [0.05, 0.06], [0.01], 0.01, node_seconds=[0.06, 0.05], node_wait=0.002, exchange=0.01
+    )
+    links = LinkSpeed(latency_s=1e-4, bytes_per_second=2e9)
+    memory = Memory(1, 1, 1, [1, 1], 1)
+    return step_report(
+        config, 2, 2, "a CPU", Yardsticks(1e9, 2e9, 4e9, 1e9), [step], [3.0], memory, NODES, links
+    )
+
+
+def test_several_nodes_have_an_exchange_with_its_bandwidth_against_the_link():
+    made = of_nodes()
+    parameters = parameter_count(LARGE.model)
+    assert list(made.phases_ms) == list(ALL_PHASES)
+    assert sum(made.phases_ms.values()) == pytest.approx(100.0)
+    assert made.exchange is not None and made.exchange.bytes == 4 * parameters  # 2 (N - 1) / N of it
+    assert made.exchange.gb_per_second == pytest.approx(4 * parameters / 0.01 / 1e9)
+    assert made.exchange.share_of_link == pytest.approx(4 * parameters / 0.01 / 2e9)
+    flops = flops_per_token(LARGE.model) * made.tokens_per_second.median
+    assert made.gflops_per_second_per_core == pytest.approx(flops / 4 / 1e9)  # of both nodes' cores
+    table = step_table(made)
+    for words in (
+        "on 2 nodes of 2 workers",
+        "  exchange        10.000 ms  10.0%",
+        "slowest node",
+        "of a plain stream's 2.00",
+        "a word to all takes 100 us",
+    ):
+        assert words in table, words
+
+
+def test_a_small_gradient_is_said_to_be_sent_whole():
+    assert "MB sent whole" in step_table(of_nodes(CONFIG))
+
+
+def test_one_machine_has_no_exchange():
+    assert "exchange" not in step_table(report([1.0])) and report([1.0]).exchange is None
 
 
 def test_the_table_and_the_json_say_the_same():

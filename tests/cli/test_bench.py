@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from feste_dp.bench import kernel_timing
-from feste_dp.bench.step_report import PHASES
+from feste_dp.run.step_times import PHASES
 from tests.cli.conftest import COMMAND, Feste, Place
 
 

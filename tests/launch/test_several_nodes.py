@@ -98,6 +98,13 @@ def test_it_gives_up_where_no_new_checkpoint_comes(play: Play, tmp_path: Path) -
     assert out.splitlines()[-1].endswith("given up after 4 starts")
 
 
+def test_a_launcher_that_outlives_the_run_is_killed(play: Play, tmp_path: Path) -> None:
+    second = "mkdir -p run; [ $attempt = 1 ] || { touch run/finished; exit; }\n"
+    first = "while :; do flock run/lock sleep 2; sleep 4; done\n"
+    status, out = ended(play(second + first, GRACE="1"))
+    assert status == 0 and "status 137 before the run did" in out and len(calls(tmp_path)) == 2
+
+
 def test_restarts_are_limited_in_all(play: Play, tmp_path: Path) -> None:
     status, _ = ended(play("checkpoint $attempt", RESTARTS="2"))
     assert status == 1 and len(calls(tmp_path)) == 3

@@ -24,7 +24,9 @@ CHUNK_FLOATS = 16 * NORM_CHUNK
 """1 MB, a whole number of those whose squares are summed alone."""
 WINDOW = 8
 """Chunks of each owner under way."""
-_WHOLE, _PART, _SUM = 4, 1 << 10, 1 << 20
+MOST_FLOATS = (1 << 14) * CHUNK_FLOATS - 16 * CHUNK_FLOATS
+"""Every MPI has tags up to 32767, and each chunk has two."""
+_WHOLE, _PART, _SUM = 4, 16, 1 << 14
 
 FloatArray = NDArray[np.float32]
 Finished = Callable[[int, int], None]
@@ -36,7 +38,8 @@ class ArraySum:
 
     def __init__(self, link: Link, transport: Transport, additions: Additions, parameters: int) -> None:
         self._link, self._transport, self._additions = link, transport, additions
-        self._rank, self._size, self._parameters = link.rank, link.size, parameters
+        assert parameters <= MOST_FLOATS, parameters
+        self._rank, self._size = link.rank, link.size
         self.is_small = is_small(parameters)
         length = parameters if self.is_small else CHUNK_FLOATS
         count = 1 if self.is_small else WINDOW

@@ -15,6 +15,7 @@ the program at once, wherever it is, but for SIGHUP and SIGXCPU. SIGUSR1 asks fo
 """
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -80,6 +81,8 @@ class StopSignals:
         self._notice = notice
         self._clock = clock
         self._deferred = False
+        self._passed_on: int | None = None
+        """One that is sent by this process, for another machine was asked to stop."""
         self._insistent: int | None = None
         """The first that insists; after one more there is no waiting."""
         self._asked_at = 0.0
@@ -109,9 +112,16 @@ class StopSignals:
         self._deferred = True
 
     def adopt(self, signum: int) -> None:
-        """Stop as if this signal had come, where none has: another machine of the run was asked to."""
+        """Stop as if this signal had come, where none has: another machine of the run was asked to. The first
+        that comes here is no second one."""
         if self.stop_signal is None:
-            self.stop_signal = self._insistent = signum
+            self.stop_signal = signum
+
+    def pass_on(self, signum: int) -> None:
+        """As adopt, in whichever thread, and at once: what the main thread is at is given up."""
+        if self.stop_signal is None:
+            self._passed_on = signum
+            os.kill(os.getpid(), signum)
 
     def take_save_request(self) -> bool:
         """Whether SIGUSR1 came since the last call."""
@@ -164,13 +174,14 @@ class StopSignals:
 
     def _stop(self, signum: int) -> None:
         now = self._clock()
+        was_passed_on, self._passed_on = signum == self._passed_on, None
         if not self._deferred:
             interruption.interrupt(signum)
             return
         if self.stop_signal is None:
             self.stop_signal = signum
             self._notice(_notice_for(signum))
-        if signum not in NEVER_INSIST:
+        if signum not in NEVER_INSIST and not was_passed_on:
             if self._insistent is None:
                 self._insistent, self._asked_at = signum, now
             elif signum != self._insistent or now - self._asked_at >= REPEAT_S:

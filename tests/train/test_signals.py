@@ -257,3 +257,31 @@ def test_a_real_loop_finishes_and_exits_with_the_status_of_the_signal(
         out, err = process.communicate(timeout=10)
     assert (out, process.returncode) == ("saved\n", status)
     assert err == f"\n{notice}\n"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])
+def test_a_signal_passed_on_by_another_machine_is_no_first_request_of_this_one(signum: int) -> None:
+    """mpirun forwards it to all, to some of them a second after another machine has passed it on."""
+    clock = Clock()
+    with StopSignals(ignore, clock) as signals:
+        signals.defer()
+        with pytest.raises(Abandoned), signals.measuring(lambda: None):
+            signals.pass_on(signum)
+            time.sleep(0.001)
+        assert signals.exit_status == 128 + signum
+        clock.now += 1
+        send(signum)
+        clock.now += 2 * REPEAT_S
+        with pytest.raises(Interrupted):
+            send(signum)
+
+
+def test_a_request_to_another_machine_that_came_with_its_words_is_none_of_this_one() -> None:
+    clock = Clock()
+    with StopSignals(ignore, clock) as signals:
+        signals.defer()
+        signals.adopt(signal.SIGTERM)
+        signals.pass_on(signal.SIGTERM)  # known already: nothing is sent
+        clock.now += 1
+        send(signal.SIGTERM)
+        assert signals.exit_status == 143

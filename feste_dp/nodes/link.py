@@ -6,6 +6,7 @@ that at once. Numbers have their own way, array_sum.py.
 """
 
 import contextlib
+import math
 import os
 import threading
 import time
@@ -17,7 +18,7 @@ from typing import Any, Literal
 import msgpack
 import numpy as np
 
-from feste_dp.errors import RunError
+from feste_dp.errors import RunError, on_one_line
 from feste_dp.nodes.transport import Request, Transport
 from feste_dp.wording import counted
 
@@ -29,6 +30,9 @@ WORDS_BYTES = 1 << 20
 _LOOK_S = 0.1
 _CONTROL, _WORDS, _BROADCAST = 1, 2, 3
 _PIECE_BYTES = 4 << 20
+_ENDED_S = 5.0
+"""Who waits for so long, while another node has said goodbye, waits in vain."""
+_LAST_WORDS_S = 2.0
 _SPIN_S = 3e-4
 _LONGEST_SLEEP_S = 1e-3
 
@@ -60,7 +64,7 @@ class _Peer:
 
 
 class Link:
-    """One end of the connections between all nodes. Methods but `tell` and `wake` belong to the main thread;
+    """One end of the connections between all nodes. Methods but `tell` belong to the main thread;
     all nodes call those that say so in the same order."""
 
     def __init__(
@@ -92,6 +96,9 @@ class Link:
         self._heard = {node: bytearray(WORDS_BYTES) for node in self.peers}
         self._outbox: deque[tuple[int, bytes]] = deque()
         self._sending: list[Request] = []
+        self._coming: deque[tuple[int, bytearray, Request]] = deque()
+        self._given_up: list[Advance] = []
+        """What may still write to memory that it refers to."""
         self._told: deque[Told] = deque()
         self._passed_on = False
         self._parent = os.getppid()
@@ -128,10 +135,6 @@ class Link:
             msgpack.unpackb(words, strict_map_key=False) for words in self.all_gather(msgpack.packb(value))
         ]
 
-    def meet(self) -> None:
-        """Return when all nodes have come here. All nodes call it."""
-        self.gather(None)
-
     def from_first(self, content: bytes | None) -> bytes:
         """What the first node gives, of any length. All nodes call it."""
         length = self.gather(None if content is None else len(content))[0]
@@ -155,6 +158,13 @@ class Link:
     def drive(self, advance: Advance, spin_s: float = _SPIN_S) -> None:
         """Look until what is waited for is there. Sleeps between looks where nothing has happened for spin_s,
         for others need the cores. Raises NodeLostError."""
+        try:
+            self._look_until_there(advance, spin_s)
+        except BaseException:
+            self._given_up.append(advance)
+            raise
+
+    def _look_until_there(self, advance: Advance, spin_s: float) -> None:
         since = time.perf_counter()
         while True:
             done = advance()
@@ -171,11 +181,19 @@ class Link:
                 os.sched_yield()
             else:
                 time.sleep(min(_LONGEST_SLEEP_S, (now - since) / 20))
+                if now - since > _ENDED_S:
+                    self._check_ended()
 
     def check(self) -> None:
         """Raises NodeLostError where another node cannot go on."""
         if self.failure is not None:
             raise NodeLostError(self.failure)
+
+    def _check_ended(self) -> None:
+        """Raises NodeLostError where another node has ended, and so will not come to where this one waits."""
+        ended = [self.names[node] for node, peer in self._peers.items() if peer.status is not None]
+        if ended:
+            raise NodeLostError(f"{', '.join(ended)} has ended while this node waits for it")
 
     def tell(self, kind: str, text: str, level: str) -> None:
         """Say it on the first node."""
@@ -188,47 +206,62 @@ class Link:
             taken.append(self._told.popleft())
         return taken
 
-    def close(self, status: int, reason: str | None = None, *, timeout_s: float = 600.0) -> int:
-        """Say goodbye with this exit status, and why where it failed, and wait for the others' goodbyes.
-        Returns the status of all: the first node's, where it said one. May be called again."""
+    def close(self, status: int, reason: str | None = None, *, timeout_s: float = math.inf) -> int:
+        """Say goodbye with this exit status, and why where it failed, and wait for the goodbyes of those who
+        live. Returns the status of all: the first node's, where it said one. May be called again."""
         if self._closing.is_set():
             return status
         if reason is not None:
             self._to_all(["failed", status, reason])
         self._to_all(["bye", status])
         deadline = self._clock() + timeout_s
-        lost = self.failure
-        while self._clock() < deadline and any(peer.status is None for peer in self._peers.values()):
-            if (
-                self.failure is not None and self.failure != lost
-            ):  # one more is gone: who is left says goodbye
-                lost = self.failure
-            if all(peer.status is not None or self._is_silent(peer) for peer in self._peers.values()):
-                break
+        while self._clock() < deadline and any(map(self._may_say_goodbye, self._peers.values())):
             time.sleep(_LOOK_S / 10)
-        self.has_parted = all(peer.status is not None for peer in self._peers.values())
         self._closing.set()
         self._thread.join()
-        if self.has_parted:
-            self._flush()
-            self._transport.close()
+        self.has_parted = all(peer.status is not None for peer in self._peers.values())
+        with contextlib.suppress(RunError):
+            self._say_last_words()
+            if self.has_parted:
+                self._transport.close()
         first = status if self.is_first else self._peers[0].status
         return status if first is None else first
+
+    def _may_say_goodbye(self, peer: _Peer) -> bool:
+        return peer.status is None and not self._is_silent(peer)
+
+    def _say_last_words(self) -> None:
+        """Return when what was said is on its way: it may have been said since the last look."""
+        deadline = time.monotonic() + _LAST_WORDS_S
+        self._flush()
+        while self._sending and time.monotonic() < deadline:
+            time.sleep(_LONGEST_SLEEP_S)
+            self._flush()
 
     def _to_all(self, words: Sequence[object]) -> None:
         packed = msgpack.packb(words)
         self._outbox.extend((node, packed) for node in self.peers)
 
     def _watch(self) -> None:
+        try:
+            self._watch_until_closed()
+        except Exception as error:
+            self._fail(f"{self.names[self.rank]}: no connection to the others any more: {on_one_line(error)}")
+
+    def _watch_until_closed(self) -> None:
         alive, alive_at = msgpack.packb(["alive"]), -ALIVE_EVERY_S
+        looked_at = self._clock()
         while not self._closing.wait(_LOOK_S):
             now = self._clock()
+            if now - looked_at > ALIVE_EVERY_S:  # stopped, or starved: who did not listen heard no silence
+                for peer in self._peers.values():
+                    peer.heard_at += now - looked_at
+            looked_at = now
             if now - alive_at >= ALIVE_EVERY_S:
                 alive_at = now
                 for node, peer in self._peers.items():
-                    if (
-                        peer.alive is None or peer.alive.done()
-                    ):  # one at a time, to a node that does not listen
+                    # one at a time, to a node that does not listen
+                    if peer.alive is None or peer.alive.done():
                         peer.alive = self._transport.send(alive, node, _CONTROL)
             signum = self.own_stop()
             if signum is not None and not self._passed_on:
@@ -250,9 +283,15 @@ class Link:
         while (found := self._transport.incoming(_CONTROL)) is not None:
             node, size = found
             buffer = bytearray(size)
-            request = self._transport.receive(buffer, node, _CONTROL)
-            while not request.done():
-                time.sleep(0)
+            self._coming.append((node, buffer, self._transport.receive(buffer, node, _CONTROL)))
+        # a long one may take its time, or never come whole
+        unfinished: set[int] = set()
+        for _ in range(len(self._coming)):
+            node, buffer, request = self._coming.popleft()
+            if node in unfinished or not request.done():
+                unfinished.add(node)
+                self._coming.append((node, buffer, request))
+                continue
             self._peers[node].heard_at = self._clock()
             with contextlib.suppress(ValueError):
                 self._take(node, msgpack.unpackb(bytes(buffer)))

@@ -4,11 +4,19 @@ MPI moves bytes and nothing else; no collective operation of it is used, for wha
 the library's own affair, and a blocking one burns a core that the workers need.
 """
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from feste_dp.errors import UsageError, on_one_line
+from feste_dp.errors import RunError, UsageError, on_one_line
+
+_FINALIZE_S = 20.0
+"""To leave MPI takes the others; who waits longer for them ends without."""
+
+
+class TransportError(RunError):
+    """The MPI library could not do what it was asked to."""
 
 
 class Request(Protocol):
@@ -58,45 +66,65 @@ class MpiTransport:
                 f"several nodes need mpi4py and an MPI library ({on_one_line(error)}): "
                 "pip install 'feste-dp[mpi]' on every node"
             ) from None
-        MPI.Init_thread(MPI.THREAD_SERIALIZED)
+        if MPI.Init_thread(MPI.THREAD_SERIALIZED) < MPI.THREAD_SERIALIZED:
+            raise UsageError("the MPI library may be called by one thread alone: take one built with threads")
         self._lock, self._mpi = threading.Lock(), MPI
         self._comm = MPI.COMM_WORLD.Dup()
         self.rank, self.size = self._comm.rank, self._comm.size
         self.library = MPI.Get_library_version().split("\n")[0].split(",")[0].strip()
 
     def send(self, data: Any, to: int, tag: int) -> Request:
-        with self._lock:
-            return _MpiRequest(self, self._comm.Isend([data, self._mpi.BYTE], to, tag), data)
+        return self._started(data, lambda: self._comm.Isend([data, self._mpi.BYTE], to, tag))
 
     def receive(self, into: Any, source: int, tag: int) -> Request:
-        with self._lock:
-            return _MpiRequest(self, self._comm.Irecv([into, self._mpi.BYTE], source, tag), into)
+        return self._started(into, lambda: self._comm.Irecv([into, self._mpi.BYTE], source, tag))
 
     def incoming(self, tag: int) -> tuple[int, int] | None:
         status = self._mpi.Status()
-        with self._lock:
-            if not self._comm.Iprobe(self._mpi.ANY_SOURCE, tag, status):
-                return None
-            return status.Get_source(), status.Get_count(self._mpi.BYTE)
+        try:
+            with self._lock:
+                if not self._comm.Iprobe(self._mpi.ANY_SOURCE, tag, status):
+                    return None
+                return status.Get_source(), status.Get_count(self._mpi.BYTE)
+        except self._mpi.Exception as error:
+            raise _told(error) from None
 
     def close(self) -> None:
-        with self._lock:
-            self._mpi.Finalize()
+        late = threading.Timer(_FINALIZE_S, os._exit, [1])
+        late.daemon = True
+        late.start()
+        try:
+            with self._lock:
+                self._mpi.Finalize()
+        except self._mpi.Exception as error:
+            raise _told(error) from None
+        late.cancel()
+
+    def _started(self, buffer: Any, start: Callable[[], Any]) -> Request:
+        try:
+            with self._lock:
+                return _MpiRequest(self._lock, self._mpi, start(), buffer)
+        except self._mpi.Exception as error:
+            raise _told(error) from None
 
 
 class _MpiRequest:
-    def __init__(self, transport: MpiTransport, request: Any, buffer: Any) -> None:
-        self._lock, self._request = transport._lock, request
-        self._status = transport._mpi.Status()
-        self._buffer, self._byte = buffer, transport._mpi.BYTE  # the buffer lives as long as the transfer
+    def __init__(self, lock: threading.Lock, mpi: Any, request: Any, buffer: Any) -> None:
+        self._lock, self._mpi, self._request = lock, mpi, request
+        self._status = mpi.Status()
+        self._buffer = buffer  # lives as long as the transfer
 
     def done(self) -> bool:
-        with self._lock:
-            return bool(self._request.Test(self._status))
+        try:
+            with self._lock:
+                return bool(self._request.Test(self._status))
+        except self._mpi.Exception as error:
+            raise _told(error) from None
 
     @property
     def received(self) -> int:
-        return int(self._status.Get_count(self._byte))
+        return int(self._status.Get_count(self._mpi.BYTE))
 
 
-MakeTransport = Callable[[], Transport]
+def _told(error: Exception) -> TransportError:
+    return TransportError(f"the MPI library failed: {on_one_line(error)}")

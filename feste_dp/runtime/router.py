@@ -4,6 +4,7 @@ ends of processes; one call waits for all of these. Knows no worker and no messa
 
 import os
 import select
+import threading
 from collections.abc import Iterator, Sequence
 
 import zmq
@@ -23,6 +24,8 @@ class Router:
         # a poller looks at all that it has whenever it is asked: three, however many workers there are
         self._ends = select.epoll()
         self.bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._ringing = threading.Lock()
+        """No other thread rings what is closed, which may be another's file by then."""
         self._poller = zmq.Poller()
         self._poller.register(self.bell, zmq.POLLIN)
         self._poller.register(self._ends.fileno(), zmq.POLLIN)
@@ -41,8 +44,9 @@ class Router:
 
     def ring(self) -> None:
         """Ring the bell, from whichever thread."""
-        if self.bell >= 0:
-            os.eventfd_write(self.bell, 1)
+        with self._ringing:
+            if self.bell >= 0:
+                os.eventfd_write(self.bell, 1)
 
     def watch(self, process: int) -> None:
         """Let wait() see the end of the process of this descriptor."""
@@ -90,8 +94,9 @@ class Router:
             self._poller.unregister(self._ends.fileno())
             self._ends.close()
             self._poller.unregister(self.bell)
-            os.close(self.bell)
-            self.bell = -1
+            with self._ringing:
+                os.close(self.bell)
+                self.bell = -1
 
     def _open_socket(self) -> None:
         self._context = zmq.Context()

@@ -1,6 +1,5 @@
 """How the processes of a job become the nodes of a run, and how they part."""
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -68,19 +67,23 @@ def on_all_nodes(
     if size == 1:
         return body(None)
     transport = MpiTransport()
-    check_world(size, transport.size)
+    try:
+        check_world(size, transport.size)
+    except UsageError:
+        transport.close()
+        raise
     link = Link(transport)
     link.own_stop = lambda: signals.stop_signal
-    link.pass_on = lambda signum: _stop_as_well(signals, signum)
+    link.pass_on = signals.pass_on
     if not link.is_first:
         signals.mute()
     try:
         warnings = introduce(link)
         status = body(Nodes(link, transport, sharing(link), tuple(warnings)))
     except NodeLostError as error:
-        return _end(link, UsageError(str(error)) if link.failed_status == 2 else error)
+        return _end(link, UsageError(str(error)) if link.failed_status == 2 else error, None)
     except (UsageError, RunError) as error:
-        return _end(link, error)
+        return _end(link, error, str(error))
     except RaisedBySignal as error:
         link.close(1, str(error), timeout_s=_STOPPED_AT_ONCE_S)
         raise
@@ -90,17 +93,11 @@ def on_all_nodes(
     return link.close(status)
 
 
-def _end(link: Link, error: UsageError | RunError) -> int:
-    """Part with an error, which the first node tells; others where the first is gone."""
+def _end(link: Link, error: UsageError | RunError, reason: str | None) -> int:
+    """Part with an error, which the first node tells; others where the first is gone. reason is what the
+    others do not know of it yet."""
     status = 2 if isinstance(error, UsageError) else 1
-    reason = None if isinstance(error, NodeLostError) else str(error)
     link.close(status, reason)
     if link.is_first or not link.has_parted:
         raise error
     return status
-
-
-def _stop_as_well(signals: StopSignals, signum: int) -> None:
-    """As if the signal had come here, where none has."""
-    if signals.stop_signal is None:
-        os.kill(os.getpid(), signum)

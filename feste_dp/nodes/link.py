@@ -135,6 +135,10 @@ class Link:
             msgpack.unpackb(words, strict_map_key=False) for words in self.all_gather(msgpack.packb(value))
         ]
 
+    def meet(self) -> None:
+        """Return when all nodes have come here. All nodes call it."""
+        self.gather(None)
+
     def from_first(self, content: bytes | None) -> bytes:
         """What the first node gives, of any length. All nodes call it."""
         length = self.gather(None if content is None else len(content))[0]

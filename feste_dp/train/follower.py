@@ -139,6 +139,8 @@ def follow(own: Config | None, workers: int | None, around: Surroundings, nodes:
     ) as coordinator:
         coordinator.start()
         link.wake = coordinator.watch(link.check)
+        if not nodes.has_work(True):
+            return 0
         nodes.meet(config.run.workers, count, config.train.shards)
         exchange = NodeExchange(nodes, config.train.shards, parameter_count(config.model), around.signals)
         outlets = Outlets(

@@ -49,6 +49,10 @@ class Nodes:
         share = usable_cores() // self.sharing if asked is None else asked
         return max(1, min(share, self.block(shards).count))
 
+    def has_work(self, value: bool) -> bool:
+        """Whether there is anything to train, as the first node says. All nodes call it."""
+        return bool(self.link.gather(value)[0])
+
     def meet(self, asked: int | None, workers: int, shards: int) -> list[str]:
         """Return when the workers of all nodes have started, with what is worth a warning about how the
         shards fall to them. All nodes call it."""

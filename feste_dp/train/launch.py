@@ -123,6 +123,7 @@ def resumed(
                 else:
                     opened.restore(checkpoint)
                 if opened.trainer.finished:
+                    around.tell_of_no_work()
                     opened.mark_finished()
                     around.progress.finish(already_finished(run, opened.trainer, prepared.config))
                     yield None

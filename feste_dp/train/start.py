@@ -65,6 +65,11 @@ class Surroundings:
         """The nodes whose workers have started; empty on one machine."""
         return [] if self.nodes is None else self.nodes.team
 
+    def tell_of_no_work(self) -> None:
+        """In place of start_workers, where there is nothing to train: the other nodes end as well."""
+        if self.nodes is not None:
+            self.nodes.has_work(False)
+
     def workers(self, config: Config) -> int:
         """How many the config asks for; without that, as many as this machine is good for."""
         if self.nodes is not None:
@@ -159,6 +164,7 @@ def start_workers(coordinator: Coordinator, config: Config, workers: int, around
     if around.nodes is not None:
         link = around.nodes.link
         link.wake = coordinator.watch(link.check)
+        around.nodes.has_work(True)
         warnings = around.nodes.meet(config.run.workers, workers, config.train.shards)
         if around.nodes.is_first:
             for line in warnings:

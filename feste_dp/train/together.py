@@ -19,6 +19,9 @@ from feste_dp.train.joining import Nodes
 from feste_dp.train.signals import Abandoned, StopSignals
 from feste_dp.train.source import GradientArrays
 
+LOSSES_AT_ONCE = 100_000
+"""So many fit into what a node says to all at once; a long validation has more."""
+
 
 class NodeExchange:
     """The Exchange of source.py between the nodes of a run. Raises NodeLostError where another is gone."""
@@ -80,11 +83,16 @@ class NodeExchange:
 
     def join(self, losses: Sequence[float] | None) -> list[float]:
         """The losses of all nodes, in their order; None gives up. Raises Abandoned where a node does."""
-        said = self.link.gather([self._own_stop(), None if losses is None else list(losses)])
+        said = self.link.gather([self._own_stop(), None if losses is None else len(losses)])
         self._take_stops([stop for stop, _ in said])
-        if any(given is None for _, given in said):
+        if any(count is None for _, count in said):
             raise self._abandoned()
-        return [loss for _, given in said for loss in given]
+        own = list(losses or ())
+        given: list[list[float]] = [[] for _ in said]
+        for at in range(0, max(count for _, count in said), LOSSES_AT_ONCE):
+            for node, piece in enumerate(self.link.gather(own[at : at + LOSSES_AT_ONCE])):
+                given[node] += piece
+        return [loss for losses in given for loss in losses]
 
     def told(self) -> list[Told]:
         """What the other nodes have to tell since the last call, on the first node."""

@@ -205,8 +205,10 @@ class Trainer:
         except Abandoned:
             self._workforce.close(at_once=True)  # what the workers still compute is not wanted
         except Exception:
+            self._hear_others()
             self._keep_what_is_whole(started)
             raise
+        self._hear_others()
         self._save_last(started)
 
     def _is_asked_to_stop(self) -> bool:

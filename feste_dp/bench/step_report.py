@@ -91,6 +91,8 @@ class StepReport:
     memory: Memory
     first_loss: float
     last_loss: float
+    losses: list[float]
+    """Of all steps, the warm-up included."""
     nodes: list[NodeFacts]
     """Empty on one machine; of several `workers`, `reduce`, `update` and `memory` are the first's."""
     exchange: ExchangeReport | None
@@ -139,7 +141,7 @@ def step_report(
     tokens, flops = config.tokens_per_step, flops_per_token(config.model)
     tokens_per_second = spread([tokens / max(step.total, 1e-9) for step in times])
     phases = phase_means_ms(times)
-    all_cores = sum(min(node.workers, node.usable_cpus) for node in nodes) or cores
+    all_cores = sum(node.cores for node in nodes) or cores
     gflops = tokens_per_second.median * flops / all_cores / 1e9
     peak = yardsticks.peak_flops_per_second / 1e9
     return StepReport(
@@ -179,6 +181,7 @@ def step_report(
         memory=memory,
         first_loss=losses[0],
         last_loss=losses[-1],
+        losses=list(losses),
         nodes=list(nodes),
         exchange=None if links is None else _exchange(config, len(nodes), phases[EXCHANGE], links),
     )

@@ -58,13 +58,13 @@ def sharing(link: Link) -> int:
 
 
 def introduce_workers(
-    link: Link, asked: int | None, workers: int, blocks: Sequence[ShardBlock]
+    link: Link, asked: int | None, workers: int, blocks: Sequence[ShardBlock], shared_by: int
 ) -> list[NodeFacts]:
     """All nodes say what they compute with, once their workers have started. All nodes call it."""
-    said = link.gather([cpu_name(), usable_cpus(), workers, asked])
+    said = link.gather([cpu_name(), usable_cpus(), workers, asked, shared_by])
     return [
-        NodeFacts(name, on_one_line(cpu)[:100], usable, workers, block.count, asked)
-        for name, (cpu, usable, workers, asked), block in zip(link.names, said, blocks, strict=True)
+        NodeFacts(name, on_one_line(cpu)[:100], usable, workers, block.count, asked, shared)
+        for name, (cpu, usable, workers, asked, shared), block in zip(link.names, said, blocks, strict=True)
     ]
 
 

@@ -19,6 +19,13 @@ class NodeFacts:
     shards: int
     asked_workers: int | None = None
     """How many it was asked to start; None where it was to choose."""
+    sharing: int = 1
+    """How many nodes, this one included, run on its CPUs."""
+
+    @property
+    def cores(self) -> int:
+        """Those that its workers can have."""
+        return min(self.workers, max(1, self.usable_cpus // self.sharing))
 
 
 def fewer_workers(nodes: Sequence[NodeFacts]) -> list[str]:

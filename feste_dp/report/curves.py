@@ -15,7 +15,7 @@ from feste_dp.run.step_times import ALL_PHASES, EXCHANGE, shown_phases
 COLORS = 8
 SHOWN_WORKERS = 8
 _LEAST_ROWS = 200
-_PHASE_COLORS = dict(zip(ALL_PHASES, (1, 2, 3, 6, 4, 5), strict=True))
+PHASE_COLORS = dict(zip(ALL_PHASES, (1, 2, 3, 6, 4, 5), strict=True))
 _NOTABLE = {"resume", "skip", "spike", "early_stop", "fail", "save_failed"}
 """Kinds of events that charts mark, beside all that begin with worker_."""
 
@@ -115,7 +115,7 @@ def phases_chart(run: RunData, of_runs: int = 1) -> Chart:
     shown = shown_phases(found)
     columns = {phase: [_number(phases, phase) for phases in found] for phase in shown}
     rows = thin(list(columns.values()))
-    series = [Series(phase, _points(run, rows, columns[phase]), _PHASE_COLORS[phase]) for phase in shown]
+    series = [Series(phase, _points(run, rows, columns[phase]), PHASE_COLORS[phase]) for phase in shown]
     of_nodes = "; exchange: the sum over nodes, once all are there" if EXCHANGE in shown else ""
     return Chart(
         key=_key("phases", run, of_runs),

@@ -8,8 +8,9 @@ from typing import Any
 from feste_dp.errors import UsageError
 from feste_dp.report.axes import exact
 from feste_dp.report.chart import Chart, Series, render
+from feste_dp.report.curves import PHASE_COLORS
 from feste_dp.report.markup import Child, Markup, disclosure, section, table, tag
-from feste_dp.run.step_times import PHASES
+from feste_dp.run.step_times import shown_phases
 from feste_dp.scale.study import FILE_NAME, read_study
 from feste_dp.wording import command, counted
 
@@ -36,7 +37,7 @@ def _study_section(study: Json, key: str) -> Markup:
     kind = (
         "one global batch for all counts"
         if study["kind"] == "strong"
-        else "a batch that grows with the workers"
+        else f"a batch that grows with the {_units(counts)}"
     )
     lead = (
         f"{study['config_name']}, {study['parameters']:,} parameters, {study['kind']} scaling ({kind}); "
@@ -55,7 +56,7 @@ def _study_section(study: Json, key: str) -> Markup:
         _counts_table(counts),
         _baselines(study["baselines"]),
         _fits(study["fits"], key),
-        _lost(limit, key) if limit else None,
+        _lost(limit, key, _unit(counts)) if limit else None,
         _machine(study, key),
         lead=lead,
     )  # fmt: skip
@@ -65,12 +66,12 @@ def speed_chart(study: Json, key: str) -> Chart:
     """Tokens per second over workers, measured and by the fitted laws."""
     counts = study["counts"]
     first = counts[0]
-    one = first["tokens_per_second"]["value"] / first["workers"]
+    one = first["tokens_per_second"]["value"] / _place(first)
     fits = [fit for fit in study["fits"] if fit["curve"]]
     most = max(
-        [count["workers"] for count in counts] + [point["workers"] for fit in fits for point in fit["curve"]]
+        [_place(count) for count in counts] + [point["workers"] for fit in fits for point in fit["curve"]]
     )
-    measured = [(count["workers"], count["tokens_per_second"]["value"]) for count in counts]
+    measured = [(_place(count), count["tokens_per_second"]["value"]) for count in counts]
     series = [
         Series("measured", measured, 1, "dots", _band(counts, "tokens_per_second")),
         Series("perfect", [(n, one * n) for n in _powers(most)], 8, "dashed"),
@@ -82,12 +83,12 @@ def speed_chart(study: Json, key: str) -> Chart:
     for number, baseline in enumerate(study["baselines"]):
         if baseline["tokens_per_second"]:
             level = baseline["tokens_per_second"]["value"]
-            ends = [(n, level) for n in sorted({1, counts[-1]["workers"]})]
+            ends = [(n, level) for n in sorted({1, _place(counts[-1])})]
             series.append(Series(baseline["name"], ends, 6 + number, "dashed"))
     return Chart(
         key=f"{key}-speed",
-        title="Throughput over workers",
-        x_label="workers",
+        title=f"Throughput over {_units(counts)}",
+        x_label=_units(counts),
         y_label="tokens per second; both axes are logarithmic",
         series=series,
         note=f"The bands: {study['intervals']}.",
@@ -100,57 +101,93 @@ def speed_chart(study: Json, key: str) -> Chart:
 
 def efficiency_chart(study: Json, key: str) -> Chart:
     counts = study["counts"]
-    speedup = [(count["workers"], count["efficiency"]["value"]) for count in counts]
+    speedup = [(_place(count), count["efficiency"]["value"]) for count in counts]
     return Chart(
         key=f"{key}-efficiency",
         title="Efficiency",
-        x_label="workers",
-        y_label="speed-up per worker; 1 is perfect",
+        x_label=_units(counts),
+        y_label=f"speed-up per {_unit(counts)}; 1 is perfect",
         series=[Series("efficiency", speedup, 1, "line", _band(counts, "efficiency"))],
         is_log_x=True,
         from_zero=True,
-        labels=[str(count["workers"]) for count in counts],
+        labels=[str(_place(count)) for count in counts],
     )
 
 
 def phase_bars(study: Json, key: str) -> Chart:
     counts = study["counts"]
     series = [
-        Series(phase, [(number, count["phases_ms"][phase]) for number, count in enumerate(counts)], color)
-        for color, phase in enumerate(PHASES, 1)
+        Series(
+            phase,
+            [(number, count["phases_ms"].get(phase, 0.0)) for number, count in enumerate(counts)],
+            PHASE_COLORS[phase],
+        )
+        for phase in shown_phases([count["phases_ms"] for count in counts])
     ]
     return Chart(
         key=f"{key}-phases",
         title="Where a step's time goes",
-        x_label="workers",
+        x_label=_units(counts),
         y_label="milliseconds per step",
         series=series,
         stacked="bars",
-        labels=[str(count["workers"]) for count in counts],
+        labels=[str(_place(count)) for count in counts],
     )
 
 
 def _counts_table(counts: Sequence[Json]) -> Markup:
-    head = ["workers", "tokens/s (95 %)", "speed-up", "efficiency", "step ms"]
-    head += [f"{phase} ms" for phase in PHASES]
+    shown, of_nodes = shown_phases([count["phases_ms"] for count in counts]), _unit(counts) == "node"
+    head = [
+        *(["nodes"] if of_nodes else []),
+        "workers",
+        "tokens/s (95 %)",
+        "speed-up",
+        "efficiency",
+        "step ms",
+    ]
+    head += [f"{phase} ms" for phase in shown]
     head += ["GF/s per core", "of peak", "reduce GB/s", "update GB/s", "memory MiB"]
+    head += ["exchange GB/s", "of the link"] if of_nodes else []
     rows: list[list[Child]] = []
     for count in counts:
         gflops, peak = count["gflops_per_second_per_core"], count["peak_gflops_per_second_per_core"]
         rows.append([
+            *([str(count["nodes"])] if of_nodes else []),
             f"{count['workers']}{' (above the cores)' if count['above_cores'] else ''}",
             _interval(count["tokens_per_second"], 4),
             _interval(count["speedup"], 3),
             f"{100 * count['efficiency']['value']:.0f} %",
             exact(count["step_ms"], 4),
-            *(exact(count["phases_ms"][phase], 3) for phase in PHASES),
+            *(exact(count["phases_ms"].get(phase, 0.0), 3) for phase in shown),
             exact(gflops, 3),
             f"{100 * gflops / peak:.0f} %",
             exact(count["reduce"]["gb_per_second"], 3),
             exact(count["update"]["gb_per_second"], 3),
             f"{count['memory_bytes'] / 2**20:,.0f}",
+            *(_exchange(count["exchange"]) if of_nodes else []),
         ])  # fmt: skip
     return table(head, rows, {"class": "numbers"})
+
+
+def _exchange(exchange: Json | None) -> list[Child]:
+    if exchange is None:
+        return ["", ""]
+    if exchange["is_small"]:
+        return ["sent whole", ""]
+    return [exact(exchange["gb_per_second"], 3), f"{100 * exchange['share_of_link']:.0f} %"]
+
+
+def _place(count: Json) -> int:
+    """Where a count stands on the axis of its study."""
+    return int(count["workers"] if count["nodes"] is None else count["nodes"])
+
+
+def _unit(counts: Sequence[Json]) -> str:
+    return "worker" if counts[0]["nodes"] is None else "node"
+
+
+def _units(counts: Sequence[Json]) -> str:
+    return f"{_unit(counts)}s"
 
 
 def _baselines(baselines: Sequence[Json]) -> Markup | None:
@@ -183,12 +220,12 @@ def _fits(fits: Sequence[Json], key: str) -> Markup:
     return disclosure(f"{key}-fits", "Fitted laws", made, opened=True)
 
 
-def _lost(limit: Json, key: str) -> Markup:
+def _lost(limit: Json, key: str, unit: str) -> Markup:
     rows = [
         [each["cause"], exact(each["milliseconds"], 3), f"{100 * each['share_of_step']:.1f} %"]
         for each in limit["lost"]
     ]
-    summary = f"Time lost beyond perfect scaling at {counted(limit['at_workers'], 'worker')}"
+    summary = f"Time lost beyond perfect scaling at {counted(limit['at_workers'], unit)}"
     return disclosure(
         f"{key}-lost",
         summary,

@@ -83,7 +83,7 @@ def same_bits(counts: Sequence[CountRuns]) -> SameBits:
         compared = [*count.losses, *([count.reference] if count.reference is not None else [])]
         for losses in compared:
             for step, (a, b) in enumerate(zip(expected, losses, strict=False), start=1):
-                if _bits([a]) != _bits([b]):
+                if bits_of([a]) != bits_of([b]):
                     return SameBits(
                         False,
                         f"DIFFERENT LOSSES: step {step} with {count.workers} workers gave {b!r}, not {a!r}: "
@@ -126,7 +126,7 @@ def _count(runs: CountRuns, found: Measurements, machine: Machine) -> Count:
         reduce=_bandwidth(report.reduce),
         update=_bandwidth(report.update),
         memory_bytes=memory.total_bytes,
-        loss_sha256=hashlib.sha256(_bits(runs.losses[0])).hexdigest(),
+        loss_sha256=hashlib.sha256(bits_of(runs.losses[0])).hexdigest(),
         above_cores=runs.workers > machine.physical_cores,
     )
 
@@ -176,5 +176,5 @@ def _nearness(runs: Sequence[BaselineRun], first: CountRuns) -> str:
     return f"its losses are within {apart:.1e} of the workers', whose sums have another order"
 
 
-def _bits(losses: Sequence[float]) -> bytes:
+def bits_of(losses: Sequence[float]) -> bytes:
     return struct.pack(f"<{len(losses)}d", *losses)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from feste_dp.scale.intervals import draws_of_rates, interval_of_draws
 from feste_dp.scale.study import CurvePoint, Fit, Interval, Kind, Law
+from feste_dp.wording import counted
 
 FARTHEST = 128
 _GOES_THROUGH = 1e-9
@@ -54,12 +55,12 @@ USL = Form(
 LAWS: dict[Kind, tuple[Form, Form]] = {"strong": (AMDAHL, USL), "weak": (GUSTAFSON, USL)}
 
 
-def fit_laws(kind: Kind, counts: Sequence[int], rates: Array) -> list[Fit]:
+def fit_laws(kind: Kind, counts: Sequence[int], rates: Array, unit: str = "worker") -> list[Fit]:
     """Both laws of this kind of study; rates (rounds, counts) tokens a second."""
-    return [fit_law(form, counts, rates) for form in LAWS[kind]]
+    return [fit_law(form, counts, rates, unit) for form in LAWS[kind]]
 
 
-def fit_law(form: Form, counts: Sequence[int], rates: Array) -> Fit:
+def fit_law(form: Form, counts: Sequence[int], rates: Array, unit: str = "worker") -> Fit:
     n = np.array(counts, np.float64)
     terms = form.terms(n)
     needed = terms.shape[1]
@@ -92,7 +93,7 @@ def fit_law(form: Form, counts: Sequence[int], rates: Array) -> Fit:
             CurvePoint(workers, interval_of_draws(float(values[i]), curves[:, i].tolist()))
             for i, workers in enumerate(farthest)
         ],
-        note=_note(len(counts) == needed, len(rates), max(counts)),
+        note=_note(len(counts) == needed, len(rates), max(counts), unit),
     )
 
 
@@ -135,7 +136,7 @@ def _best_count(form: Form, best: Array) -> dict[str, Interval]:
     return {"best_count": Interval(max(1.0, math.sqrt((1 - found["contention"]) / found["coherency"])))}
 
 
-def _note(exact: bool, rounds: int, farthest: int) -> str:
+def _note(exact: bool, rounds: int, farthest: int, unit: str) -> str:
     parts = []
     if exact:
         parts.append("as many parameters as counts: the curve goes through them and nothing tests the law")
@@ -144,5 +145,5 @@ def _note(exact: bool, rounds: int, farthest: int) -> str:
     else:
         parts.append("the interval covers the scatter of the rounds, not a doubt about the law")
     if farthest < FARTHEST:
-        parts.append(f"beyond {farthest} workers the curve is extrapolated")
+        parts.append(f"beyond {counted(farthest, unit)} the curve is extrapolated")
     return "; ".join(parts)

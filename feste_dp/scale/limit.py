@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
+from feste_dp.run.step_times import EXCHANGE
 from feste_dp.scale.study import Cause, Count, Kind, Limit, Lost
+from feste_dp.wording import counted
 
 PERFECT = 0.05
 """Share of a step: where less is lost, only more or faster cores help."""
@@ -15,6 +17,8 @@ RULE = (
     f"{PERFECT:.0%} of the step is lost; more workers than cores where there are more"
 )
 
+_RULE_OF_NODES = "; the exchange between nodes is the network"
+
 _MEANING: dict[Cause, str] = {
     "arithmetic": "the cores multiply as fast as they can; more or faster cores would help",
     "memory bandwidth": "workers compute slower side by side, or the sum of the slots and the update do not "
@@ -22,6 +26,8 @@ _MEANING: dict[Cause, str] = {
     "stragglers": "the slowest worker is waited for: shards that do not divide evenly, or a core that "
     "something else uses",
     "control": "messages and waking up; a larger batch or model would hide them",
+    "network": "the sum over nodes takes its time whatever their number; a larger batch or a faster link "
+    "would hide it",
     "more workers than cores": "workers take turns on the cores; use no more workers than cores",
 }
 
@@ -40,16 +46,17 @@ def find_limit(kind: Kind, counts: Sequence[Count]) -> Limit | None:
         cause = "arithmetic"
     else:
         cause = lost[0].cause
-    return Limit(cause, _sentence(cause, kind, counts, lost, step), RULE, last.workers, lost)
+    rule = RULE + _RULE_OF_NODES if last.nodes is not None else RULE
+    return Limit(cause, _sentence(cause, kind, counts, lost, step), rule, last.place, lost)
 
 
 def lost_time(kind: Kind, first: Count, last: Count) -> list[Lost]:
     """Milliseconds of `last`'s step that perfect scaling from `first` would not take, largest cause first."""
     # work a worker has, against the smallest count: less in strong scaling, as much in weak
-    work = first.workers / last.workers if kind == "strong" else 1.0
+    work = first.place / last.place if kind == "strong" else 1.0
 
     def grown(phase: str) -> float:
-        return last.phases_ms[phase] - work * first.phases_ms[phase]
+        return last.phases_ms.get(phase, 0.0) - work * first.phases_ms.get(phase, 0.0)
 
     slower = first.peak_gflops_per_second_per_core / last.peak_gflops_per_second_per_core
     clock = max(0.0, min(grown("compute"), work * first.phases_ms["compute"] * (slower - 1)))
@@ -59,6 +66,8 @@ def lost_time(kind: Kind, first: Count, last: Count) -> list[Lost]:
         "stragglers": grown("wait"),
         "control": grown("control"),
     }
+    if EXCHANGE in last.phases_ms:
+        milliseconds["network"] = grown(EXCHANGE)
     step = sum(last.phases_ms.values())
     found = [Lost(cause, max(0.0, ms), max(0.0, ms) / step) for cause, ms in milliseconds.items()]
     return sorted(found, key=lambda part: -part.milliseconds)
@@ -69,8 +78,8 @@ def _sentence(cause: Cause, kind: Kind, counts: Sequence[Count], lost: Sequence[
     total = sum(part.milliseconds for part in lost)
     parts = ", ".join(f"{part.milliseconds:.3g} ms {part.cause}" for part in lost if part.milliseconds > 0)
     text = (
-        f"At {last.workers} workers the limit is {cause} ({_MEANING[cause]}): of a step of {step:.3g} ms "
-        f"{total:.3g} ms ({total / step:.1%}) are beyond perfect {kind} scaling"
+        f"At {counted(last.place, last.unit)} the limit is {cause} ({_MEANING[cause]}): of a step of "
+        f"{step:.3g} ms {total:.3g} ms ({total / step:.1%}) are beyond perfect {kind} scaling"
     )
     text += f": {parts}." if parts else "."
     within = [count for count in counts if not count.above_cores]

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from feste_dp.run.step_times import PHASES
+from feste_dp.run.step_times import ALL_PHASES, shown_phases
 from feste_dp.scale.study import Count, Interval, Study
 
 HOW_TO_INSTALL = "scaling.svg and scaling.png are not drawn: pip install 'feste-dp[plot]' brings matplotlib"
 _LAW_COLOURS = {"Amdahl": "tab:orange", "Gustafson": "tab:orange", "USL": "tab:purple"}
-_PHASE_COLOURS = ("tab:blue", "tab:red", "tab:green", "tab:olive", "tab:gray")
+_PHASE_COLOURS = dict(
+    zip(ALL_PHASES, ("tab:blue", "tab:red", "tab:green", "tab:cyan", "tab:olive", "tab:gray"), strict=True)
+)
 
 
 def can_draw() -> bool:
@@ -60,8 +62,8 @@ def _draw_rates(axes: Any, study: Study) -> None:
             workers, [low for low, _ in ends], [high for _, high in ends], color=colour, alpha=0.15, lw=0
         )
     first = study.counts[0]
-    perfect = first.tokens_per_second.value / first.workers
-    far = max([count.workers for count in study.counts] + [p.workers for f in study.fits for p in f.curve])
+    perfect = first.tokens_per_second.value / first.place
+    far = max([count.place for count in study.counts] + [p.workers for f in study.fits for p in f.curve])
     axes.plot([1, far], [perfect, perfect * far], ":", color="gray", lw=1, label="perfect")
     for above, face in ((False, "tab:blue"), (True, "white")):
         counts = [count for count in study.counts if count.above_cores == above]
@@ -82,7 +84,7 @@ def _draw_rates(axes: Any, study: Study) -> None:
     axes.set_yscale("log")
     ticks = [1 << power for power in range(far.bit_length())]
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
-    axes.set_xlabel("workers")
+    axes.set_xlabel(f"{first.unit}s")
     axes.set_ylabel("tokens per second")
     axes.grid(alpha=0.3, which="major")
     axes.legend(frameon=False)
@@ -94,7 +96,7 @@ def _draw_measured(axes: Any, counts: Sequence[Count], face: str, label: str) ->
     below = [value - low for value, (low, _) in zip(values, ends, strict=True)]
     over = [high - value for value, (_, high) in zip(values, ends, strict=True)]
     axes.errorbar(
-        [count.workers for count in counts], values, yerr=[below, over], fmt="o", capsize=3,
+        [count.place for count in counts], values, yerr=[below, over], fmt="o", capsize=3,
         color="tab:blue", markerfacecolor=face, label=label, zorder=5,
     )  # fmt: skip
 
@@ -102,12 +104,12 @@ def _draw_measured(axes: Any, counts: Sequence[Count], face: str, label: str) ->
 def _draw_phases(axes: Any, study: Study) -> None:
     places = list(range(len(study.counts)))
     floor = [0.0] * len(places)
-    for phase, colour in zip(PHASES, _PHASE_COLOURS, strict=True):
-        heights = [count.phases_ms[phase] for count in study.counts]
-        axes.bar(places, heights, bottom=floor, color=colour, width=0.6, label=phase)
+    for phase in shown_phases([count.phases_ms for count in study.counts]):
+        heights = [count.phases_ms.get(phase, 0.0) for count in study.counts]
+        axes.bar(places, heights, bottom=floor, color=_PHASE_COLOURS[phase], width=0.6, label=phase)
         floor = [a + b for a, b in zip(floor, heights, strict=True)]
-    axes.set_xticks(places, [str(count.workers) for count in study.counts])
-    axes.set_xlabel("workers")
+    axes.set_xticks(places, [str(count.place) for count in study.counts])
+    axes.set_xlabel(f"{study.counts[0].unit}s")
     axes.set_ylabel("milliseconds of a step")
     axes.set_ylim(0, 1.25 * max(floor))
     axes.legend(frameon=False, ncols=3)

@@ -27,7 +27,9 @@ MAX_BYTES = 2**25  # ours have some 100 KiB
 Kind = Literal["strong", "weak"]
 Law = Literal["Amdahl", "Gustafson", "USL"]
 BaselineName = Literal["one process", "PyTorch"]
-Cause = Literal["arithmetic", "memory bandwidth", "stragglers", "control", "more workers than cores"]
+Cause = Literal[
+    "arithmetic", "memory bandwidth", "stragglers", "control", "network", "more workers than cores"
+]
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,23 @@ class Bandwidth:
 
 
 @dataclass(frozen=True)
+class Exchange:
+    """The sum over nodes: what each sent, and got, beside a plain stream between all of them. A small
+    gradient is sent whole: most of its time is in the wait, and the rate means little."""
+
+    is_small: bool
+    gb_per_second: float
+    link_gb_per_second: float
+    share_of_link: float
+    link_latency_us: float
+
+
+@dataclass(frozen=True)
 class Count:
-    """One worker count: a row of the table."""
+    """One worker count, or node count: a row of the table."""
 
     workers: int
+    """Of all nodes together."""
     cores: int
     """The cores that the workers can have: no more than are usable."""
     tokens_per_step: int
@@ -66,8 +81,8 @@ class Count:
     step_ms: float
     """The median step of all repeats."""
     phases_ms: dict[str, float]
-    """compute, wait, reduce, update and control: the mean over the middle half by time of the steps of all
-    repeats, so that they add up to one step, nearly step_ms."""
+    """compute, wait, reduce, exchange (of several nodes), update and control: the mean over the middle half
+    by time of the steps of all repeats, so that they add up to one step, nearly step_ms."""
     gflops_per_second_per_core: float
     peak_gflops_per_second_per_core: float
     """Of the micro-kernel alone, out of registers, on as many cores at once."""
@@ -79,6 +94,20 @@ class Count:
     """Over the bits of the losses of all steps, the warm-up included."""
     above_cores: bool
     """Whether there are more workers than physical cores that this process may use."""
+    nodes: int | None = None
+    """How many nodes, in a study over nodes; speed-up and efficiency are over the smallest number of them,
+    memory, reduce and update of the first."""
+    exchange: Exchange | None = None
+
+    @property
+    def place(self) -> int:
+        """Where it stands on the axis of the study."""
+        return self.workers if self.nodes is None else self.nodes
+
+    @property
+    def unit(self) -> str:
+        """Of what: "worker" or "node"."""
+        return "worker" if self.nodes is None else "node"
 
 
 @dataclass(frozen=True)
@@ -98,6 +127,7 @@ class Baseline:
 @dataclass(frozen=True)
 class CurvePoint:
     workers: int
+    """Or nodes, in a study over them."""
     tokens_per_second: Interval
 
 
@@ -238,7 +268,9 @@ def study_from_json(text: str, name: str = FILE_NAME) -> Study:
 
 def _problem(study: Study) -> str | None:
     """What no measurement gives, though it has the right form."""
-    workers = [count.workers for count in study.counts]
+    workers = [number for count in study.counts for number in (count.workers, count.place)]
+    if len({count.unit for count in study.counts}) > 1:
+        return "counts: some of workers, some of nodes"
     workers += [point.workers for fit in study.fits for point in fit.curve]
     if any(not 1 <= count <= _MOST_WORKERS for count in workers):
         return "counts: a number of workers that cannot be"

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator
 
 from feste_dp.machine.topology import Cache
-from feste_dp.run.step_times import PHASES
+from feste_dp.run.step_times import shown_phases
 from feste_dp.scale.study import Baseline, Count, Fit, Interval, Machine, Study
 from feste_dp.wording import counted
 
@@ -33,30 +33,33 @@ def study_table(study: Study) -> str:
 
 def study_csv(study: Study) -> str:
     """A line per count and baseline; a figure that a baseline has not is empty."""
-    out = io.StringIO()
+    out, phases = io.StringIO(), shown_phases([count.phases_ms for count in study.counts])
+    of_nodes = any(count.nodes is not None for count in study.counts)
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
         [
             "what", "workers", "tokens_per_step", "tokens_per_second", "low", "high",
             "speedup", "speedup_low", "speedup_high", "efficiency", "step_ms",
-            *(f"{phase}_ms" for phase in PHASES),
+            *(f"{phase}_ms" for phase in phases),
             "gflops_per_second_per_core", "reduce_gb_per_second", "update_gb_per_second", "memory_mib",
+            *(["nodes", "exchange_gb_per_second", "link_gb_per_second"] if of_nodes else []),
         ]
     )  # fmt: skip
     for count in study.counts:
         rate, speedup = count.tokens_per_second, count.speedup
         writer.writerow(
             [
-                "workers", count.workers, count.tokens_per_step, *_cells(rate, 1), *_cells(speedup, 4),
+                _units(study), count.workers, count.tokens_per_step, *_cells(rate, 1), *_cells(speedup, 4),
                 f"{count.efficiency.value:.4f}", f"{count.step_ms:.3f}",
-                *(f"{count.phases_ms[phase]:.3f}" for phase in PHASES),
+                *(f"{count.phases_ms.get(phase, 0.0):.3f}" for phase in phases),
                 f"{count.gflops_per_second_per_core:.2f}", f"{count.reduce.gb_per_second:.2f}",
                 f"{count.update.gb_per_second:.2f}", f"{count.memory_bytes / 2**20:.0f}",
+                *(_node_cells(count) if of_nodes else []),
             ]
         )  # fmt: skip
     for baseline in study.baselines:
         if baseline.tokens_per_second is not None and baseline.memory_bytes is not None:
-            empty = [""] * (4 + 1 + len(PHASES) + 3)
+            empty = [""] * (4 + 1 + len(phases) + 3)
             memory = f"{baseline.memory_bytes / 2**20:.0f}"
             writer.writerow([baseline.name, "", "", *_cells(baseline.tokens_per_second, 1), *empty, memory])
     return out.getvalue()
@@ -87,12 +90,11 @@ def _wrapped(line: str) -> list[str]:
 
 
 def _head(study: Study) -> Iterator[str]:
-    machine = study.machine
-    batch = "the same batch" if study.kind == "strong" else "a batch in proportion to the workers"
-    first = study.counts[0]
+    machine, first = study.machine, study.counts[0]
+    batch = "the same batch" if study.kind == "strong" else f"a batch in proportion to the {_units(study)}"
     yield (
         f"{study.kind} scaling of {study.config_name}: {batch}, {first.tokens_per_step:,} tokens a step with "
-        f"{counted(first.workers, 'worker')}; {study.parameters:,} parameters"
+        f"{counted(first.place, first.unit)}; {study.parameters:,} parameters"
     )
     yield f"machine        {machine_line(machine)}"
     yield f"caches         {', '.join(map(_cache, machine.caches)) or 'unknown'}"
@@ -108,19 +110,30 @@ def _head(study: Study) -> Iterator[str]:
 
 
 def _rates(study: Study) -> Iterator[str]:
-    names = f"{'workers':<15}{'tokens/s':>10}{'95 %':>22}{'speed-up':>10}{'95 %':>19}"
+    what = "nodes, workers" if study.counts[0].nodes else "workers"
+    names = f"{what:<15}{'tokens/s':>10}{'95 %':>22}{'speed-up':>10}{'95 %':>19}"
     yield f"{names}{'efficiency':>11}{'memory':>11}"
     for count in study.counts:
         mark = "*" if count.above_cores else ""
         yield (
-            f"{f'{count.workers}{mark}':<15}{count.tokens_per_second.value:>10,.0f}"
+            f"{f'{_label(count)}{mark}':<15}{count.tokens_per_second.value:>10,.0f}"
             f"{_range(count.tokens_per_second, ',.0f'):>22}{count.speedup.value:>9.3f}x"
             f"{_range(count.speedup, '.3f'):>19}{count.efficiency.value:>11.1%}{_mib(count.memory_bytes):>11}"
         )
     for baseline in study.baselines:
         yield from _baseline(baseline, study.counts[0])
     if any(count.above_cores for count in study.counts):
-        yield f"               * more workers than the {study.machine.physical_cores} physical cores"
+        cores = f"the {study.machine.physical_cores} physical cores"
+        cores = "their nodes have cores" if study.counts[0].nodes else cores
+        yield f"               * more workers than {cores}"
+
+
+def _label(count: Count) -> str:
+    return str(count.workers) if count.nodes is None else f"{count.nodes}, {count.workers}"
+
+
+def _units(study: Study) -> str:
+    return f"{study.counts[0].unit}s"
 
 
 def _baseline(baseline: Baseline, first: Count) -> Iterator[str]:
@@ -137,18 +150,34 @@ def _baseline(baseline: Baseline, first: Count) -> Iterator[str]:
 
 
 def _phases(study: Study) -> Iterator[str]:
-    names = "".join(f"{name:>9}" for name in PHASES)
-    yield f"{'ms of a step':<15}{names}{'sum':>9}{'GF/s a core':>13}{'reduce GB/s':>13}{'update GB/s':>13}"
+    shown = shown_phases([count.phases_ms for count in study.counts])
+    names = "".join(f"{name:>9}" for name in shown)
+    of_nodes = study.counts[0].nodes is not None
+    moved = f"{'exchange GB/s':>15}" if of_nodes else f"{'reduce GB/s':>13}{'update GB/s':>13}"
+    yield f"{'ms of a step':<15}{names}{'sum':>9}{'GF/s a core':>13}{moved}"
     for count in study.counts:
-        phases = "".join(f"{count.phases_ms[name]:>9.3f}" for name in PHASES)
+        phases = "".join(f"{count.phases_ms.get(name, 0.0):>9.3f}" for name in shown)
         share = count.gflops_per_second_per_core / count.peak_gflops_per_second_per_core
         yield (
-            f"{count.workers:<15}{phases}{sum(count.phases_ms.values()):>9.3f}"
-            f"{f'{count.gflops_per_second_per_core:.1f} {share:4.0%}':>13}"
-            f"{f'{count.reduce.gb_per_second:.1f} {count.reduce.share_of_triad:4.0%}':>13}"
-            f"{f'{count.update.gb_per_second:.1f} {count.update.share_of_triad:4.0%}':>13}"
+            f"{_label(count):<15}{phases}{sum(count.phases_ms.values()):>9.3f}"
+            f"{f'{count.gflops_per_second_per_core:.1f} {share:4.0%}':>13}{_moved(count)}"
         )
-    yield "               %: of the bare micro-kernel on as many cores at once; of a triad over as many bytes"
+    against = "a plain stream between all nodes" if of_nodes else "a triad over as many bytes"
+    yield f"               %: of the bare micro-kernel on as many cores at once; of {against}"
+
+
+def _moved(count: Count) -> str:
+    if count.nodes is not None:
+        exchange = count.exchange
+        if exchange is None:
+            return ""
+        if exchange.is_small:
+            return f"{'sent whole':>15}"
+        return f"{f'{exchange.gb_per_second:.2f} {exchange.share_of_link:4.0%}':>15}"
+    return (
+        f"{f'{count.reduce.gb_per_second:.1f} {count.reduce.share_of_triad:4.0%}':>13}"
+        f"{f'{count.update.gb_per_second:.1f} {count.update.share_of_triad:4.0%}':>13}"
+    )
 
 
 def _fit(fit: Fit) -> Iterator[str]:
@@ -175,6 +204,13 @@ def _fit(fit: Fit) -> Iterator[str]:
 
 def _figure(figure: Interval) -> str:
     return f"{figure.value:.4g} {_range(figure, '.3g')}".rstrip()
+
+
+def _node_cells(count: Count) -> list[object]:
+    exchange = count.exchange
+    if exchange is None:
+        return [count.place, "", ""]
+    return [count.place, f"{exchange.gb_per_second:.3f}", f"{exchange.link_gb_per_second:.3f}"]
 
 
 def _range(figure: Interval, form: str) -> str:

@@ -57,7 +57,7 @@ class Nodes:
         """Return when the workers of all nodes have started, with what is worth a warning about how the
         shards fall to them. All nodes call it."""
         blocks = self.blocks(shards)
-        self.team[:] = introduce_workers(self.link, asked, workers, blocks)
+        self.team[:] = introduce_workers(self.link, asked, workers, blocks, self.sharing)
         unequal = uneven(blocks)
         return ([] if unequal is None else [unequal]) + fewer_workers(self.team)
 

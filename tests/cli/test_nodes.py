@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from feste_dp.run.step_times import ALL_PHASES
-from tests.cli.conftest import COMMAND, Place
+from feste_dp.scale.study import read_study
+from tests.cli.conftest import COMMAND, Feste, Place
 
 MPIRUN = Path(sys.executable).with_name("mpirun")
 AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
@@ -58,3 +59,38 @@ def test_bench_names_a_node_that_was_given_another_config(place: Place, on_nodes
     )
     assert done.returncode == 2
     assert "optim.lr is 0.5 here" in done.stderr and "give all nodes the same config" in done.stderr
+
+
+def test_scale_over_nodes_compares_them_and_their_losses(
+    place: Place, on_nodes: OnNodes, tmp_path: Path
+) -> None:
+    launcher = f"{MPIRUN} -n {{nodes}} --map-by :OVERSUBSCRIBE --bind-to none"
+    rounds = ["--steps", "2", "--warmup", "1", "--repeats", "1"]
+    done = subprocess.run(
+        [*COMMAND, "scale", "--config", place.config, "--nodes", "2,1", "--workers", "1", *rounds,
+         "--launcher", launcher, "--out", tmp_path / "out"],
+        env=os.environ | AS_ROOT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    study = read_study(tmp_path / "out")
+    assert [(count.nodes, count.workers) for count in study.counts] == [(1, 1), (2, 2)]
+    assert study.same_bits.agree and "on 1, 2 nodes, all 2 runs of 3 steps" in study.same_bits.sentence
+    assert study.counts[1].exchange is not None and study.counts[1].phases_ms["exchange"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--nodes", "1,8"], "8 nodes are more than train.shards 4"),
+        (["--nodes", "1,2", "--workers", "1,2"], "--workers: one number, of each node"),
+        (["--nodes", "1,2", "--launcher", "mpirun -n 2"], "--launcher: lacks {nodes}"),
+        (["--workers", "1", "--launcher", "mpirun -n {nodes}"], "--launcher: goes with --nodes"),
+        ([], "--workers: missing; give worker counts"),
+    ],
+)
+def test_node_counts_that_cannot_be_measured_are_one_line(
+    place: Place, feste: Feste, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    result = feste("scale", "--config", place.config, *arguments, "--out", tmp_path / "out")
+    assert result.status == 2 and words in result.err, result.err
+    assert result.err.count("\n") == 1 and not (tmp_path / "out").exists()

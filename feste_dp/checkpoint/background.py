@@ -21,6 +21,7 @@ from feste_dp.checkpoint.format import (
     check_arrays,
     step_directory_name,
 )
+from feste_dp.checkpoint.helpers import Helpers
 from feste_dp.checkpoint.pointers import BEST, LATEST, point
 from feste_dp.checkpoint.retention import retain
 from feste_dp.checkpoint.saving import remove_leftovers, write_checkpoint
@@ -30,7 +31,8 @@ from feste_dp.files.descriptors import spare
 
 @dataclass(frozen=True)
 class SaveResult:
-    """How a save ended. Warnings are of what is only convenient, pointers and deletions: each once a run."""
+    """How a save ended. Warnings are of what is only convenient, pointers, deletions and help: each once a
+    run."""
 
     step: int
     path: Path | None
@@ -38,6 +40,14 @@ class SaveResult:
     deleted_steps: tuple[int, ...]
     seconds: float
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Job:
+    step: int
+    fields: ManifestFields | None
+    """None: there is nothing to save."""
+    together: bool
 
 
 class BackgroundWriter:
@@ -65,7 +75,9 @@ class BackgroundWriter:
         self._keep = keep
         self._filesystem = filesystem
         self._staging = {name: np.empty(parameter_count, np.float32) for name in tensors}
-        self._jobs: queue.SimpleQueue[ManifestFields | None] = queue.SimpleQueue()
+        self.helpers: Helpers | None = None
+        """Other machines that write some of the files of what is saved together; set before any save."""
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._finished: deque[SaveResult | BaseException] = deque()
         self._idle = threading.Event()
         self._abandoned = False
@@ -78,8 +90,9 @@ class BackgroundWriter:
         self._idle.wait()
         self._follow(newest, manifest.step, manifest.train.best_step)
 
-    def submit(self, manifest_fields: ManifestFields, arrays: Arrays) -> None:
-        """Copies the arrays, which the caller may change again at once, and starts the save.
+    def submit(self, manifest_fields: ManifestFields, arrays: Arrays, *, together: bool = False) -> None:
+        """Copies the arrays, which the caller may change again at once, and starts the save; together with
+        the helpers, where they save the same.
 
         Waits first for the save in flight, if there is one.
         """
@@ -95,7 +108,11 @@ class BackgroundWriter:
         for name, staged in self._staging.items():
             np.copyto(staged, arrays[name])
         self._idle.clear()
-        self._jobs.put(copy.deepcopy(manifest_fields))
+        self._jobs.put(_Job(manifest_fields.step, copy.deepcopy(manifest_fields), together))
+
+    def forgo(self, step: int) -> None:
+        """Nothing is to be saved of this step, whatever the helpers believe."""
+        self._jobs.put(_Job(step, None, together=True))
 
     def poll(self) -> list[SaveResult]:
         """The saves that ended since the last call, without waiting; a fault of the program is raised."""
@@ -130,18 +147,22 @@ class BackgroundWriter:
         for array in self._staging.values():
             array.fill(0)  # touches the pages, so that the first submit takes no longer than the others
         self._idle.set()
-        while (fields := self._jobs.get()) is not None:
+        while (job := self._jobs.get()) is not None:
+            helpers = self.helpers if job.together else None
             try:
-                with spare.lent():
-                    self._finished.append(self._save(fields))
+                if job.fields is not None:
+                    with spare.lent():
+                        self._finished.append(self._save(job.fields, helpers))
             except (
                 BaseException
             ) as error:  # raised again by poll, in the thread that can do something about it
                 self._finished.append(error)
             finally:
+                if helpers is not None:
+                    helpers.end(job.step)
                 self._idle.set()
 
-    def _save(self, fields: ManifestFields) -> SaveResult:
+    def _save(self, fields: ManifestFields, helpers: Helpers | None) -> SaveResult:
         began = time.perf_counter()
         path: Path | None = None
         error: SaveError | None = None
@@ -152,6 +173,7 @@ class BackgroundWriter:
                 fields,
                 self._staging,
                 filesystem=self._filesystem,
+                helpers=helpers,
             )
         except SaveError as failure:
             error = failure
@@ -161,6 +183,8 @@ class BackgroundWriter:
             )
         else:
             deleted = self._follow(path, fields.step, fields.train.best_step)
+        for what, line in () if helpers is None else helpers.take_warnings():
+            self._warn_once(what, line)
         warnings, self._unsaid = tuple(self._unsaid), []
         return SaveResult(fields.step, path, error, tuple(deleted), time.perf_counter() - began, warnings)
 
@@ -186,6 +210,10 @@ class BackgroundWriter:
         try:
             yield
         except (SaveError, OSError, UsageError, MemoryError) as failure:
-            if what not in self._said:
-                self._said.add(what)
-                self._unsaid.append(str(failure) or type(failure).__name__)
+            self._warn_once(what, str(failure) or type(failure).__name__)
+
+    def _warn_once(self, what: str, line: str) -> None:
+        if what not in self._said:
+            self._unsaid.append(line)
+        if what:
+            self._said.add(what)

@@ -5,9 +5,8 @@ machine stops. Knows nothing of training.
 """
 
 import contextlib
-import hashlib
 import shutil
-from collections.abc import Iterable
+import time
 from pathlib import Path
 
 import feste_dp
@@ -34,11 +33,12 @@ from feste_dp.checkpoint.format import (
     step_directory_name,
     step_of,
 )
+from feste_dp.checkpoint.helpers import HelpedSave, Helpers
 from feste_dp.checkpoint.loading import read_manifest, verify_checkpoint
-from feste_dp.checkpoint.shards import encode_shard_header, shard_name, split_evenly
+from feste_dp.checkpoint.shard_files import shard_chunks, shard_digest, write_file
+from feste_dp.checkpoint.shards import FILE_COUNT, shard_name, split_evenly
 from feste_dp.errors import UsageError
 
-CHUNK_BYTES = 16 * 1024 * 1024  # per chunk the writer thread asks for the interpreter's lock twice
 SPARE_BYTES = 4 * 1024 * 1024  # for directories, block rounding and the files that training writes meanwhile
 
 
@@ -47,10 +47,11 @@ def write_checkpoint(
     manifest_fields: ManifestFields,
     arrays: Arrays,
     *,
-    file_count: int = 8,
+    file_count: int = FILE_COUNT,
     filesystem: Filesystem | None = None,
+    helpers: Helpers | None = None,
 ) -> Path:
-    """The directory of the committed checkpoint.
+    """The directory of the committed checkpoint; helpers write some of its files, where there are any.
 
     SaveError when it could not be written: nothing new is left behind then, and every earlier checkpoint
     stands. A whole checkpoint of the same step and content is kept as it is, any other is replaced.
@@ -74,7 +75,7 @@ def write_checkpoint(
         _check_free_space(fs, final, arrays)
         temporary = unique_path(checkpoints_dir, TEMPORARY, final.name)
         try:
-            _write_files(fs, temporary, manifest_fields, arrays, file_count)
+            _write_files(fs, temporary, manifest_fields, arrays, file_count, helpers)
             _commit(fs, temporary, final)
         except BaseException:
             with contextlib.suppress(OSError):  # a temporary directory that resists goes with the next save
@@ -123,13 +124,7 @@ def _already_holds(final: Path, given: ManifestFields, arrays: Arrays, file_coun
     ranges = split_evenly(arrays[PARAMS].size, file_count)
     if [(file.start, file.stop) for file in found.files] != ranges or verify_checkpoint(final):
         return False
-    for file in found.files:
-        digest = hashlib.sha256()
-        for chunk in _shard_chunks(arrays, file.start, file.stop):
-            digest.update(chunk)
-        if digest.hexdigest() != file.sha256:
-            return False
-    return True
+    return all(shard_digest(arrays, file.start, file.stop) == file.sha256 for file in found.files)
 
 
 def _check_free_space(fs: Filesystem, final: Path, arrays: Arrays) -> None:
@@ -143,17 +138,38 @@ def _check_free_space(fs: Filesystem, final: Path, arrays: Arrays) -> None:
 
 
 def _write_files(
-    fs: Filesystem, directory: Path, given: ManifestFields, arrays: Arrays, file_count: int
+    fs: Filesystem,
+    directory: Path,
+    given: ManifestFields,
+    arrays: Arrays,
+    file_count: int,
+    helpers: Helpers | None,
 ) -> None:
     fs.make_directory(directory)
     ranges = split_evenly(arrays[PARAMS].size, file_count)
-    files = []
-    for i, (start, stop) in enumerate(ranges):
-        name = shard_name(i, len(ranges))
-        size, sha256 = _write_file(fs, directory / name, _shard_chunks(arrays, start, stop))
-        files.append(ShardFile(name=name, start=start, stop=stop, size=size, sha256=sha256))
-    manifest = encode_manifest(complete_manifest(given, feste_dp.__version__, tuple(files), arrays))
-    _write_file(fs, directory / MANIFEST_NAME, [memoryview(manifest)])
+    names = [shard_name(i, len(ranges)) for i in range(len(ranges))]
+
+    def write(i: int) -> tuple[int, str]:
+        return write_file(fs, directory / names[i], shard_chunks(arrays, *ranges[i]))
+
+    if helpers is None:
+        written = {i: write(i) for i in range(len(ranges))}
+    else:
+        began, folder = (
+            time.monotonic(),
+            unique_path(directory.parent, TEMPORARY, step_directory_name(given.step)),
+        )
+        with contextlib.closing(HelpedSave(helpers, fs, folder, given.step, names)) as others:
+            written = {i: write(i) for i in range(len(ranges)) if others.is_own(i)}
+            seconds = time.monotonic() - began
+            written |= others.collect(directory, lambda i: shard_digest(arrays, *ranges[i]), seconds)
+        written |= {i: write(i) for i in range(len(ranges)) if i not in written}
+    files = tuple(
+        ShardFile(name=names[i], start=start, stop=stop, size=written[i][0], sha256=written[i][1])
+        for i, (start, stop) in enumerate(ranges)
+    )
+    manifest = encode_manifest(complete_manifest(given, feste_dp.__version__, files, arrays))
+    write_file(fs, directory / MANIFEST_NAME, [memoryview(manifest)])
     fs.sync_directory(directory)
 
 
@@ -172,29 +188,3 @@ def _commit(fs: Filesystem, temporary: Path, final: Path) -> None:
     with contextlib.suppress(OSError):  # what cannot be removed now goes with the next save
         if replaced.exists() or replaced.is_symlink():
             fs.remove(replaced)
-
-
-def _shard_chunks(arrays: Arrays, start: int, stop: int) -> Iterable[memoryview]:
-    """The bytes of a shard file in order, none of them copied."""
-    yield memoryview(encode_shard_header(stop - start, tuple(arrays)))
-    for array in arrays.values():
-        data = memoryview(array[start:stop].data).cast("B")
-        for at in range(0, len(data), CHUNK_BYTES):
-            yield data[at : at + CHUNK_BYTES]
-
-
-def _write_file(fs: Filesystem, path: Path, chunks: Iterable[memoryview]) -> tuple[int, str]:
-    """Size and SHA-256 of the file, which is on disk when this returns."""
-    size = 0
-    digest = hashlib.sha256()
-    descriptor = fs.create(path)
-    try:
-        for chunk in chunks:
-            digest.update(chunk)  # hashing, writing and fsync all run without the interpreter's lock
-            size += len(chunk)
-            while chunk:
-                chunk = chunk[fs.write(descriptor, chunk) :]
-        fs.sync(descriptor)
-    finally:
-        fs.close(descriptor)
-    return size, digest.hexdigest()

@@ -13,6 +13,8 @@ from feste_dp.files.untrusted_json import parse_object
 
 FLOAT_BYTES = 4
 HEADER_LIMIT_BYTES = 4096  # ours have some 200
+FILE_COUNT = 8
+"""Of a checkpoint, whoever writes it."""
 
 
 def shard_name(index: int, count: int) -> str:

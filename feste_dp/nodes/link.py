@@ -83,6 +83,8 @@ class Link:
         """The signal that asks this node to stop."""
         self.pass_on: Callable[[int], None] = lambda signum: None
         """Called in the watching thread with a signal that asked another node to stop."""
+        self.on_post: Callable[[int, Any], None] = lambda node, value: None
+        """Called in the watching thread with what another node has posted."""
         self.wake: Callable[[], None] = lambda: None
         """Called in the watching thread when `failure` is set: who waits elsewhere is to look."""
         self.failure: str | None = None
@@ -199,6 +201,15 @@ class Link:
         if ended:
             raise NodeLostError(f"{', '.join(ended)} has ended while this node waits for it")
 
+    def post(self, node: int, value: object) -> None:
+        """Hand another node's on_post anything that msgpack can pack; what is posted to it arrives in this
+        order. For any thread, returns at once."""
+        self._outbox.append((node, msgpack.packb(["post", value])))
+
+    def is_up(self, node: int) -> bool:
+        """Whether more can be heard of it. For any thread."""
+        return self._may_say_goodbye(self._peers[node])
+
     def tell(self, kind: str, text: str, level: str) -> None:
         """Say it on the first node."""
         self._outbox.append((0, msgpack.packb(["tell", kind, text, level])))
@@ -307,6 +318,8 @@ class Link:
                 self.pass_on(signum)
             case ["tell", str(kind), str(text), "message" | "warning" as level]:
                 self._told.append(Told(node, kind, f"{self.names[node]}: {text}", level))
+            case ["post", value]:
+                self.on_post(node, value)
             case ["failed", int(status), str(reason)]:
                 self._fail(f"{self.names[node]}: {reason}", status)
             case ["bye", int(status)]:

@@ -39,6 +39,7 @@ from feste_dp.run.token_data import with_absolute_paths, with_corpus
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.train.joining import Nodes
 from feste_dp.train.observers import Observers
+from feste_dp.train.shared_saving import part_writer, share_saving
 from feste_dp.train.signals import StopSignals
 from feste_dp.train.start import Surroundings, check_machine, compile_for
 from feste_dp.train.together import NodeExchange
@@ -142,11 +143,12 @@ def follow(own: Config | None, workers: int | None, around: Surroundings, nodes:
         if not nodes.has_work(True):
             return 0
         nodes.meet(config.run.workers, count, config.train.shards)
+        writer = part_writer(link, config) if share_saving(link, config).is_shared else _NoWriter()
         exchange = NodeExchange(nodes, config.train.shards, parameter_count(config.model), around.signals)
         outlets = Outlets(
             Observers(around.record),
             _NoRows(),
-            _NoWriter(),
+            writer,
             around.signals,
             faults=coordinator.faults,
             exchange=exchange,
@@ -254,7 +256,10 @@ class _NoRows:
 
 
 class _NoWriter:
-    def submit(self, manifest_fields: ManifestFields, arrays: Arrays) -> None:
+    def submit(self, manifest_fields: ManifestFields, arrays: Arrays, *, together: bool = False) -> None:
+        pass
+
+    def forgo(self, step: int) -> None:
         pass
 
     def wait(self) -> list[SaveResult]:

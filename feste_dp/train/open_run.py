@@ -90,7 +90,13 @@ class OpenRun:
         nodes = self.around.nodes
         if nodes is not None:
             from feste_dp.train.follower import share_state
+            from feste_dp.train.shared_saving import helpers, share_saving
 
+            found = share_saving(nodes.link, self.prepared.config, self.held.path.absolute() / "checkpoints")
+            if found.is_shared:
+                self.writer.helpers = helpers(nodes.link, lambda: self.held.path.absolute() / "checkpoints")
+            if found.line:
+                self.around.record.tell("saving", found.line)
             share_state(nodes.link, self.trainer, self.restored)
 
     def begin(self, kind: str, text: str) -> None:

@@ -23,7 +23,8 @@ class Rows(Protocol):
 class Writer(Protocol):
     """What stores checkpoints, see BackgroundWriter."""
 
-    def submit(self, manifest_fields: ManifestFields, arrays: Arrays) -> None: ...
+    def submit(self, manifest_fields: ManifestFields, arrays: Arrays, *, together: bool = False) -> None: ...
+    def forgo(self, step: int) -> None: ...
     def wait(self) -> list[SaveResult]: ...
     def poll(self) -> list[SaveResult]: ...
 
@@ -78,15 +79,18 @@ class Saves:
             return None
         return self._stored
 
-    def save(self, fields: ManifestFields, arrays: Arrays) -> None:
-        """Copy the state and let the writer thread store it, after the rows that it continues."""
+    def save(self, fields: ManifestFields, arrays: Arrays, *, together: bool = False) -> None:
+        """Copy the state and let the writer thread store it, after the rows that it continues; together with
+        the other nodes, where all come here at this step."""
         self.look_after_the_run()
         if self._held is not None and self._held.is_gone:
             self._newest = self._failed = fields.step
+            if together:
+                self._writer.forgo(fields.step)
             return
         self._guard("metrics file", fields.step, self._metrics.sync)
         self._faults.at("save", fields.step)
-        self._writer.submit(fields, arrays)
+        self._writer.submit(fields, arrays, together=together)
         self._newest = fields.step
         self._faults.at("saved", fields.step)
 

@@ -105,6 +105,14 @@ class Exchange(Protocol):
         """The losses of all machines, in their order; None gives up. Raises Abandoned where one does."""
         ...
 
+    def take_save_request(self) -> bool:
+        """Whether somebody asked any machine for a save, since the last call."""
+        ...
+
+    def agree(self, value: bool) -> bool | None:
+        """What the first machine says; None where one is gone, and each is on its own."""
+        ...
+
     def take_workers(self) -> int | None:
         """How many workers each machine is to use from here on, once, where somebody wants it."""
         ...

@@ -13,7 +13,7 @@ from typing import Any
 from feste_dp.kernels.reduction import NORM_CHUNK, chunk_norms
 from feste_dp.nodes.array_sum import ArraySum
 from feste_dp.nodes.blocks import additions
-from feste_dp.nodes.link import Told
+from feste_dp.nodes.link import NodeLostError, Told
 from feste_dp.runtime.results import Gradient
 from feste_dp.train.joining import Nodes
 from feste_dp.train.signals import Abandoned, StopSignals
@@ -41,6 +41,7 @@ class NodeExchange:
         """The signal that asked any node to stop, known to all since the last exchange."""
         self.has_abandoned = False
         """Whether all nodes have given up what was under way."""
+        self._save_requested = False
         self._workers: int | None = None
         """How many workers the first node was asked to have each node use, since the last exchange."""
 
@@ -94,6 +95,18 @@ class NodeExchange:
                 given[node] += piece
         return [loss for losses in given for loss in losses]
 
+    def take_save_request(self) -> bool:
+        """Whether a signal asked any node for a save, since the last call."""
+        taken, self._save_requested = self._save_requested, False
+        return taken
+
+    def agree(self, value: bool) -> bool | None:
+        """What the first node says; None where a node is gone, and each is on its own."""
+        try:
+            return bool(self.link.gather(value)[0])
+        except NodeLostError:
+            return None
+
     def told(self) -> list[Told]:
         """What the other nodes have to tell since the last call, on the first node."""
         return self.link.told() if self.is_first else []
@@ -120,6 +133,7 @@ class NodeExchange:
             {
                 "step": step,
                 "stop": self._own_stop(),
+                "save": self._signals.take_save_request(),
                 "workers": self._wanted_workers() if self.is_first else None,
                 "losses": None if gradient is None else gradient.shard_losses,
                 "seconds": 0.0 if gradient is None else max(gradient.worker_seconds),
@@ -129,6 +143,7 @@ class NodeExchange:
     def _check_words(self, step: int, said: list[dict[str, Any]]) -> None:
         assert all(words["step"] == step for words in said), (step, [words["step"] for words in said])
         self._take_stops([words["stop"] for words in said])
+        self._save_requested |= any(words["save"] for words in said)
         if said[0]["workers"] is not None:
             self._workers = said[0]["workers"]
         if any(words["losses"] is None for words in said):

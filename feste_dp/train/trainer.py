@@ -209,7 +209,7 @@ class Trainer:
             self._keep_what_is_whole(started)
             raise
         self._hear_others()
-        self._save_last(started)
+        self._save_last(started, together=True)
 
     def _is_asked_to_stop(self) -> bool:
         """At a place where every node has the same answer."""
@@ -235,12 +235,16 @@ class Trainer:
         except Exception as failure:
             self.report_unsaved(f"step {self._step} could not be saved: {failure or type(failure).__name__}")
 
-    def _save_last(self, started: float) -> None:
-        """Return when the last finished step is on the disk."""
+    def _save_last(self, started: float, *, together: bool = False) -> None:
+        """Return when the last finished step is on the disk; together, where all nodes come here."""
         self._saves.look_after_the_run()
         self._saves.wait()
-        if self._step > 0 and not self._saves.has_still(self._step):
-            self._save(time.monotonic() - started)
+        saves = self._step > 0 and not self._saves.has_still(self._step)
+        if self._out.exchange is not None and together:  # what is on the disk, the first node knows
+            agreed = self._out.exchange.agree(saves)
+            saves, together = (saves, False) if agreed is None else (agreed, True)
+        if saves:
+            self._save(time.monotonic() - started, together=together)
         self._saves.wait()
 
     def _resize(self) -> None:
@@ -286,7 +290,7 @@ class Trainer:
 
         if evaluates or samples:
             try:
-                with self._out.signals.measuring(lambda: self._save(time.monotonic() - started)):
+                with self._out.signals.measuring(lambda: self._save_while_measuring(started)):
                     val_loss = self.validation_loss() if evaluates else None
                     sample = self._sample_or_none() if samples and self._draws else ""
                 if self._out.exchange is not None:  # all have measured, or none has
@@ -306,7 +310,7 @@ class Trainer:
         finished = row()
         self._write_row(finished, is_best)
         if self._should_save(is_best):
-            self._save(finished.elapsed_seconds)
+            self._save(finished.elapsed_seconds, together=True)
         self._saves.poll()
         self._saves.look_after_the_run(at_once=False)
         if evaluates or samples or self._saves.has(self._step):
@@ -405,14 +409,22 @@ class Trainer:
         self._record.row(row, self._config.train.steps, is_best)
 
     def _should_save(self, is_best: bool) -> bool:
-        asked = self._out.signals.take_save_request()
+        asked = (self._out.exchange or self._out.signals).take_save_request()
         every = self._config.checkpoint.every
         return asked or is_best or (every > 0 and self._step % every == 0)
 
-    def _save(self, elapsed_seconds: float) -> None:
-        """Raises NonFiniteError where there is a NaN or infinity in the state."""
+    def _save_while_measuring(self, started: float) -> None:
+        """In a signal's handler, which the other nodes know nothing of."""
+        if self._draws:
+            self._save(time.monotonic() - started)
+        else:
+            self._out.signals.save_requested = True
+
+    def _save(self, elapsed_seconds: float, *, together: bool = False) -> None:
+        """Where all nodes come here they save together. Raises NonFiniteError where there is a NaN or an
+        infinity in the state."""
         self._stepper.check_state(self._step)
-        self._saves.save(self._manifest_fields(elapsed_seconds), self._stepper.arrays)
+        self._saves.save(self._manifest_fields(elapsed_seconds), self._stepper.arrays, together=together)
 
     def _manifest_fields(self, elapsed_seconds: float) -> ManifestFields:
         config, early_stop = self._config, self._early_stop

@@ -50,7 +50,7 @@ def why_there_is_none() -> str | None:
 
 
 class Slurm:
-    """Runs until the machines end."""
+    """Runs until the machines end, or before."""
 
     def __init__(self, machines: Machines, folder: Path) -> None:
         self._machines = machines
@@ -85,3 +85,9 @@ class Slurm:
 
     def start(self, *command: str | Path, **popen: Any) -> subprocess.Popen[Any]:
         return self._machines.start(0, command, env=self._env | popen.pop("env", {}), **popen)
+
+    def end(self) -> None:
+        """Nothing of Slurm runs any more, or writes into the folder."""
+        for index in range(len(self._machines.names)):
+            while self._machines.kill(index, "slurm"):
+                time.sleep(0.01)

@@ -10,48 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from feste_dp.data.corpus import read_shakespeare
 from tests.nodes.network import MPICH, OPEN_MPI, Machines, Mpi
-from tests.nodes.training import CONFIG, FESTE_DP, ROOT, STEPS, Training, outcome
+from tests.nodes.training import ROOT, STEPS, Outcome, Training, outcome
 
 Make = Callable[[int], Machines]
 EITHER = pytest.mark.parametrize(
     "mpi", [OPEN_MPI, pytest.param(MPICH, marks=pytest.mark.long)], indirect=True
 )
-Outcome = tuple[str, list[tuple[int, float, float | None]]]
-
-
-@pytest.fixture(scope="session")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a small run whose corpus is prepared."""
-    root = tmp_path_factory.mktemp("nodes")
-    (root / "text.txt").write_text(read_shakespeare()[:60_000])
-    prepare = ["prepare", root / "text.txt", "--vocab-size", "300", "--out", root / "tokens"]
-    subprocess.run([*FESTE_DP, *map(str, prepare)], check=True, capture_output=True, cwd=ROOT)
-    made = root / "config.yaml"
-    made.write_text(CONFIG.replace("TOKENS", str(root / "tokens")))
-    return made
-
-
-@pytest.fixture(scope="session")
-def on_one(config: Path) -> Callable[[str], Path]:
-    """on_one("fp32") is the run on one machine."""
-
-    def train(precision: str) -> Path:
-        run = config.parent / f"alone-{precision}"
-        if not run.exists():
-            options = ["--config", config, "--out", run, "--set", f"train.precision={precision}", "--quiet"]
-            command = [*FESTE_DP, "launch", *map(str, options)]
-            subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
-        return run
-
-    return train
-
-
-@pytest.fixture
-def alone(on_one: Callable[[str], Path]) -> Outcome:
-    """What the run on one machine came to."""
-    return outcome(on_one("fp32"))
 
 
 @pytest.fixture

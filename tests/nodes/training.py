@@ -89,7 +89,10 @@ class Training:
             time.sleep(0.02)
 
 
-def outcome(run: Path, steps: int = STEPS) -> tuple[str, list[tuple[int, float, float | None]]]:
+Outcome = tuple[str, list[tuple[int, float, float | None]]]
+
+
+def outcome(run: Path, steps: int = STEPS) -> Outcome:
     """SHA-256 of weights, m and v after these steps, and what was measured on the way."""
     rows = read_metrics(run / "metrics.csv")
     return state_sha256(run, steps), [(row.step, row.train_loss, row.val_loss) for row in rows]

@@ -228,7 +228,7 @@ class Link:
             return status
         if reason is not None:
             self._to_all(["failed", status, reason])
-        self._to_all(["bye", status])
+        self._to_all(["bye", status, self.failure])
         deadline = self._clock() + timeout_s
         while self._clock() < deadline and any(map(self._may_say_goodbye, self._peers.values())):
             time.sleep(_LOOK_S / 10)
@@ -322,10 +322,10 @@ class Link:
                 self.on_post(node, value)
             case ["failed", int(status), str(reason)]:
                 self._fail(f"{self.names[node]}: {reason}", status)
-            case ["bye", int(status)]:
+            case ["bye", int(status), str() | None as heard]:
                 self._peers[node].status = status
-                if status != 0:
-                    self._fail(f"{self.names[node]} has ended with status {status}", status)
+                if status != 0:  # because of what it heard, which may come later here
+                    self._fail(heard or f"{self.names[node]} has ended with status {status}", status)
 
     def _look_for_silence(self) -> None:
         silent = [node for node, peer in self._peers.items() if peer.status is None and self._is_silent(peer)]

@@ -7,8 +7,9 @@ import pytest
 
 from feste_dp.kernels.reduction import NORM_CHUNK, chunk_count, chunk_norms, make_tree, reduce_slots
 from feste_dp.nodes import array_sum
-from feste_dp.nodes.array_sum import CHUNK_FLOATS, SMALL_FLOATS, ArraySum
+from feste_dp.nodes.array_sum import CHUNK_FLOATS, ArraySum
 from feste_dp.nodes.blocks import additions, node_blocks
+from feste_dp.nodes.link_speed import SMALL_FLOATS
 from tests.nodes.wires import Wires, linked
 
 SHARDS = 8

@@ -159,6 +159,21 @@ def test_what_made_a_node_fail_is_heard_by_those_who_wait_for_it():
     assert first == last == ("node 1 (beta): no text at here.txt", 2)
 
 
+def test_who_ends_because_of_another_says_what_it_heard():
+    """The reason may come later than the goodbye of who heard it first."""
+    wires = Wires(3, lambda *way: 1.0 if way == (2, 0, links._CONTROL) else 0.0)
+
+    def body(link):
+        link.gather(None)
+        if link.rank == 2:
+            return link.close(1, "no worker is left", timeout_s=5.0)
+        heard = lost(link)
+        link.close(1, timeout_s=5.0)
+        return heard
+
+    assert linked(wires.ends(), body)[:2] == ["node 2: no worker is left"] * 2
+
+
 def test_a_node_that_ended_well_is_not_waited_for_for_ever(monkeypatch):
     monkeypatch.setattr(links, "_ENDED_S", 0.5)
 

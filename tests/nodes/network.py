@@ -220,6 +220,15 @@ class Machines:
         line = self.mpirun(command, mpi, env=env, options=options)
         return self.run(0, line, timeout=timeout, env=mpi.settings | dict(env or {}), **popen)
 
+    def settings(self, mpi: Mpi) -> dict[str, str]:
+        """The environment in which an mpirun that somebody else starts on a machine reaches the others."""
+        if mpi.name == "openmpi":
+            return dict(mpi.settings) | {"PRTE_MCA_plm_ssh_agent": str(self._folder / "agent")}
+        return dict(mpi.settings) | {
+            "HYDRA_LAUNCHER": "ssh",
+            "HYDRA_LAUNCHER_EXEC": str(self._folder / "agent"),
+        }
+
     def cut(self, index: int) -> None:
         """From now on nothing comes through to the machine or from it, and nothing says so."""
         self._tell("cut", index)

@@ -22,7 +22,7 @@ EITHER = pytest.mark.parametrize(
 @pytest.fixture
 def training(machines: Make, open_mpi: Mpi, config: Path, tmp_path: Path) -> Callable[[int], Training]:
     """training(2) is the run on two machines, not begun."""
-    return lambda count: Training(machines(count), config, tmp_path / "run")
+    return lambda count: Training(machines(count), config, tmp_path / "runs/run")
 
 
 def ended(job: subprocess.Popen[bytes], limit_s: float = 60) -> int:
@@ -77,6 +77,18 @@ def test_a_run_goes_on_with_other_numbers_of_nodes(
     command = three.command()
     subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
     assert outcome(three.run) == alone
+
+
+def test_nodes_need_no_files_in_common(training: Callable[[int], Training], alone: Outcome) -> None:
+    two = training(2)
+    two.run.parent.mkdir()
+    assert two.machines.run(1, ["mount", "-t", "tmpfs", "tmpfs", two.run.parent]).returncode == 0
+    two.finish()
+    assert outcome(two.run) == alone
+    go_back(two.run, 30)
+    two.finish()
+    assert outcome(two.run) == alone
+    assert two.machines.run(1, ["ls", "-A", two.run.parent]).stdout == ""
 
 
 def go_back(run: Path, step: int) -> None:

@@ -61,7 +61,7 @@ class Training:
 
     @property
     def log(self) -> Path:
-        return self.run.with_suffix(".log")
+        return self.run.parent.parent / f"{self.run.name}.log"
 
     def steps(self) -> int:
         metrics = self.run / "metrics.csv"

@@ -49,9 +49,12 @@ class PartWriter:
         self._ranges = {file: ranges[file] for file in own}
         self._count = len(ranges)
         self._staging = {
-            file: {name: np.zeros(stop - start, np.float32) for name in tensors}
+            file: {name: np.empty(stop - start, np.float32) for name in tensors}
             for file, (start, stop) in self._ranges.items()
         }
+        for arrays in self._staging.values():
+            for array in arrays.values():
+                array.fill(0)  # touches the pages, so that the first submit takes no longer than the others
         self._jobs: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._idle = threading.Event()
         self._idle.set()

@@ -5,8 +5,10 @@ weights, step and shard. A signal "arrives" where the test says, as its handler 
 """
 
 import contextlib
+import shutil
 import signal
 import threading
+import time
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -14,8 +16,10 @@ import numpy as np
 import pytest
 
 from feste_dp.checkpoint.background import BackgroundWriter
-from feste_dp.checkpoint.listing import newest_whole
+from feste_dp.checkpoint.format import step_directory_name
+from feste_dp.checkpoint.listing import newest_whole, step_directories
 from feste_dp.checkpoint.loading import load_checkpoint
+from feste_dp.checkpoint.part_writer import PartWriter
 from feste_dp.data.preparation import prepare_for_run
 from feste_dp.data.tokenizer import load_tokenizer
 from feste_dp.errors import RunError
@@ -31,6 +35,7 @@ from feste_dp.train.follower import Silent, _NoRows, _NoWriter, share_state
 from feste_dp.train.joining import Nodes
 from feste_dp.train.nonfinite import NonFiniteError
 from feste_dp.train.observers import Observers
+from feste_dp.train.shared_saving import LinkWire, helpers
 from feste_dp.train.signals import Abandoned, StopSignals
 from feste_dp.train.together import LOSSES_AT_ONCE, NodeExchange
 from feste_dp.train.trainer import Outlets, Trainer
@@ -150,7 +155,9 @@ class Ended:
     told: list[str] = field(default_factory=list)
 
 
-def train(prepared, folder, nodes=1, script=None, *, goes_on=False, **changes):
+def train(
+    prepared, folder, nodes=1, script=None, *, goes_on=False, saves_together=True, held=None, **changes
+):
     """Train on so many nodes, from the start or from what is saved, until it ends."""
     config, data, tokenizer = prepared
     for key, value in changes.items():
@@ -182,8 +189,13 @@ def train(prepared, folder, nodes=1, script=None, *, goes_on=False, **changes):
                 rows = stack.enter_context(MetricsWriter(folder / "metrics.csv"))
                 tensors = ("params", "m", "v")
                 writer = BackgroundWriter(folder / "checkpoints", parameters, tensors, keep=9)
+                if link is not None and saves_together:
+                    writer.helpers = helpers(link, lambda: folder / "checkpoints")
                 stack.enter_context(contextlib.closing(writer))
-            outlets = Outlets(Observers(record), rows, writer, signals, exchange=exchange)
+            elif saves_together:
+                writer = PartWriter(LinkWire(link), rank, parameters, ("params", "m", "v"))
+            held_here = held if rank == 0 else None
+            outlets = Outlets(Observers(record), rows, writer, signals, held=held_here, exchange=exchange)
             trainer = Trainer(config, data, tokenizer, workers, outlets)
             stack.enter_context(contextlib.closing(trainer))
             manifest = None
@@ -247,6 +259,69 @@ def test_nodes_have_the_rows_and_the_state_of_one_machine(prepared, alone, tmp_p
     assert (rows_of(tmp_path / "run"), state_of(tmp_path / "run")) == alone
     params = {node.workers.arena.params.tobytes() for node in ended}
     assert [node.step for node in ended] == [STEPS] * nodes and len(params) == 1
+    assert not [line for line in ended[0].told if "wrote the files of" in line]  # each node wrote its own
+
+
+def test_nodes_that_do_not_save_together_end_as_well(prepared, alone, tmp_path):
+    train(prepared, tmp_path / "run", 3, saves_together=False)
+    assert (rows_of(tmp_path / "run"), state_of(tmp_path / "run")) == alone
+
+
+@pytest.mark.parametrize("node", [0, 1])
+@pytest.mark.parametrize(("place", "step"), [("compute", 5), ("validate", 6), ("sample or rest", 8)])
+def test_a_save_that_is_asked_of_any_node_is_made_and_waits_for_nobody(
+    prepared, alone, tmp_path, node, place, step
+):
+    folder, times = tmp_path / "run", []
+
+    def happens(workers, where, at):
+        if (where, at) == (place, step) and not times:
+            times.append(at)
+            workers.signals._save(signal.SIGUSR1, None)
+
+    began = time.monotonic()
+    ended = train(prepared, folder, 3, Script(node, happens), eval__patience=0)
+    assert times and time.monotonic() - began < 15
+    assert (rows_of(folder), state_of(folder)) == alone
+    saved = {step for step, _ in step_directories(folder / "checkpoints")}
+    assert saved & {step, step + 1}, saved
+    assert not [line for line in ended[0].told if "wrote the files of" in line]
+
+
+def test_nodes_wait_for_no_save_of_a_run_that_was_removed(prepared, alone, tmp_path):
+    class Gone:
+        is_gone, shown = True, staticmethod(str)
+
+        def look(self, *, at_once):
+            return []
+
+        def holds(self, step):
+            return False
+
+    began = time.monotonic()
+    ended = train(prepared, tmp_path / "run", 3, held=Gone())
+    assert [each.step for each in ended] == [STEPS] * 3 and time.monotonic() - began < 15
+    assert rows_of(tmp_path / "run") == alone[0] and not list((tmp_path / "run/checkpoints").iterdir())
+
+
+def test_a_last_save_that_somebody_removed_is_made_again_by_all(prepared, alone, tmp_path):
+    """What is on the disk only the first node knows."""
+    folder = tmp_path / "run"
+
+    class Held:
+        is_gone, shown = False, staticmethod(str)
+
+        def look(self, *, at_once):
+            return []
+
+        def holds(self, step):
+            shutil.rmtree(folder / "checkpoints" / step_directory_name(step), ignore_errors=True)
+            return False
+
+    began = time.monotonic()
+    ended = train(prepared, folder, 3, held=Held())
+    assert (rows_of(folder), state_of(folder)) == alone and time.monotonic() - began < 15
+    assert not [line for line in ended[0].told if "wrote the files of" in line]
 
 
 PLACES = [("compute", 5), ("compute", 1), ("validate", 6), ("sample or rest", 8), ("sample or rest", 3)]

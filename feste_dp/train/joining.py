@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from feste_dp.errors import RunError, UsageError
-from feste_dp.interruption import RaisedBySignal
+from feste_dp.interruption import Interrupted
 from feste_dp.machine.cpus import usable_cores
 from feste_dp.nodes.blocks import node_blocks, uneven
 from feste_dp.nodes.introduction import introduce, introduce_workers, sharing
@@ -85,11 +85,12 @@ def on_all_nodes(
         warnings = introduce(link)
         status = body(Nodes(link, transport, sharing(link), tuple(warnings)))
     except NodeLostError as error:
-        return _end(link, UsageError(str(error)) if link.failed_status == 2 else error, None)
+        status = link.failed_status
+        return _end(link, UsageError(str(error)) if status == 2 else error, status, None)
     except (UsageError, RunError) as error:
-        return _end(link, error, str(error))
-    except RaisedBySignal as error:
-        link.close(1, str(error), timeout_s=_STOPPED_AT_ONCE_S)
+        return _end(link, error, 2 if isinstance(error, UsageError) else 1, str(error))
+    except Interrupted as error:
+        link.close(error.exit_status, str(error), timeout_s=_STOPPED_AT_ONCE_S)
         raise
     except BaseException as error:
         link.close(1, f"{type(error).__name__}: {error}", timeout_s=_STOPPED_AT_ONCE_S)
@@ -97,11 +98,10 @@ def on_all_nodes(
     return link.close(status)
 
 
-def _end(link: Link, error: UsageError | RunError, reason: str | None) -> int:
+def _end(link: Link, error: UsageError | RunError, status: int, reason: str | None) -> int:
     """Part with an error, which the first node tells; others where the first is gone. reason is what the
     others do not know of it yet."""
-    status = 2 if isinstance(error, UsageError) else 1
-    link.close(status, reason)
+    common = link.close(status, reason)
     if link.is_first or not link.has_parted:
         raise error
-    return status
+    return common

@@ -22,6 +22,11 @@ from feste_dp.checkpoint.filesystem import Filesystem
 
 PATIENCE_S = 60.0
 """So long and as long as its own files took, the first machine waits for the next file of the others."""
+_DIFFERS = (
+    "has other weights or optimizer state than node 0: one of the two machines computes wrongly, or its "
+    "memory errs"
+)
+"""Why a file is not taken; said at every save, for all that is trained since is in doubt."""
 _LOOK_S = 0.02
 
 
@@ -188,10 +193,7 @@ class HelpedSave:
     ) -> str | None:
         """Why a file is not taken; it is where it belongs, where it is."""
         if sha256 != digest(file):
-            return (
-                "has other weights or optimizer state than node 0: one of the two machines computes wrongly, "
-                "or its memory errs"
-            )
+            return _DIFFERS
         written = self._folder / self._names[file]
         try:
             if written.stat().st_size != size:
@@ -202,5 +204,5 @@ class HelpedSave:
         return None
 
     def _do_without(self, machine: int, reason: str) -> None:
-        self._helpers.warn(machine, self._step, reason, once="computes wrongly" not in reason)
+        self._helpers.warn(machine, self._step, reason, once=reason is not _DIFFERS)
         self._missing = {file: other for file, other in self._missing.items() if other != machine}

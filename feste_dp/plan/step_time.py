@@ -52,15 +52,16 @@ class StepTime:
     reduce: float
     update: float
     control: float
+    exchange: float = 0.0
+    """The sum over nodes, where there are several."""
 
     @property
     def total(self) -> float:
-        return self.compute + self.reduce + self.update + self.control
+        return self.compute + self.reduce + self.exchange + self.update + self.control
 
 
-def estimated_step(config: Config, workers: int, seconds: float, shards: int | None = None) -> StepTime:
-    """Measures for about `seconds`, longer where two micro-batches of one and of two layers take longer.
-    shards are those of this machine, all of the batch if not given."""
+def estimated_step(config: Config, workers: int, seconds: float) -> StepTime:
+    """Measures for about `seconds`, longer where two micro-batches of one and of two layers take longer."""
     cores = min(workers, usable_cpus())
     micro_batch = micro_batch_seconds(config, cores, seconds * (1 - _TRIAD_SHARE))
 
@@ -68,7 +69,7 @@ def estimated_step(config: Config, workers: int, seconds: float, shards: int | N
     def bandwidth(cores: int, working_set: int) -> float:
         return memory_bytes_per_second(cores, working_set, seconds * _TRIAD_SHARE / 2)
 
-    return _step(config, workers, micro_batch, bandwidth, shards)
+    return _step(config, workers, cores, micro_batch, bandwidth)
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,11 @@ def measured_speed(config: Config, workers: int, seconds: float) -> Speed:
     return Speed(cores, _micro_batch_flops(config) / micro_batch, bandwidth)
 
 
-def step_at(speed: Speed, config: Config, workers: int, shards: int | None = None) -> StepTime:
-    """As estimated_step; measures nothing."""
+def step_at(speed: Speed, config: Config, workers: int) -> StepTime:
+    """On as many cores as were measured, at most. Measures nothing."""
     micro_batch = _micro_batch_flops(config) / speed.flops_per_second
-    return _step(config, workers, micro_batch, lambda cores, working_set: speed.bytes_per_second, shards)
+    cores = min(workers, speed.cores)
+    return _step(config, workers, cores, micro_batch, lambda cores, working_set: speed.bytes_per_second)
 
 
 def _micro_batch_flops(config: Config) -> float:
@@ -102,23 +104,18 @@ def _micro_batch_flops(config: Config) -> float:
 
 
 def _step(
-    config: Config,
-    workers: int,
-    micro_batch: float,
-    bandwidth: Callable[[int, int], float],
-    shards: int | None,
+    config: Config, workers: int, cores: int, micro_batch: float, bandwidth: Callable[[int, int], float]
 ) -> StepTime:
     """The phases, from the time of a micro-batch and the bytes a second of so many cores over so many."""
-    train, cores = config.train, min(workers, usable_cpus())
-    shards = train.shards if shards is None else shards
+    train = config.train
     parameters = parameter_count(config.model)
-    slots = slot_count(shards, workers)
+    slots = slot_count(train.shards, workers)
     # each slot is read and the sum written; a node that a worker adds up takes three passes
-    reduce_bytes = 4 * (slots + 1 + 3 * (shards - slots)) * parameters
+    reduce_bytes = 4 * (slots + 1 + 3 * (train.shards - slots)) * parameters
     reducers = 1 if slots * parameters <= SMALL_REDUCTION else cores
     working_set = min(reduce_bytes, _TRIAD_BYTES)
     per_shard = train.sequences_per_shard // train.micro_batch
-    in_turn = max(-(-shards // workers), shards / cores)
+    in_turn = max(-(-train.shards // workers), train.shards / cores)
     return StepTime(
         micro_batch=micro_batch,
         compute=in_turn * per_shard * micro_batch,

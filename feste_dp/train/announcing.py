@@ -6,6 +6,7 @@ from feste_dp.config.schema import Config
 from feste_dp.data.tokens import TokenData
 from feste_dp.model.parameters import parameter_count
 from feste_dp.nodes.team import NodeFacts, team_words
+from feste_dp.plan.network import part_of
 from feste_dp.plan.step_time import LAUNCH_S, estimated_step, run_seconds
 from feste_dp.run.directory import RunDirectory
 from feste_dp.run.held import HeldRun
@@ -58,7 +59,8 @@ def time_left(config: Config, workers: int, first_step: int, shards: int | None 
     """How long the steps after first_step may take, where so many shards are computed here; measures for a
     moment."""
     left = (config.train.steps - first_step) / config.train.steps
-    seconds = max(1.0, run_seconds(config, estimated_step(config, workers, LAUNCH_S, shards)) * left)
+    part = config if shards is None else part_of(config, shards)
+    seconds = max(1.0, run_seconds(config, estimated_step(part, workers, LAUNCH_S)) * left)
     where = "on this machine" if shards is None else "without the exchange between nodes"
     return f", about {format_duration(seconds)} {where}"
 

@@ -16,6 +16,7 @@ from feste_dp.machine.limits import measure_limits
 from feste_dp.machine.variables import threads_in_vain
 from feste_dp.nodes.team import NodeFacts
 from feste_dp.plan.needs import checkpoint_bytes
+from feste_dp.plan.network import part_of
 from feste_dp.plan.preflight import check_cpus, precision_line, shortages
 from feste_dp.run.initial_weights import (
     InitialWeights,
@@ -89,7 +90,8 @@ def check_machine(
     check_cpus(config, workers)
     if (line := precision_line(config)) is not None:
         around.progress.message(line)
-    found = shortages(config, workers, measure_limits(saves_in), saves=saves_in is not None)
+    part = config if around.nodes is None else part_of(config, around.nodes.block(config.train.shards).count)
+    found = shortages(part, workers, measure_limits(saves_in), saves=saves_in is not None)
     least_disk = 0 if resumes else checkpoint_bytes(config)
     tolerated = [each for each in found if each.what == "disk" and each.available >= least_disk]
     if len(found) > len(tolerated):

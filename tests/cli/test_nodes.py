@@ -61,6 +61,16 @@ def test_bench_names_a_node_that_was_given_another_config(place: Place, on_nodes
     assert "optim.lr is 0.5 here" in done.stderr and "give all nodes the same config" in done.stderr
 
 
+def test_plan_measures_each_node_and_the_links_between_them(place: Place, on_nodes: OnNodes) -> None:
+    done = on_nodes(2, "plan", "--config", place.config, "--workers", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert (plan["nodes"], plan["node_shards"], plan["workers"]) == (2, 2, 1)
+    assert (
+        plan["step"]["exchange"] >= plan["links"]["latency_s"] > 0 and plan["links"]["bytes_per_second"] > 0
+    )
+
+
 def test_scale_over_nodes_compares_them_and_their_losses(
     place: Place, on_nodes: OnNodes, tmp_path: Path
 ) -> None:

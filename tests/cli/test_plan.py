@@ -24,6 +24,37 @@ def test_a_plan_prints_one_json_object_that_adds_up(place: Place, feste: Feste) 
     assert plan["run_seconds"] >= plan["steps"] * total
 
 
+def test_a_plan_of_nodes_takes_the_network_as_it_is_said_to_be(place: Place, feste: Feste) -> None:
+    given = [
+        "plan",
+        "--config",
+        place.config,
+        "--json",
+        "--nodes",
+        "2",
+        "--bandwidth",
+        "1",
+        "--latency",
+        "300",
+    ]
+    plan = json.loads(feste(*given).out)
+    assert (plan["nodes"], plan["node_shards"]) == (2, 2)
+    assert plan["links"] == {"latency_s": pytest.approx(3e-4), "bytes_per_second": 1.25e8}
+    assert plan["step"]["exchange"] == pytest.approx(3e-4 + 4 * plan["parameters"] / 1.25e8)
+
+
+def test_where_the_network_becomes_the_limit_is_printed_without_a_measurement(feste: Feste) -> None:
+    result = feste("plan", "--network", "--batch", "64", "--cores", "8")
+    assert result.status == 0 and "65,536 tokens a step" in result.out and "gpt2_1558m" in result.out
+    one = json.loads(feste("plan", "--network", "--config", "gpt2_124m", "--bandwidth", "40", "--json").out)
+    assert [each["gbit_per_second"] for each in one] == [40.0]
+
+
+def test_a_plan_of_nothing_is_one_line(feste: Feste) -> None:
+    result = feste("plan")
+    assert result.status == 2 and result.err.startswith("error: --config: missing")
+
+
 def test_a_plan_creates_nothing_and_prints_a_table(
     place: Place, feste: Feste, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

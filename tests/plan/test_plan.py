@@ -13,8 +13,9 @@ from feste_dp.errors import UsageError
 from feste_dp.machine.cgroup import UNLIMITED
 from feste_dp.machine.limits import Limits
 from feste_dp.model.parameters import parameter_count
+from feste_dp.nodes.link_speed import LinkSpeed
 from feste_dp.plan import plan as planning
-from feste_dp.plan.plan import make_plan, tensor_groups
+from feste_dp.plan.plan import SaidOfNode, as_slow_as, make_plan, nodes_like_this, tensor_groups
 from feste_dp.plan.step_time import StepTime
 from feste_dp.plan.table import plan_table
 
@@ -46,6 +47,48 @@ def test_the_groups_hold_every_parameter_once(name):
 def test_a_tied_head_has_no_parameters_of_its_own():
     (head,) = [group for group in tensor_groups(config("gpt2_87m")) if group.name.startswith("output head")]
     assert head.parameters == 0 and "tied" in head.name
+
+
+LINKS = LinkSpeed(latency_s=0.02, bytes_per_second=1e9)
+
+
+@pytest.mark.usefixtures("measured")
+def test_a_plan_of_nodes_has_the_exchange_in_its_step_and_the_memory_of_one_node():
+    alone = make_plan(config(run__workers=4), PLENTY, lambda: TOKENS)
+    asked = config(run__workers=4)
+    made = make_plan(asked, PLENTY, lambda: TOKENS, nodes=nodes_like_this(asked, 4, LINKS))
+    assert (made.nodes, made.node_shards, made.workers) == (4, 2, 2)
+    exchange = 0.02 + 3 * 4 * made.parameters / 1e9
+    assert made.step.exchange == pytest.approx(exchange)
+    assert made.tokens_per_second == pytest.approx(512 / (0.1 + exchange))
+    assert made.memory.total < alone.memory.total
+    table = plan_table(made, "tiny")
+    for words in ("on 4 nodes of 2 workers", "exchange 22", "8 Gbit/s each way", "in all on each node"):
+        assert words in table, words
+
+
+@pytest.mark.usefixtures("measured")
+def test_a_network_that_is_the_limit_and_uneven_nodes_are_said():
+    slow = LinkSpeed(latency_s=0.5, bytes_per_second=1e9)
+    made = make_plan(config(), PLENTY, lambda: TOKENS, nodes=nodes_like_this(config(), 3, slow))
+    assert any("unevenly" in note for note in made.notes)
+    assert any("the network is the limit" in note for note in made.notes)
+
+
+def test_more_nodes_than_shards_cannot_be_planned():
+    with pytest.raises(UsageError, match=r"9 nodes are more than train\.shards 8"):
+        nodes_like_this(config(), 9, LINKS)
+
+
+@pytest.mark.usefixtures("measured")
+def test_the_plan_of_nodes_is_as_slow_as_the_slowest_and_names_who_lacks_what():
+    own = make_plan(config(), PLENTY, lambda: TOKENS, nodes=nodes_like_this(config(), 2, LINKS))
+    slow = replace(own.step, compute=1.0)
+    made = as_slow_as(own, [SaidOfNode("a", own.step, [], ["x"]), SaidOfNode("b", slow, [], ["x", "y"])])
+    assert made.step == slow and made.notes == ["x", "y"]
+    assert made.run_seconds == pytest.approx(own.run_seconds * slow.total / own.step.total)
+    lacking = as_slow_as(own, [SaidOfNode("a", own.step, [], []), SaidOfNode("b", None, ["memory: no"], [])])
+    assert lacking.problems == ["b: memory: no"] and lacking.step is None and lacking.run_seconds is None
 
 
 @pytest.mark.usefixtures("measured")

@@ -125,7 +125,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def environ() -> dict[str, str]:
-    return dict(os.environ) | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    """With this environment's programs; mpirun takes any user and more nodes than there are cores."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    mpirun = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+              "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}  # fmt: skip
+    return dict(os.environ) | mpirun | {"PATH": path}
 
 
 def run_here(command: str, root: Path) -> subprocess.CompletedProcess[str]:
@@ -159,6 +163,9 @@ def test_a_documented_command_does_not_fail(page: str, command: str, folder: Pat
     if "benchmarks.compare" in command:  # its own sizes, minutes each: one step of the smallest
         pytest.importorskip("torch")
         command += " --config configs/tiny.yaml --steps 1 --rounds 1 --no-compile"
+    if "scale" in command and "--nodes" in command:
+        pytest.importorskip("mpi4py")
+        command += " --repeats 1 --steps 2"
     if "data.corpus=short" in command:
         run_here(
             "head -c 60000 A.txt >short.txt; feste-dp prepare short.txt --vocab-size 512 --out short", folder

@@ -19,6 +19,7 @@ GBIT = 1e9 / 8
 """Bytes a second."""
 OF_STREAM = 0.8
 """What the exchange of a large gradient reaches of a plain stream, at least: docs/several-machines.md."""
+_MANY = 1 << 20
 _LATENCIES = 3
 """One before another: the words of a step, a chunk to its owner, its sum back. A small gradient travels with
 the words."""
@@ -57,8 +58,8 @@ class NetworkPlan:
     exchange_s: float
     """On as many nodes as the last of `step_s`."""
     tokens_at_the_limit: float
-    """Tokens a node and step with which computing takes as long as the exchange; with ten times as many the
-    exchange takes a tenth of it."""
+    """Tokens a node and step with which computing takes as long as the exchange between many nodes; with ten
+    times as many the exchange takes a tenth of it."""
     step_s: dict[int, float]
     """Seconds of a step by number of nodes."""
 
@@ -85,6 +86,7 @@ def plan_network(
         for nodes in counts
     }
     most = counts[-1]
+    at_the_limit = exchange_seconds(parameters, most if is_small(parameters) else _MANY, links)
     a_token = flops_per_token(config.model) / (node.cores * node.flops_per_second)
     return NetworkPlan(
         name=name,
@@ -92,7 +94,7 @@ def plan_network(
         tokens_per_step=config.tokens_per_step,
         gbit_per_second=gbit_per_second,
         exchange_s=steps[most].exchange,
-        tokens_at_the_limit=steps[most].exchange / a_token,
+        tokens_at_the_limit=at_the_limit / a_token,
         step_s={nodes: step.total for nodes, step in steps.items()},
     )
 

@@ -44,7 +44,7 @@ def test_at_the_limit_computing_takes_as_long_as_the_exchange(name: str):
     config = batch_of(name, 256)
     plan = plan_network(name, config, NODE, [1, 2, 4, 8, 16], 10, 50e-6)
     computing = plan.tokens_at_the_limit * flops_per_token(config.model) / (16 * 60e9)
-    assert computing == pytest.approx(plan.exchange_s)
+    assert computing == pytest.approx(plan.exchange_s * 16 / 15, rel=1e-3)  # between many nodes
     assert plan.exchange_s == pytest.approx(
         exchange_seconds(parameter_count(config.model), 16, LinkSpeed(50e-6, 10 * GBIT))
     )

@@ -99,8 +99,6 @@ class Link:
         self._outbox: deque[tuple[int, bytes]] = deque()
         self._sending: list[Request] = []
         self._coming: deque[tuple[int, bytearray, Request]] = deque()
-        self._given_up: list[Advance] = []
-        """What may still write to memory that it refers to."""
         self._told: deque[Told] = deque()
         self._passed_on = False
         self._parent = os.getppid()
@@ -164,13 +162,6 @@ class Link:
     def drive(self, advance: Advance, spin_s: float = _SPIN_S) -> None:
         """Look until what is waited for is there. Sleeps between looks where nothing has happened for spin_s,
         for others need the cores. Raises NodeLostError."""
-        try:
-            self._look_until_there(advance, spin_s)
-        except BaseException:
-            self._given_up.append(advance)
-            raise
-
-    def _look_until_there(self, advance: Advance, spin_s: float) -> None:
         since = time.perf_counter()
         while True:
             done = advance()

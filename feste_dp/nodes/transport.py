@@ -69,6 +69,8 @@ class MpiTransport:
         if MPI.Init_thread(MPI.THREAD_SERIALIZED) < MPI.THREAD_SERIALIZED:
             raise UsageError("the MPI library may be called by one thread alone: take one built with threads")
         self._lock, self._mpi = threading.Lock(), MPI
+        self._under_way: set[_MpiRequest] = set()
+        """MPI reads and writes their memory, whether anybody still waits for them or not."""
         self._comm = MPI.COMM_WORLD.Dup()
         self.rank, self.size = self._comm.rank, self._comm.size
         self.library = MPI.Get_library_version().split("\n")[0].split(",")[0].strip()
@@ -103,21 +105,28 @@ class MpiTransport:
     def _started(self, buffer: Any, start: Callable[[], Any]) -> Request:
         try:
             with self._lock:
-                return _MpiRequest(self._lock, self._mpi, start(), buffer)
+                request = _MpiRequest(self._lock, self._mpi, start(), buffer, self._under_way)
+                self._under_way.add(request)
+                return request
         except self._mpi.Exception as error:
             raise _told(error) from None
 
 
 class _MpiRequest:
-    def __init__(self, lock: threading.Lock, mpi: Any, request: Any, buffer: Any) -> None:
+    def __init__(
+        self, lock: threading.Lock, mpi: Any, request: Any, buffer: Any, under_way: "set[_MpiRequest]"
+    ) -> None:
         self._lock, self._mpi, self._request = lock, mpi, request
         self._status = mpi.Status()
-        self._buffer = buffer  # lives as long as the transfer
+        self._buffer, self._under_way = buffer, under_way
 
     def done(self) -> bool:
         try:
             with self._lock:
-                return bool(self._request.Test(self._status))
+                if not self._request.Test(self._status):
+                    return False
+                self._under_way.discard(self)
+                return True
         except self._mpi.Exception as error:
             raise _told(error) from None
 

@@ -33,6 +33,8 @@ _PIECE_BYTES = 4 << 20
 _ENDED_S = 5.0
 """Who waits for so long, while another node has said goodbye, waits in vain."""
 _LAST_WORDS_S = 2.0
+_LISTENS = 0.25
+"""Of the time after which another is silent, who calls it so has listened for this part at least."""
 _SPIN_S = 3e-4
 _LONGEST_SLEEP_S = 1e-3
 
@@ -58,6 +60,8 @@ class Told:
 @dataclass
 class _Peer:
     heard_at: float
+    looks: int = 0
+    """How often this node has looked for a word of it in vain since."""
     status: int | None = None
     """Its exit status, once it has said goodbye."""
     alive: Request | None = None
@@ -256,13 +260,8 @@ class Link:
 
     def _watch_until_closed(self) -> None:
         alive, alive_at = msgpack.packb(["alive"]), -ALIVE_EVERY_S
-        looked_at = self._clock()
         while not self._closing.wait(_LOOK_S):
             now = self._clock()
-            if now - looked_at > ALIVE_EVERY_S:  # stopped, or starved: who did not listen heard no silence
-                for peer in self._peers.values():
-                    peer.heard_at += now - looked_at
-            looked_at = now
             if now - alive_at >= ALIVE_EVERY_S:
                 alive_at = now
                 for node, peer in self._peers.items():
@@ -298,7 +297,7 @@ class Link:
                 unfinished.add(node)
                 self._coming.append((node, buffer, request))
                 continue
-            self._peers[node].heard_at = self._clock()
+            self._peers[node].heard_at, self._peers[node].looks = self._clock(), 0
             with contextlib.suppress(ValueError):
                 self._take(node, msgpack.unpackb(bytes(buffer)))
 
@@ -319,6 +318,8 @@ class Link:
                     self._fail(heard or f"{self.names[node]} has ended with status {status}", status)
 
     def _look_for_silence(self) -> None:
+        for peer in self._peers.values():
+            peer.looks += 1
         silent = [node for node, peer in self._peers.items() if peer.status is None and self._is_silent(peer)]
         if silent:
             names = ", ".join(self.names[node] for node in silent)
@@ -327,7 +328,9 @@ class Link:
             self._fail(f"the launcher of the {counted(self.size, 'node')} (process {self._parent}) is gone")
 
     def _is_silent(self, peer: _Peer) -> bool:
-        return self._clock() - peer.heard_at > self.silent_after_s
+        # one that was stopped itself, or starved, looks for a while before it calls another silent
+        looks = _LISTENS / _LOOK_S * self.silent_after_s
+        return peer.looks > looks and self._clock() - peer.heard_at > self.silent_after_s
 
     def _fail(self, text: str, status: int = 1) -> None:
         if self.failure is None:

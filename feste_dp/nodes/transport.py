@@ -100,7 +100,8 @@ class MpiTransport:
                 self._mpi.Finalize()
         except self._mpi.Exception as error:
             raise _told(error) from None
-        late.cancel()
+        finally:
+            late.cancel()
 
     def _started(self, buffer: Any, start: Callable[[], Any]) -> Request:
         try:

@@ -143,6 +143,30 @@ def test_who_was_stopped_itself_heard_no_silence():
     assert on_nodes(Wires(2).ends(), body) == [[0, 1]] * 2
 
 
+def test_who_is_starved_for_good_still_notices_a_lost_node():
+    """By its clock each of its looks comes about a second after the last."""
+
+    class Starved:
+        now = 0.0
+
+        def __call__(self):
+            self.now += 0.3
+            return self.now
+
+    wires, all_are_there = Wires(2), threading.Barrier(2)
+
+    def body(end):
+        link = Link(end, 8.0, Starved())
+        link.gather(None)
+        all_are_there.wait()
+        wires.cut(1)
+        heard = lost(link)
+        link.close(1, timeout_s=0.0)
+        return heard
+
+    assert all("gave no sign of life" in heard for heard in on_nodes(wires.ends(), body))
+
+
 def test_what_made_a_node_fail_is_heard_by_those_who_wait_for_it():
     def body(link):
         link.names = ["node 0 (alpha)", "node 1 (beta)", "node 2 (gamma)"]

@@ -1,6 +1,7 @@
 """Shared by all tests: where their compiled code goes, and random numbers that are the same in every run."""
 
 import compileall
+import gc
 import os
 import shutil
 import signal
@@ -42,6 +43,47 @@ def begin_with_the_code_of_runs(cache: KernelCache) -> None:
 
 
 KernelCache._open = begin_with_the_code_of_runs
+
+# Several processes take file after file from one list (pytest-xdist, loadfile). The first compiles what a run
+# calls, for about a minute, while the second has files that need nothing of it; then come those that take
+# longest, so that at the end no process is left with one of them while the others have nothing to do.
+FIRST = "kernels/test_matmul.py"
+WITHOUT_KERNELS = (
+    "test_json_text.py", "config/", "data/test_tok", "data/test_splitting.py", "report/", "files/",
+    "checkpoint/", "machine/", "scale/test_laws.py", "test_imports.py",
+)  # fmt: skip
+LONGEST = (
+    "verify/", "model/test_gpt2.py", "train/test_exactness.py", "runtime/test_recovery.py",
+    "cli/test_signals.py", "train/test_resume.py", "cli/test_disk_trouble.py", "cli/test_scale.py",
+    "cli/test_machine.py", "train/test_replay.py", "cli/test_commands.py",
+    "runtime/test_coordinator.py", "kernels/test_linear.py", "api/test_", "kernels/test_attention.py",
+    "train/test_giving_up.py", "train/test_run_history.py", "train/test_recovery.py",
+    "cli/test_plan.py", "cli/test_doors.py", "nodes/", "cli/test_taken_away.py",
+    "cli/test_fine_tuning.py", "train/test_run_trace.py", "test_documented_commands.py",
+    "cli/test_bad_input.py", "train/test_held_run.py", "runtime/test_letterbox.py",
+    "runtime/test_warmup.py", "cli/", "train/", "runtime/", "kernels/",
+)  # fmt: skip
+ORDER = (FIRST, *WITHOUT_KERNELS, *LONGEST)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False  # files with many tests first: those with few take longer
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # thousands of tests, which no later collection has to look through
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_place_in_order)
+
+
+def _place_in_order(item: pytest.Item) -> int:
+    file = item.nodeid.removeprefix("tests/")
+    return next((place for place, start in enumerate(ORDER) if file.startswith(start)), len(ORDER))
+
 
 # How long an example takes says nothing on a busy machine.
 settings.register_profile("feste-dp", deadline=None)

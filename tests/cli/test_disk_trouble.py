@@ -24,6 +24,8 @@ LARGER = [
     "checkpoint.every=1",
     "--set",
     "checkpoint.keep=20",
+    "--set",
+    "run.workers=1",
     "--quiet",
 ]
 STEPS = 12

@@ -53,7 +53,7 @@ def refused(done: "subprocess.CompletedProcess[str]", words: str) -> None:
 @needs_namespaces
 def test_a_run_does_not_need_room_in_dev_shm(launch: Launch, tmp_path: Path) -> None:
     small = "mount -t tmpfs -o size=64k tmpfs /dev/shm"
-    done = launch(small, "--set", "model.n_embd=64", "--out", "run", namespaces=True)
+    done = launch(small, "--workers", "1", "--set", "model.n_embd=64", "--out", "run", namespaces=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "run/checkpoints/latest").readlink().name == "step-00000012"
 
@@ -129,7 +129,7 @@ def test_a_limit_of_the_shell_is_named_with_the_command_that_raises_it(
 
 @pytest.mark.skipif(os.getuid() != 0, reason="about the superuser")
 def test_the_superuser_is_not_held_to_a_limit_of_processes(launch: Launch) -> None:
-    done = launch("ulimit -u 3", "--out", "run")
+    done = launch("ulimit -u 3", "--workers", "1", "--out", "run")
     assert (done.returncode, done.stderr) == (0, "")
 
 

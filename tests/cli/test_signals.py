@@ -22,7 +22,7 @@ STOPPING = "stopping after this step; press Ctrl-C again to stop now"
 ENDLESS = ["--set", "train.steps=10000000", "--set", "sample.every=0", "--set", "checkpoint.every=0"]
 RARELY = ["--set", "eval.every=0"]
 LONG_VALIDATION = ["--set", "eval.every=2", "--set", "eval.batches=1000000"]
-LONG_SAMPLE = ["--set", "sample.every=2", "--set", "sample.tokens=65536"]
+LONG_SAMPLE = ["--set", "sample.every=2", "--set", "sample.tokens=65536", "--set", "model.n_layer=8"]
 IGNORING_HANGUP = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh"]
 
 
@@ -126,7 +126,7 @@ def test_ctrl_c_in_a_long_measurement_saves_and_the_run_goes_on(
     assert "Traceback" not in terminal.output
     assert steps_saved(run) == [2]
     short = ["--set", "eval.batches=2", "--set", "sample.tokens=3", "--set", "train.steps=3"]
-    resumed = feste("resume", run, *short, "--quiet")
+    resumed = feste("resume", run, "--workers", "1", *short, "--quiet")
     assert (resumed.status, resumed.err) == (0, "")
     rows = read_metrics(run / "metrics.csv")
     assert [row.step for row in rows] == [1, 2, 3]
@@ -144,7 +144,7 @@ def test_a_closed_terminal_saves_and_ends_the_run(
         assert terminal.finish() == 129
     (step,) = steps_saved(run)
     assert f"stopped after step {step}" in (run / "log.txt").read_text()
-    assert feste("resume", run, "--set", f"train.steps={step + 1}", "--quiet").status == 0
+    assert feste("resume", run, "--workers", "1", "--set", f"train.steps={step + 1}", "--quiet").status == 0
 
 
 def test_under_nohup_the_run_outlives_its_terminal(

@@ -35,9 +35,10 @@ def model_config(
 
 
 def random_case(cfg, sequences, positions, rng, dtype=np.float64) -> Case:
-    """Initial weights with noise on everything, so that no bias is zero and no layer norm is one."""
+    """Initial weights with noise on everything, so that no bias is zero and no layer norm is one; tokens as a
+    run has them, whose compiled code it then calls."""
     flat = initial_params(cfg, 1) + 0.1 * rng.standard_normal(initial_params(cfg, 1).size, dtype=np.float32)
-    tokens, targets = rng.integers(0, cfg.vocab_size, (2, sequences, positions))
+    tokens, targets = rng.integers(0, cfg.vocab_size, (2, sequences, positions)).astype(np.int32)
     return Case(cfg, flat.astype(dtype), tokens, targets)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from feste_dp.config.loading import load_config
 from feste_dp.model import workspace as workspace_module
-from feste_dp.model.gpt2 import forward, head, micro_batch_gradient, micro_batch_loss
+from feste_dp.model.gpt2 import micro_batch, micro_batch_gradient, micro_batch_loss
 from feste_dp.model.parameters import Parameters, initial_params, layout, view_params
 from feste_dp.model.workspace import make_workspace
 from tests.kernels.finite_differences import derivative
@@ -56,9 +56,8 @@ def test_gradient_equals_finite_differences_with_the_same_draw(cfg, dropout, rng
     workspace, p = make_workspace(cfg, 2, 11, np.float64), view_params(case.flat, cfg)
 
     def loss():
-        forward(workspace.a, p, workspace.s, case.tokens, cfg.n_head, dropout, draw)
-        a = workspace.a
-        head(p, workspace.da, a, p, workspace.s, case.targets, 0.0, False, False)
+        arguments = p, workspace, p, case.tokens, case.targets
+        micro_batch(*arguments, 0.0, cfg.n_head, dropout, draw, False, False)
         return float(workspace.a.losses.mean())
 
     for tensor in layout(cfg):
@@ -202,7 +201,7 @@ def test_in_bfloat16_every_gradient_tensor_is_within_a_hundredth_of_float32s(noi
     cfg = MEDIUM.model_copy(update={"tie_embeddings": tied})
     flat = initial_params(cfg, 3)
     flat += noise * rng.standard_normal(flat.size, dtype=np.float32)
-    case = Case(cfg, flat, *rng.integers(0, cfg.vocab_size, (2, 2, cfg.block_size)))
+    case = Case(cfg, flat, *rng.integers(0, cfg.vocab_size, (2, 2, cfg.block_size), np.int32))
     loss, gradient = mean_loss_and_gradient(case)
     rounded_loss, rounded = mean_loss_and_gradient(case, bf16=bf16)
     assert rounded_loss == pytest.approx(loss, rel=1e-3) and rounded_loss != loss

@@ -98,7 +98,7 @@ def learnable_batches(cfg, steps, sequences, positions, rng):
         for t in range(positions):
             known = rng.random(sequences) < 0.9
             text[known, t + 1] = following[text[known, t]]
-        yield np.ascontiguousarray(text[:, :-1]), np.ascontiguousarray(text[:, 1:])
+        yield np.ascontiguousarray(text[:, :-1], np.int32), np.ascontiguousarray(text[:, 1:], np.int32)
 
 
 SHARDS, MICRO_BATCH, SEQUENCES, POSITIONS = 4, 1, 8, 64

@@ -63,4 +63,4 @@ def torch_loss(
 ) -> torch.Tensor:
     """Mean loss over all positions."""
     logits = torch_logits(weights, cfg, tokens, masks)
-    return functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(targets).flatten())
+    return functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(targets).long().flatten())

@@ -87,7 +87,7 @@ def often():
 def test_no_order_is_lost_or_doubled_however_the_two_sides_meet(both, often):
     """The worker gives up looking all the time; what is refused is tried again, as the socket would."""
     coordinator, worker = both
-    count, taken = 3000, []
+    count, taken = 1000, []
 
     def work():
         worker.listen()

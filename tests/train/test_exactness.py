@@ -13,18 +13,19 @@ def assert_equal_runs(first, second, steps=SAVED_STEPS):
     assert comparable_rows(first.run / "metrics.csv") == comparable_rows(second.run / "metrics.csv")
 
 
-@pytest.mark.parametrize("workers", [1, 3, 5, 8])
+@pytest.mark.parametrize("workers", [1, 3, pytest.param(5, marks=pytest.mark.long), 8])
 def test_any_worker_count_gives_the_bits_of_two_workers(runs, straight, workers):
     outcome = runs.launch(runs.config(run__workers=workers))
     assert outcome.status == 0
     assert_equal_runs(outcome, straight)
 
 
+@pytest.mark.long  # so does one with other pinning, below
 def test_a_second_run_gives_the_same_bits(runs, straight):
     assert_equal_runs(runs.launch(runs.config()), straight)
 
 
-@pytest.mark.parametrize("workers", [1, 5])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.long), 5])
 def test_a_resume_in_the_middle_with_another_worker_count_gives_the_same_bits(runs, straight, workers):
     stopped = runs.launch(runs.config(), stop_after=13)
     assert stopped.status == 143
@@ -56,12 +57,12 @@ def test_pinning_and_the_length_of_the_timeout_change_nothing(runs, straight):
 def test_the_run_learns_and_uses_dropout(runs, straight):
     losses = [row.train_loss for row in read_metrics(straight.run / "metrics.csv")]
     assert len(losses) == 40 and sum(losses[-5:]) < 0.85 * sum(losses[:5])
-    without = runs.launch(runs.config(model__dropout=0.0, train__steps=2))
+    without = runs.launch(runs.config(model__dropout=0.0, train__steps=2, run__workers=1))
     assert [row.train_loss for row in read_metrics(without.run / "metrics.csv")] != losses[:2]
 
 
 def test_another_seed_gives_other_weights(runs, straight):
-    other = runs.launch(runs.config(train__seed=6))
+    other = runs.launch(runs.config(train__seed=6, run__workers=1))
     assert not {other.state(step) for step in SAVED_STEPS} & {straight.state(step) for step in SAVED_STEPS}
 
 

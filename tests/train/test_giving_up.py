@@ -84,7 +84,7 @@ def test_it_may_be_given_up_again_and_again(runs, straight, signal_in):
         assert stopped.status == STATUS[signum]
         assert newest(stopped.run).step == 8
         assert [row.step for row in read_metrics(stopped.run / "metrics.csv")] == list(range(1, 9))
-    assert_equal_runs(runs.resume(stopped.run), straight)
+    assert_equal_runs(runs.resume(stopped.run, 1), straight)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.long)])
@@ -107,7 +107,7 @@ def test_a_signal_in_the_first_step_leaves_a_run_that_starts_again(runs, straigh
     signal_in(Coordinator, "gradient", 1, signal.SIGTERM)
     stopped = runs.launch(runs.config())
     assert stopped.status == 143 and "stopped after step 0 of 40, nothing to save yet" in stopped.result
-    assert_equal_runs(runs.resume(stopped.run), straight)
+    assert_equal_runs(runs.resume(stopped.run, 1), straight)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_save_asked_for_during_a_measurement_is_made_then_and_can_be_resumed_f
     monkeypatch.setattr(Filesystem, "rename", rename)
     stopped = runs.launch(runs.config())
     assert stopped.status == 143
-    assert_equal_runs(runs.resume(stopped.run), straight)
+    assert_equal_runs(runs.resume(stopped.run, 1), straight)
 
 
 @pytest.mark.long
@@ -169,5 +169,5 @@ def test_a_second_signal_does_not_wait_for_a_save_in_flight(runs, straight, monk
     assert not (run / "checkpoints/step-00000013").exists()
     go_on.set()
     time.sleep(0.1)  # the thread of the save is still in this process, and what it leaves goes at the resume
-    resumed = runs.resume(run)
+    resumed = runs.resume(run, 1)
     assert resumed.status == 0 and resumed.state(40) == straight.state(40)

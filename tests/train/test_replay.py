@@ -24,7 +24,7 @@ from tests.train.conftest import Watched
 def again(runs):
     """replay() with the surroundings of a command; the warnings it gives are in `again.warnings`."""
 
-    def call(run, step, shard=None, workers=2):
+    def call(run, step, shard=None, workers=1):
         progress = Watched(lambda step: None)
         call.warnings = progress.warnings
         return replay(
@@ -32,6 +32,13 @@ def again(runs):
         )
 
     return call
+
+
+@pytest.fixture(scope="module")
+def step_25(runs, straight):
+    """The replay of that step, with two workers."""
+    around = Surroundings(os.environ, runs.cache, Watched(lambda step: None), StopSignals())
+    return replay(straight.run, 25, None, 2, around)
 
 
 def content_of(run):
@@ -63,8 +70,8 @@ def test_loss_and_norm_are_those_of_the_run_to_the_last_digit(step, workers, sta
     assert content_of(straight.run) == before
 
 
-def test_the_tensors_add_up_to_the_gradient_norm_and_the_sequences_to_the_loss(straight, again):
-    result = again(straight.run, 25)
+def test_the_tensors_add_up_to_the_gradient_norm_and_the_sequences_to_the_loss(step_25):
+    result = step_25
     total = math.sqrt(math.fsum(facts.gradient_norm**2 for facts in result.tensors))
     assert total == pytest.approx(result.grad_norm, rel=1e-6)
     assert all(facts.gradient_norm >= facts.gradient_max_abs > 0 for facts in result.tensors)
@@ -82,13 +89,12 @@ def test_the_tensors_add_up_to_the_gradient_norm_and_the_sequences_to_the_loss(s
     assert worst.hardest_loss >= worst.loss
 
 
-def test_the_text_shown_is_the_text_of_the_corpus(straight, again, runs):
-    result = again(straight.run, 25)
-    assert result.worst_text + result.worst_next in runs.corpus.read_text()
+def test_the_text_shown_is_the_text_of_the_corpus(step_25, runs):
+    assert step_25.worst_text + step_25.worst_next in runs.corpus.read_text()
 
 
-def test_a_shard_by_itself_has_its_sequences_and_its_share(straight, again):
-    whole, part = again(straight.run, 25), again(straight.run, 25, 5)
+def test_a_shard_by_itself_has_its_sequences_and_its_share(straight, again, step_25):
+    whole, part = step_25, again(straight.run, 25, 5)
     assert part.sequences == [facts for facts in whole.sequences if facts.shard == 5]
     assert (part.loss, part.grad_norm) == (whole.loss, whole.grad_norm)
     assert part.shard_loss == pytest.approx(np.mean([facts.loss for facts in part.sequences]), rel=1e-6)

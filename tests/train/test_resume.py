@@ -110,7 +110,7 @@ def test_forty_steps_straight_equal_thirteen_and_twenty_seven_with_another_worke
 
 
 def test_the_elapsed_time_of_a_resumed_run_goes_on_from_where_it_stopped(runs, copy):
-    runs.resume(copy)
+    runs.resume(copy, workers=1)
     times = [row.elapsed_seconds for row in read_metrics(copy / "metrics.csv")]
     assert times == sorted(times)
 
@@ -119,7 +119,7 @@ def test_rows_beyond_the_checkpoint_are_cut_and_written_once(runs, straight, cop
     drop_newest_checkpoint(copy)
     with (copy / "metrics.csv").open("ab") as file:
         file.write(b"14,1.0,0.0")  # as kill -9 may leave it
-    resumed = runs.resume(copy)
+    resumed = runs.resume(copy, workers=1)
     assert steps_of(copy) == list(range(1, 41))
     assert metrics_of(copy) == metrics_of(straight.run) and resumed.state(40) == straight.state(40)
     assert "resumed from step-00000010" in log_of(copy)
@@ -161,7 +161,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(runs, straigh
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    resumed = runs.resume(copy)
+    resumed = runs.resume(copy, workers=1)
     assert resumed.status == 0
     assert "step-00000013" in resumed.warnings and named in resumed.warnings
     assert "resumed from step-00000010" in log_of(copy) and named in log_of(copy)
@@ -194,13 +194,13 @@ def test_a_schedule_key_changed_in_the_file_asks_for_set(runs, copy):
 
 
 def test_more_steps_are_set_logged_and_kept(runs, copy):
-    resumed = runs.resume(copy, overrides=["train.steps=15"])
+    resumed = runs.resume(copy, 1, ["train.steps=15"])
     assert resumed.status == 0
     assert "changed: train.steps: 40 -> 15" in resumed.messages
     assert "changed: train.steps: 40 -> 15" in log_of(copy)
     assert load_config(copy / "config.yaml", []).train.steps == 15
     assert steps_of(copy) == list(range(1, 16))
-    longer = runs.resume(copy, overrides=["train.steps=17"])
+    longer = runs.resume(copy, 1, ["train.steps=17"])
     assert longer.status == 0 and steps_of(copy) == list(range(1, 18))
 
 
@@ -212,13 +212,13 @@ def test_a_checkpoint_of_an_older_order_of_the_text_resumes_and_says_once_from_w
     body = manifest.read_bytes().rpartition(b',\n "manifest_sha256"')[0].replace(b',\n "arithmetic": 3', b"")
     seal = hashlib.sha256(body).hexdigest()
     manifest.write_bytes(body + f',\n "manifest_sha256": "{seal}"\n}}\n'.encode())
-    resumed = runs.resume(copy, overrides=["train.steps=12"])
+    resumed = runs.resume(copy, 1, ["train.steps=12"])
     assert resumed.status == 0
     assert [line for line in resumed.messages if "arithmetic" in line] == [
         "changed: arithmetic: 1 -> 3, another version of feste-dp: up to step 10 the order of the text and "
         "the last bits are the other's, from here on this one's"
     ]
-    again = runs.resume(copy, overrides=["train.steps=13"])
+    again = runs.resume(copy, 1, ["train.steps=13"])
     assert again.status == 0 and not any("arithmetic" in line for line in again.messages)
 
 
@@ -239,13 +239,14 @@ def test_a_finished_run_says_so_in_a_file_that_goes_when_it_goes_on(runs, straig
     assert runs.resume(copied).status == 0 and (copied / "finished").stat() == before
     (copied / "finished").unlink()  # as if killed right after the last save
     assert runs.resume(copied).status == 0 and (copied / "finished").exists()
-    assert runs.resume(copied, overrides=["train.steps=60"], stop_after=42).status == 143
+    assert runs.resume(copied, 1, ["train.steps=60"], stop_after=42).status == 143
     assert not (copied / "finished").exists()
     assert runs.resume(copied).status == 0 and (copied / "finished").read_text().startswith("step 60 ")
 
 
 def test_a_run_that_stops_early_is_finished_and_one_whose_last_save_failed_is_not(runs, monkeypatch):
-    early = runs.launch(runs.config(eval__every=1, eval__patience=1, optim__lr=0.5, optim__min_lr=0.5))
+    diverging = {"eval__every": 1, "eval__patience": 1, "optim__lr": 0.5, "optim__min_lr": 0.5}
+    early = runs.launch(runs.config(run__workers=1, **diverging))
     assert early.status == 0 and (early.run / "finished").exists() and "early stop" in log_of(early.run)
 
     class FullAtTheEnd(Filesystem):
@@ -255,7 +256,7 @@ def test_a_run_that_stops_early_is_finished_and_one_whose_last_save_failed_is_no
             super().make_directory(path)
 
     monkeypatch.setattr(saving, "Filesystem", FullAtTheEnd)
-    failed = runs.launch(runs.config())
+    failed = runs.launch(runs.config(run__workers=1))
     assert failed.status == 1 and not (failed.run / "finished").exists()
     monkeypatch.undo()
     assert runs.resume(failed.run).status == 0 and (failed.run / "finished").exists()
@@ -279,11 +280,11 @@ def test_a_run_goes_on_with_its_text_moved_and_says_so_once(runs, straight, copy
     moved.parent.mkdir()
     runs.corpus.rename(moved)
     try:
-        resumed = runs.resume(copy, overrides=[f"data.corpus=[{moved}]", "train.steps=15"])
+        resumed = runs.resume(copy, 1, [f"data.corpus=[{moved}]", "train.steps=15"])
         line = f"changed: data.corpus: {runs.corpus} -> {moved}"
         assert resumed.status == 0 and line in resumed.messages and line in log_of(copy)
         assert load_config(copy / "config.yaml").data.corpus == [str(moved)]
-        again = runs.resume(copy, overrides=["train.steps=16"])
+        again = runs.resume(copy, 1, ["train.steps=16"])
         assert again.status == 0 and not any("corpus" in line for line in again.messages)
         model = load_trained_model(copy, "latest")
         assert evaluation_data(model, None, tmp_path / "cache")[0].fingerprint == model.manifest.data_sha256
@@ -298,14 +299,14 @@ def test_token_files_changed_by_hand_are_made_again_and_the_result_is_the_same(r
     tokens = data.directory / "tokens.bin"
     content = tokens.read_bytes()
     tokens.write_bytes(bytes([content[0] ^ 1]) + content[1:])
-    assert runs.resume(copy).state(40) == straight.state(40)
+    assert runs.resume(copy, workers=1).state(40) == straight.state(40)
     assert tokens.read_bytes() == content
 
 
 def test_a_resume_on_a_disk_that_is_too_small_goes_on_with_a_warning(runs, copy, monkeypatch):
     monkeypatch.setattr(limits, "free_disk", lambda path: 0)
     shutil.rmtree(copy / "checkpoints" / "step-00000010")
-    resumed = runs.resume(copy, overrides=["checkpoint.keep=50"])
+    resumed = runs.resume(copy, 1, ["checkpoint.keep=50"])
     assert resumed.status == 0 and "warning: disk: " in resumed.warnings
     assert "are free: set checkpoint.keep to" in resumed.warnings or "free some" in resumed.warnings
     assert "disk: " in log_of(copy)

@@ -41,14 +41,14 @@ def test_a_history_that_cannot_be_written_is_a_warning_and_the_run_goes_on(runs,
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("feste_dp.files.growing.LineFile.append", full)
-    outcome = runs.launch(runs.config())
+    outcome = runs.launch(runs.config(run__workers=1))
     assert outcome.status == 0
     assert outcome.warnings.count("events.jsonl not written: No space left on device") == 1
     assert comparable_rows(outcome.run / "metrics.csv") == comparable_rows(straight.run / "metrics.csv")
 
 
 def test_a_tracker_gets_every_step_and_sample(runs):
-    outcome = runs.launch(runs.config(run__trackers=["jsonl"]))
+    outcome = runs.launch(runs.config(run__trackers=["jsonl"], run__workers=1))
     lines = [json.loads(line) for line in (outcome.run / "tracker.jsonl").read_text().splitlines()]
     losses = [line["step"] for line in lines if line["type"] == "scalars" and "loss/train" in line]
     validated = [line["step"] for line in lines if line["type"] == "scalars" and "loss/validation" in line]
@@ -64,7 +64,7 @@ def test_a_tracker_that_fails_stops_nothing_and_changes_no_exit_status(runs, str
         raise ConnectionError("the service is down")
 
     monkeypatch.setattr(json_lines.JsonLines, method, fail)
-    outcome = runs.launch(runs.config(run__trackers=["jsonl"]))
+    outcome = runs.launch(runs.config(run__trackers=["jsonl"], run__workers=1))
     assert outcome.status == 0
     assert outcome.warnings.count("the service is down") == 1
     assert comparable_rows(outcome.run / "metrics.csv") == comparable_rows(straight.run / "metrics.csv")
@@ -79,7 +79,7 @@ def test_a_tracker_is_told_where_a_resumed_run_goes_on(runs, monkeypatch):
         started(self, run)
 
     monkeypatch.setattr(json_lines.JsonLines, "start", start)
-    stopped = runs.launch(runs.config(run__trackers=["jsonl"]), stop_after=13)
+    stopped = runs.launch(runs.config(run__trackers=["jsonl"], run__workers=1), stop_after=13)
     runs.resume(stopped.run)
     assert [facts.first_step for facts in told] == [0, 13]
 

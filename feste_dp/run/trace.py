@@ -3,12 +3,18 @@
 import contextlib
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
-from feste_dp.errors import UsageError
+from feste_dp.errors import RunError, UsageError
 from feste_dp.files.temporary import temporary_folder, temporary_places
 from feste_dp.files.writing import write_whole
 from feste_dp.run.screen import Progress
-from feste_dp.runtime.tracing import MAX_STEPS, TraceRequest, merge_traces
+from feste_dp.runtime.tracing import MAX_STEPS, TraceRequest, merge_traces, read_pieces
+
+if TYPE_CHECKING:
+    from feste_dp.nodes.link import Link
+    from feste_dp.nodes.tracks import Tracks
+    from feste_dp.nodes.transport import Transport
 
 
 class RunTrace:
@@ -22,6 +28,7 @@ class RunTrace:
         self.request: TraceRequest | None = None
         self._stack = contextlib.ExitStack()
         self._directory: Path | None = None
+        self._tracks: Tracks | None = None
 
     def put_in(self, directory: Path | None) -> None:
         """Where the file goes: the run's directory, once and for as long as there is one."""
@@ -42,17 +49,38 @@ class RunTrace:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._stack:
-            if self.request is not None and self._directory is not None:
-                self._write(self._directory / f"trace-{self.request.first}-{self.request.last}.json")
+            if self.request is None:
+                return
+            events = read_pieces(self.request)
+            if self._tracks is not None and kind is None:  # else the others are gone, or train on
+                events = self._of_all_nodes(self._tracks, events)
+            if self._directory is not None:
+                path = self._directory / f"trace-{self.request.first}-{self.request.last}.json"
+                self._write(path, self.request, events)
 
-    def _write(self, path: Path) -> None:
-        assert self.request is not None
-        about = {"run": path.parent.name, "steps": f"{self.request.first} to {self.request.last}"}
-        text = merge_traces(self.request, about)
+    def of_nodes(self, link: "Link", transport: "Transport") -> None:
+        """Have the trace be that of all nodes, all of which call it before the first step; the first writes
+        it. Raises NodeLostError."""
+        if self.request is not None:
+            from feste_dp.nodes.tracks import Tracks
+
+            self._tracks = Tracks(link, transport)
+
+    def _of_all_nodes(self, tracks: "Tracks", events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        try:
+            return tracks.gather(events)
+        except RunError as error:
+            self._progress.warning(f"the trace is that of one node alone: {error}")
+            return events
+
+    def _write(self, path: Path, request: TraceRequest, events: list[dict[str, Any]]) -> None:
+        about = {} if self._tracks is None else {"clocks": f"within {1e6 * self._tracks.within_s:.0f} us"}
+        about |= {"run": path.parent.name, "steps": f"{request.first} to {request.last}"}
+        text = merge_traces(events, about)
         if text is None:
-            why = f"none of the steps {self.request.first} to {self.request.last} was done"
-            if not Path(self.request.directory).is_dir():
-                why = f"{self.request.directory}, where its parts were, was removed"
+            why = f"none of the steps {request.first} to {request.last} was done"
+            if not Path(request.directory).is_dir():
+                why = f"{request.directory}, where its parts were, was removed"
             self._progress.warning(f"no trace: {why}")
             return
         try:

@@ -173,11 +173,14 @@ def step_of(message: m.Message) -> int:
     return int(getattr(message, "step", -1))
 
 
-def merge_traces(request: TraceRequest, about: dict[str, str]) -> str | None:
-    """One JSON text of all pieces, times from the first event on; None where nothing happened."""
-    events: list[dict[str, Any]] = []
-    for piece in sorted(Path(request.directory).glob(_PIECE)):
-        events += json.loads(piece.read_text())
+def read_pieces(request: TraceRequest) -> list[dict[str, Any]]:
+    """The events of all processes of this machine."""
+    pieces = sorted(Path(request.directory).glob(_PIECE))
+    return [event for piece in pieces for event in json.loads(piece.read_text())]
+
+
+def merge_traces(events: list[dict[str, Any]], about: dict[str, str]) -> str | None:
+    """One JSON text of them, times from the first one on; None where nothing happened."""
     happened = [event["ts"] for event in events if event["ph"] != "M"]
     if not happened:
         return None

@@ -36,6 +36,7 @@ from feste_dp.run.metrics import MetricsRow
 from feste_dp.run.record import Level, Record
 from feste_dp.run.screen import Progress
 from feste_dp.run.token_data import with_absolute_paths, with_corpus
+from feste_dp.run.trace import RunTrace
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.train.joining import Nodes
 from feste_dp.train.observers import Observers
@@ -59,9 +60,12 @@ class Job:
     data_sha256: str
     tokenizer_sha256: str
     is_new: bool
+    trace: tuple[int, int] | None
 
 
-def share_job(link: Link, config: Config, data: TokenData, *, is_new: bool) -> None:
+def share_job(
+    link: Link, config: Config, data: TokenData, trace: tuple[int, int] | None, *, is_new: bool
+) -> None:
     """Tell the other nodes what to train; returns when all know."""
     job = Job(
         dump_config(config),
@@ -69,6 +73,7 @@ def share_job(link: Link, config: Config, data: TokenData, *, is_new: bool) -> N
         data.fingerprint,
         data.tokenizer_sha256,
         is_new,
+        trace,
     )
     link.from_first(msgpack.packb(asdict(job)))
     set_deadline(link, config)
@@ -135,14 +140,19 @@ def follow(own: Config | None, workers: int | None, around: Surroundings, nodes:
     check_data(link, data)
     compile_for(around, data)
     notice = Observers(around.record).notice
-    with Coordinator(
-        config, count, data.directory, around.environ, notice, block=nodes.block(config.train.shards)
-    ) as coordinator:
+    block = nodes.block(config.train.shards)
+    with (
+        RunTrace(job.trace, around.progress) as trace,
+        Coordinator(
+            config, count, data.directory, around.environ, notice, trace.request, block
+        ) as coordinator,
+    ):
         coordinator.start()
         link.wake = coordinator.watch(link.check)
         if not nodes.has_work(True):
             return 0
         nodes.meet(config.run.workers, count, config.train.shards)
+        trace.of_nodes(link, nodes.transport)
         writer = part_writer(link, config) if share_saving(link, config).is_shared else _NoWriter()
         exchange = NodeExchange(nodes, config.train.shards, parameter_count(config.model), around.signals)
         outlets = Outlets(
@@ -151,6 +161,7 @@ def follow(own: Config | None, workers: int | None, around: Surroundings, nodes:
             writer,
             around.signals,
             faults=coordinator.faults,
+            recorder=coordinator.recorder,
             exchange=exchange,
         )
         tokenizer = load_tokenizer(data.tokenizer_path)

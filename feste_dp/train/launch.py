@@ -61,6 +61,8 @@ def launched(config: Config, out: Path | None, around: Surroundings) -> Iterator
     prepared = _prepare_new(config, out, around)
     with _processes(prepared, around, is_new=True) as (trace, coordinator):
         start_workers(coordinator, prepared.config, prepared.workers, around)
+        if around.nodes is not None:
+            trace.of_nodes(around.nodes.link, around.nodes.transport)
         run = _create(prepared, out)
         trace.put_in(run.path)
         with (
@@ -129,6 +131,8 @@ def resumed(
                     yield None
                     return
                 start_workers(coordinator, prepared.config, prepared.workers, around)
+                if around.nodes is not None:
+                    trace.of_nodes(around.nodes.link, around.nodes.transport)
                 opened.share_state()
                 opened.unmark_finished()
                 _put_right(opened, dump_config(prepared.to_store), prepared.data)
@@ -241,7 +245,7 @@ def _processes(
         from feste_dp.train.follower import share_job
 
         block = nodes.block(prepared.config.train.shards)
-        share_job(nodes.link, prepared.config, prepared.data, is_new=is_new)
+        share_job(nodes.link, prepared.config, prepared.data, around.trace, is_new=is_new)
     with (
         RunTrace(around.trace, around.progress) as trace,
         Coordinator(

@@ -117,9 +117,11 @@ class Stepper:
         finished = time.perf_counter()
         self._faults.at("updated", number)
         if self._recorder is not None:
-            self._recorder.phases(
-                number, {f"step {number}": (started, finished), "update": (reduced, finished)}
-            )
+            phases = {f"step {number}": (started, finished), "update": (reduced, finished)}
+            if gradient.node_seconds:
+                met = reduced - gradient.exchange_seconds
+                phases |= {"wait for nodes": (met - gradient.node_wait, met), "exchange": (met, reduced)}
+            self._recorder.phases(number, phases)
         times = StepTimes(
             total=finished - started,
             worker_compute=gradient.worker_seconds,

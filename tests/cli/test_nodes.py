@@ -104,3 +104,20 @@ def test_node_counts_that_cannot_be_measured_are_one_line(
     result = feste("scale", "--config", place.config, *arguments, "--out", tmp_path / "out")
     assert result.status == 2 and words in result.err, result.err
     assert result.err.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_a_trace_has_the_tracks_of_all_nodes_and_the_exchange(
+    place: Place, on_nodes: OnNodes, tmp_path: Path
+) -> None:
+    run = ["--config", place.config, "--workers", "1", "--set", "train.steps=6", "--out", tmp_path / "run"]
+    done = on_nodes(2, "launch", *run, "--trace", "3:4", "--quiet")
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "run" / "trace-3-4.json").read_text())
+    events = content["traceEvents"]
+    names = {each["pid"]: each["args"]["name"] for each in events if each["name"] == "process_name"}
+    kinds = sorted((name.split()[1], name.split(") ")[-1]) for name in names.values())
+    assert kinds == [(node, what) for node in "01" for what in ("coordinator", "worker 0")]
+    exchanges = [(names[each["pid"]].split()[1], each["args"]["step"]) for each in events
+                 if each["ph"] == "X" and each["name"] == "exchange"]  # fmt: skip
+    assert sorted(exchanges) == [("0", 3), ("0", 4), ("1", 3), ("1", 4)]
+    assert content["otherData"]["clocks"].startswith("within ")

@@ -8,7 +8,7 @@ import pytest
 from feste_dp.kernels.stamps import BEGINNING, places_in
 from feste_dp.model import gpt2
 from feste_dp.runtime import messages as m
-from feste_dp.runtime.tracing import Recorder, TraceRequest, merge_traces, step_of
+from feste_dp.runtime.tracing import Recorder, TraceRequest, merge_traces, read_pieces, step_of
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def request_for(tmp_path):
 def events(request, *recorders):
     for recorder in recorders:
         recorder.write()
-    return json.loads(merge_traces(request, {"run": "x"}))["traceEvents"]
+    return json.loads(merge_traces(read_pieces(request), {"run": "x"}))["traceEvents"]
 
 
 def test_only_messages_of_the_traced_steps_are_recorded(request_for):

@@ -19,15 +19,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from feste_dp.checkpoint.filesystem import Filesystem
+from feste_dp.errors import RunError
 
 PATIENCE_S = 60.0
 """So long and as long as its own files took, the first machine waits for the next file of the others."""
-_DIFFERS = (
-    "has other weights or optimizer state than node 0: one of the two machines computes wrongly, or its "
-    "memory errs"
-)
-"""Why a file is not taken; said at every save, for all that is trained since is in doubt."""
 _LOOK_S = 0.02
+
+
+class DivergedError(RunError):
+    """Machines that must have the same bits have others: all since the last checkpoint is in doubt."""
 
 
 class Wire(Protocol):
@@ -65,6 +65,9 @@ class Helpers:
         self._useless: set[int] = set()
         self._warnings: list[tuple[str, str]] = []
 
+    def name(self, machine: int) -> str:
+        return self._wire.names[machine]
+
     def owner(self, file: int) -> int:
         """Which machine is to write a shard file; 0, the first, for one that is not asked any more."""
         machine = owner(file, len(self._wire.names))
@@ -89,13 +92,13 @@ class Helpers:
         self._useless.add(machine)
         self._wire.send(machine, ["out"])
 
-    def warn(self, machine: int, step: int, reason: str, once: bool = True) -> None:
-        name = self._wire.names[machine]
+    def warn(self, machine: int, step: int, reason: str) -> None:
+        name = self.name(machine)
         line = f"checkpoint of step {step}: node 0 wrote the files of {name} too, which {reason}"
-        self._warnings.append((f"{name} {reason}" if once else "", line))
+        self._warnings.append((f"{name} {reason}", line))
 
     def take_warnings(self) -> list[tuple[str, str]]:
-        """(what is to be said once, the line), "" for what is said each time."""
+        """(what is to be said once, the line)."""
         taken, self._warnings = self._warnings, []
         return taken
 
@@ -179,7 +182,7 @@ class HelpedSave:
             case ["part" | "failed", str(folder), *_] if folder != self._folder.name:
                 return  # of a save that went on without it
             case ["part", _, int(file), int(size), str(sha256)] if self._missing.get(file) == machine:
-                reason = self._refused(file, size, sha256, digest, into)
+                reason = self._refused(machine, file, size, sha256, digest, into)
                 if reason is None:
                     taken[file] = size, sha256
                     del self._missing[file]
@@ -189,11 +192,14 @@ class HelpedSave:
                 self._do_without(machine, f"could not: {reason}")
 
     def _refused(
-        self, file: int, size: int, sha256: str, digest: Callable[[int], str], into: Path
+        self, machine: int, file: int, size: int, sha256: str, digest: Callable[[int], str], into: Path
     ) -> str | None:
         """Why a file is not taken; it is where it belongs, where it is."""
         if sha256 != digest(file):
-            return _DIFFERS
+            raise DivergedError(
+                f"{self._helpers.name(machine)} has other weights or optimizer state than node 0 after step "
+                f"{self._step}, which is not saved: one of the two computes wrongly, or its memory errs"
+            )
         written = self._folder / self._names[file]
         try:
             if written.stat().st_size != size:
@@ -204,5 +210,5 @@ class HelpedSave:
         return None
 
     def _do_without(self, machine: int, reason: str) -> None:
-        self._helpers.warn(machine, self._step, reason, once=reason is not _DIFFERS)
+        self._helpers.warn(machine, self._step, reason)
         self._missing = {file: other for file, other in self._missing.items() if other != machine}

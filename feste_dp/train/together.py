@@ -6,13 +6,20 @@ with the words that every node says at every exchange, and all nodes act on the 
 """
 
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from feste_dp.checkpoint.helpers import DivergedError
+from feste_dp.errors import UsageError
 from feste_dp.kernels.reduction import NORM_CHUNK, chunk_norms
 from feste_dp.nodes.array_sum import ArraySum
 from feste_dp.nodes.blocks import additions
+from feste_dp.nodes.introduction import check_alike
 from feste_dp.nodes.link import NodeLostError, Told
 from feste_dp.runtime.results import Gradient
 from feste_dp.train.joining import Nodes
@@ -21,6 +28,11 @@ from feste_dp.train.source import GradientArrays
 
 LOSSES_AT_ONCE = 100_000
 """So many fit into what a node says to all at once; a long validation has more."""
+
+
+_ERRS = "one of them computes wrongly, or its memory errs"
+_LOOKS_FOR_ALL = 1000
+"""So many steps look at every weight once, to see that all nodes have the same: 100 us a step of gpt2_87m."""
 
 
 class NodeExchange:
@@ -58,7 +70,7 @@ class NodeExchange:
             chunk_norms(arena.grad[first:last], arena.norms[first // NORM_CHUNK : -(-last // NORM_CHUNK)])
 
         finish = self._sum.begin(arena.grad) if self._sum.is_small else None
-        said = self._words(step, gradient)
+        said = self._words(step, gradient, arena)
         met = time.perf_counter()
         if finish is not None:
             finish(finished)
@@ -77,7 +89,7 @@ class NodeExchange:
     def give_up(self, step: int, arena: GradientArrays) -> None:
         """Take part in the exchange of a step that this node does not finish. Raises Abandoned."""
         finish = self._sum.begin(arena.grad) if self._sum.is_small else None
-        said = self._words(step, None)
+        said = self._words(step, None, arena)
         if finish is not None:
             finish(lambda first, last: None)
         self._check_words(step, said)
@@ -128,7 +140,7 @@ class NodeExchange:
         own, shards = self.blocks[self.link.rank], sum(block.count for block in self.blocks)
         return range(count * own.first // shards, count * (own.first + own.count) // shards)
 
-    def _words(self, step: int, gradient: Gradient | None) -> list[dict[str, Any]]:
+    def _words(self, step: int, gradient: Gradient | None, arena: GradientArrays) -> list[dict[str, Any]]:
         return self.link.gather(
             {
                 "step": step,
@@ -136,6 +148,7 @@ class NodeExchange:
                 "save": self._signals.take_save_request(),
                 "workers": self._wanted_workers() if self.is_first else None,
                 "losses": None if gradient is None else gradient.shard_losses,
+                "weights": _sum_of_some(arena.params, step),
                 "seconds": 0.0 if gradient is None else max(gradient.worker_seconds),
             }
         )
@@ -148,6 +161,10 @@ class NodeExchange:
             self._workers = said[0]["workers"]
         if any(words["losses"] is None for words in said):
             raise self._abandoned()
+        try:
+            check_alike(self.link.names, [words["weights"] for words in said], "has weights of CRC-32", _ERRS)
+        except UsageError as error:
+            raise DivergedError(f"before step {step} {error}") from None
 
     def _own_stop(self) -> int | None:
         return self._signals.stop_signal
@@ -161,3 +178,10 @@ class NodeExchange:
     def _abandoned(self) -> Abandoned:
         self.has_abandoned = True
         return Abandoned(lambda: None)
+
+
+def _sum_of_some(params: NDArray[np.float32], step: int) -> int:
+    """CRC-32 of the part of the weights (P,) whose turn it is."""
+    count = -(-len(params) // _LOOKS_FOR_ALL)
+    first = step % _LOOKS_FOR_ALL * count
+    return zlib.crc32(params[first : first + count].data)

@@ -22,6 +22,7 @@ from feste_dp.checkpoint.format import (
     TrainState,
     Unmeasured,
 )
+from feste_dp.checkpoint.helpers import DivergedError
 from feste_dp.config.schema import Config
 from feste_dp.data.order import validation_spacing
 from feste_dp.data.tokenizer import ByteTokenizer
@@ -204,6 +205,8 @@ class Trainer:
                 yield self._finish_step(numbers, started)
         except Abandoned:
             self._workforce.close(at_once=True)  # what the workers still compute is not wanted
+        except DivergedError:  # what memory holds is in doubt
+            raise
         except Exception:
             self._hear_others()
             self._keep_what_is_whole(started)

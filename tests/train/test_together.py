@@ -17,6 +17,7 @@ import pytest
 
 from feste_dp.checkpoint.background import BackgroundWriter
 from feste_dp.checkpoint.format import step_directory_name
+from feste_dp.checkpoint.helpers import DivergedError
 from feste_dp.checkpoint.listing import newest_whole, step_directories
 from feste_dp.checkpoint.loading import load_checkpoint
 from feste_dp.checkpoint.part_writer import PartWriter
@@ -431,7 +432,9 @@ def test_a_step_that_one_node_gives_up_is_given_up_by_all(node):
 
     def body(end):
         link, exchange = make(end)
-        arena = SimpleNamespace(grad=np.ones(10, np.float32), norms=np.zeros(1))
+        arena = SimpleNamespace(
+            params=np.ones(10, np.float32), grad=np.ones(10, np.float32), norms=np.zeros(1)
+        )
         count = exchange.blocks[end.rank].count
         summed = exchange.all_reduce(1, Gradient([1.0] * count, [0.5], [0.0], [count]), arena)
         assert summed.shard_losses == [1.0] * SHARDS and arena.grad.tolist() == [3.0] * 10
@@ -485,3 +488,17 @@ def test_a_signal_that_comes_while_losses_are_joined_waits_until_all_have_them()
         signals.arrive(signal.SIGTERM)
         joined.set()
     assert joined.is_set()
+
+
+def test_a_node_with_another_weight_ends_the_run_and_nothing_in_doubt_is_saved(prepared, tmp_path):
+    def happens(workers, place, step):
+        if (place, step) == ("compute", 4):
+            params = workers.arena.params
+            turn = -(-len(params) // 1000) * 5  # what is looked at before step 5
+            params[turn] = 0.5
+
+    ended = train(prepared, tmp_path / "run", 3, Script(1, happens), checkpoint__every=2)
+    for node in ended:
+        assert isinstance(node.error, DivergedError), node.error
+        assert str(node.error).startswith("before step 5 node 1 (host1) has weights of CRC-32 ")
+    assert step_directories(tmp_path / "run/checkpoints")[-1].name == step_directory_name(4)

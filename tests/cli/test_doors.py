@@ -129,6 +129,8 @@ def test_a_temporary_directory_too_long_for_a_socket_is_no_trouble(
             str(place.config),
             "--out",
             str(tmp_path / "run"),
+            "--workers",
+            "1",
             "--quiet",
         ]
         done = subprocess.run(

@@ -39,7 +39,7 @@ def momentum(monkeypatch):
 def test_another_optimizer_trains_is_saved_and_goes_on_with_the_same_bits(momentum, runs):
     config = runs.config()
     straight, stopped = runs.launch(config), runs.launch(config, stop_after=13)
-    resumed = runs.resume(stopped.run)
+    resumed = runs.resume(stopped.run, 1)
     assert resumed.state(40) == straight.state(40)
     newest = straight.run / "checkpoints/step-00000040"
     manifest, arrays = load_checkpoint(newest)

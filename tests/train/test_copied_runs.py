@@ -16,7 +16,7 @@ MORE = ["train.steps=41"]
 def test_a_copy_that_follows_links_or_drops_them_goes_on_as_the_run_itself(
     runs: Runs, straight: Outcome, tmp_path: Path
 ) -> None:
-    itself = runs.resume(shutil.copytree(straight.run, tmp_path / "itself", symlinks=True), overrides=MORE)
+    itself = runs.resume(shutil.copytree(straight.run, tmp_path / "itself", symlinks=True), 1, MORE)
     followed = shutil.copytree(straight.run, tmp_path / "followed")
     dropped = shutil.copytree(straight.run, tmp_path / "dropped", symlinks=True)
     for name in ("latest", "best"):
@@ -25,7 +25,7 @@ def test_a_copy_that_follows_links_or_drops_them_goes_on_as_the_run_itself(
     for copy in (followed, dropped):
         chosen = load_trained_model(copy, None).manifest.step
         assert chosen == load_trained_model(straight.run, None).manifest.step
-        outcome = runs.resume(copy, overrides=MORE)
+        outcome = runs.resume(copy, 1, MORE)
         assert (outcome.status, outcome.warnings) == (0, "")
         assert outcome.state(41) == itself.state(41)
         steps = [sorted(path.name for path in (run / "checkpoints").iterdir()) for run in (copy, itself.run)]
@@ -46,7 +46,7 @@ def test_damage_after_the_newest_checkpoint_is_cut_unread(
     (copy / "metrics.csv").write_bytes(b"".join(rows))
     with pytest.raises(UsageError, match="is damaged"):
         read_metrics(copy / "metrics.csv")
-    assert runs.resume(copy).status == 0
+    assert runs.resume(copy, 1).status == 0
     assert comparable_rows(copy / "metrics.csv") == comparable_rows(straight.run / "metrics.csv")
 
 

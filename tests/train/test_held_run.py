@@ -209,7 +209,9 @@ def at_step(step, act):
 def test_a_run_that_is_moved_while_it_trains_is_whole_where_it_is_now(runs, straight):
     path = runs.new_path()
     new = path.with_name(f"{path.name}-moved")
-    outcome = runs.launch(runs.config(), path=path, on_step=at_step(15, lambda: path.rename(new)))
+    outcome = runs.launch(
+        runs.config(run__workers=1), path=path, on_step=at_step(15, lambda: path.rename(new))
+    )
     assert outcome.status == 1
     assert outcome.warnings.count("warning") == 1 and f"goes on in {new}" in outcome.warnings
     assert f"saved in {new}" in outcome.result and not path.exists()
@@ -220,7 +222,7 @@ def test_a_run_that_is_moved_while_it_trains_is_whole_where_it_is_now(runs, stra
 
 def test_a_run_that_is_removed_while_it_trains_says_that_nothing_is_saved(runs):
     path = runs.new_path()
-    outcome = runs.launch(runs.config(), path=path, on_step=at_step(15, lambda: remove(path)))
+    outcome = runs.launch(runs.config(run__workers=1), path=path, on_step=at_step(15, lambda: remove(path)))
     assert outcome.status == 1
     assert outcome.warnings.count("warning") == 1 and f"{path} was removed" in outcome.warnings
     assert outcome.result.splitlines()[1:] == [
@@ -237,7 +239,7 @@ def test_a_run_whose_files_vanish_can_be_resumed_and_says_so(runs):
             (path / name).unlink()
         remove(path / "checkpoints")
 
-    outcome = runs.launch(runs.config(train__steps=24), path=path, on_step=at_step(15, empty))
+    outcome = runs.launch(runs.config(train__steps=24, run__workers=1), path=path, on_step=at_step(15, empty))
     assert outcome.status == 1 and outcome.warnings.count("put back") == 4
     assert len(read_metrics(path / "metrics.csv")) == 24
     assert [step for step, _ in step_directories(path / "checkpoints")] == [16, 20, 24]

@@ -49,7 +49,7 @@ def without_shape(runs, init, **changes) -> Config:
 
 
 def test_a_run_learns_on_from_a_hugging_face_directory(runs, gpt2, tmp_path):
-    config = without_shape(runs, gpt2.folder, train__steps=3, eval__every=3, sample__every=3)
+    config = without_shape(runs, gpt2.folder, train__steps=3, eval__every=3, sample__every=3, run__workers=1)
     outcome = runs.launch(config)
     assert (outcome.status, outcome.warnings) == (0, "")
     start, _ = load_checkpoint(outcome.run / "checkpoints" / step_directory_name(0))
@@ -81,7 +81,7 @@ def test_a_run_learns_on_from_a_hugging_face_directory(runs, gpt2, tmp_path):
     )
     assert replayed.from_step == 0 and replayed.matches is True
 
-    again = without_shape(runs, outcome.run / "checkpoints" / "latest", train__steps=2)
+    again = without_shape(runs, outcome.run / "checkpoints" / "latest", train__steps=2, run__workers=1)
     second = runs.launch(again)
     _, last = load_checkpoint(outcome.run / "checkpoints" / step_directory_name(4))
     _, begun = load_checkpoint(second.run / "checkpoints" / step_directory_name(0))

@@ -111,7 +111,7 @@ def test_every_message_is_an_arrow_from_a_slice_to_a_later_slice_of_another_trac
 
 
 def test_a_resumed_run_is_traced_too(runs):
-    stopped = runs.launch(runs.config(), stop_after=13)
+    stopped = runs.launch(runs.config(run__workers=1), stop_after=13)
     resumed = runs.resume(stopped.run, 3, trace=(15, 15))
     assert resumed.status == 0
     found = json.loads((resumed.run / "trace-15-15.json").read_text())["traceEvents"]
@@ -135,7 +135,7 @@ def test_the_trace_of_a_run_that_is_moved_lies_where_the_run_is(runs):
     path = runs.new_path()
     new = path.with_name(f"{path.name}-moved")
     outcome = runs.launch(
-        runs.config(train__steps=8),
+        runs.config(train__steps=8, run__workers=1),
         path=path,
         trace=(2, 3),
         on_step=lambda step: path.rename(new) if step == 5 else None,
@@ -154,7 +154,7 @@ def test_a_trace_that_has_no_place_costs_a_warning_and_no_worker(runs, tmp_path,
             for folder in tmp_path.iterdir():
                 shutil.rmtree(folder)
 
-    outcome = runs.launch(runs.config(train__steps=8), trace=(2, 3), on_step=remove)
+    outcome = runs.launch(runs.config(train__steps=8, run__workers=1), trace=(2, 3), on_step=remove)
     assert outcome.status == 0
     (line,) = outcome.warnings.splitlines()
     assert line.startswith("warning: no trace: ") and line.endswith("where its parts were, was removed")

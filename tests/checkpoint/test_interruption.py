@@ -7,6 +7,7 @@ import errno
 import os
 import resource
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,6 +78,18 @@ def prepare(directory, scenario):
         os.truncate(directory / "step-00000150" / "manifest.json", 10)
 
 
+@pytest.fixture
+def copies(tmp_path):
+    """copies(scenario, names): folders as prepare() makes them, of which only one waits for the disk."""
+
+    def make(scenario, names):
+        prepare(tmp_path / "first", scenario)
+        for name in names:
+            shutil.copytree(tmp_path / "first", tmp_path / str(name), symlinks=True)
+
+    return make
+
+
 def save(directory, scenario, filesystem):
     step = 200 if scenario == "new step" else 150
     path = write_checkpoint(
@@ -118,14 +131,14 @@ def assert_the_next_save_repairs_all(directory, scenario):
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_an_error_at_any_operation_loses_nothing(tmp_path, scenario, when):
+def test_an_error_at_any_operation_loses_nothing(tmp_path, copies, scenario, when):
     def fail():
         raise OSError(errno.EIO, "Input/output error")
 
-    silent = 0
-    for at in range(count_operations(tmp_path / "count", scenario)):
+    silent, count = 0, count_operations(tmp_path / "count", scenario)
+    copies(scenario, range(count))
+    for at in range(count):
         directory = tmp_path / str(at)
-        prepare(directory, scenario)
         filesystem = InterruptedFilesystem(at, when, fail)
         try:
             save(directory, scenario, filesystem)
@@ -143,10 +156,9 @@ def test_an_error_at_any_operation_loses_nothing(tmp_path, scenario, when):
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_kill_9_at_any_operation_loses_nothing(tmp_path, scenario, when):
+def test_kill_9_at_any_operation_loses_nothing(tmp_path, copies, scenario, when):
     count = count_operations(tmp_path / "count", scenario)
-    for at in range(count):
-        prepare(tmp_path / str(at), scenario)
+    copies(scenario, range(count))
     run_script("die", tmp_path, scenario, when, str(count))
     dangling = 0
     for at in range(count):

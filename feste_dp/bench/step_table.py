@@ -2,7 +2,7 @@
 
 from feste_dp.bench.step_report import Bandwidth, ExchangeReport, StepReport
 from feste_dp.machine.memory import COUNTED
-from feste_dp.nodes.team import team_words
+from feste_dp.nodes.team import node_lines, team_words
 from feste_dp.run.step_times import EXCHANGE, shown_phases
 from feste_dp.wording import counted
 
@@ -26,6 +26,7 @@ def step_table(report: StepReport) -> str:
         f"{team_words(report.nodes, report.workers)}, {report.precision}, dropout {report.dropout:g}; "
         f"{counted(report.steps, 'step')} after "
         f"{report.warmup_steps} to warm up",
+        *node_lines(report.nodes, 15),
         f"tokens/s       {rate.median:,.0f}   quartiles {rate.lower_quartile:,.0f} to "
         f"{rate.upper_quartile:,.0f}, all {rate.lowest:,.0f} to {rate.highest:,.0f}",
         f"step           {step.median:.3f} ms   quartiles {step.lower_quartile:.3f} to "

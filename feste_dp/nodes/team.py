@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from feste_dp.wording import counted
 
-_NAMED = 4
+_NAMED, _SHOWN = 4, 8
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,17 @@ def team_words(nodes: Sequence[NodeFacts], workers: int) -> str:
     numbers = sorted({node.workers for node in nodes})
     some = " to ".join(map(str, {numbers[0]: 0, numbers[-1]: 0}))
     return f"{counted(len(nodes), 'node')} of {some} {'worker' if numbers[-1] == 1 else 'workers'}"
+
+
+def node_lines(nodes: Sequence[NodeFacts], width: int) -> list[str]:
+    """A line for each, behind a label of this width; none for one machine."""
+    lines = [
+        f"{node.name}: {counted(node.shards, 'shard')} on {counted(node.workers, 'worker')}, {node.cpu}"
+        for node in nodes[:_SHOWN]
+    ]
+    if len(nodes) > _SHOWN:
+        lines.append(f"and {len(nodes) - _SHOWN} more")
+    return [f"{'' if number else 'nodes':<{width}}{line}" for number, line in enumerate(lines)]
 
 
 def _names(nodes: Sequence[NodeFacts]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from feste_dp.config.schema import Config
 from feste_dp.data.tokens import TokenData
 from feste_dp.model.parameters import parameter_count
-from feste_dp.nodes.team import NodeFacts, team_words
+from feste_dp.nodes.team import NodeFacts, node_lines, team_words
 from feste_dp.plan.network import part_of
 from feste_dp.plan.step_time import LAUNCH_S, estimated_step, run_seconds
 from feste_dp.run.directory import RunDirectory
@@ -14,8 +14,6 @@ from feste_dp.run.metrics import with_perplexity
 from feste_dp.run.screen import format_duration
 from feste_dp.train.trainer import Trainer
 from feste_dp.wording import command, counted
-
-_SHOWN_NODES = 8
 
 
 def announcement(
@@ -41,12 +39,7 @@ def announcement(
         f"vocabulary {model.vocab_size}",
         f"step         {config.tokens_per_step:,} tokens ({counted(train.batch_size, 'sequence')} of "
         f"{model.block_size}) in {counted(train.shards, 'shard')} on {team_words(nodes, workers)}",
-        *[
-            f"{'nodes' if number == 0 else '':<13}{node.name}: {counted(node.shards, 'shard')} on "
-            f"{counted(node.workers, 'worker')}, {node.cpu}"
-            for number, node in enumerate(nodes[:_SHOWN_NODES])
-        ],
-        *([f"{'':<13}and {len(nodes) - _SHOWN_NODES} more"] if len(nodes) > _SHOWN_NODES else []),
+        *node_lines(nodes, 13),
         f"run          {counted(train.steps, 'step')}, {config.total_tokens:,} tokens{to_go}{about}",
         f"directory    {run.path}",
     ]

@@ -106,6 +106,7 @@ def test_several_nodes_have_an_exchange_with_its_bandwidth_against_the_link():
     table = step_table(made)
     for words in (
         "on 2 nodes of 2 workers",
+        "nodes          node 0 (a): 4 shards on 2 workers, a CPU\n               node 1 (b): 4 shards",
         "  exchange        10.000 ms  10.0%",
         "slowest node",
         "of a plain stream's 2.00",

@@ -28,14 +28,18 @@ def on_nodes(tmp_path: Path) -> OnNodes:
 
     def run(count: int, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
         launcher = [MPIRUN, "-n", str(count), "--map-by", ":OVERSUBSCRIBE", "--bind-to", "none"]
-        return subprocess.run(
-            [*launcher, *COMMAND, *arguments],
-            env=os.environ | AS_ROOT,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        try:
+            return subprocess.run(
+                [*launcher, *COMMAND, *arguments],
+                env=os.environ | AS_ROOT,
+                cwd=tmp_path,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
+        except subprocess.TimeoutExpired as late:
+            raise AssertionError(f"not ended in 120 s: {late.stdout!r} {late.stderr!r}") from None
 
     return run
 
@@ -106,17 +110,21 @@ def test_node_counts_that_cannot_be_measured_are_one_line(
     assert result.err.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
-def test_a_trace_has_the_tracks_of_all_nodes_and_the_exchange(
+def test_a_start_tells_of_its_nodes_and_a_trace_has_the_tracks_of_all_and_the_exchange(
     place: Place, on_nodes: OnNodes, tmp_path: Path
 ) -> None:
-    run = ["--config", place.config, "--workers", "1", "--set", "train.steps=6", "--out", tmp_path / "run"]
-    done = on_nodes(2, "launch", *run, "--trace", "3:4", "--quiet")
+    run = ["--config", place.config, "--workers", "3", "--set", "train.steps=6", "--out", tmp_path / "run"]
+    done = on_nodes(2, "launch", *run, "--trace", "3:4")
     assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr  # mpirun gives its ranks a terminal
+    assert "in 4 shards on 2 nodes of 2 workers" in said and "start 2 workers each, not 3" in said
+    start = json.loads((tmp_path / "run" / "events.jsonl").read_text().splitlines()[0])
+    assert [(node["workers"], node["asked_workers"]) for node in start["nodes"]] == [(2, 3), (2, 3)]
     content = json.loads((tmp_path / "run" / "trace-3-4.json").read_text())
     events = content["traceEvents"]
     names = {each["pid"]: each["args"]["name"] for each in events if each["name"] == "process_name"}
     kinds = sorted((name.split()[1], name.split(") ")[-1]) for name in names.values())
-    assert kinds == [(node, what) for node in "01" for what in ("coordinator", "worker 0")]
+    assert kinds == [(node, what) for node in "01" for what in ("coordinator", "worker 0", "worker 1")]
     exchanges = [(names[each["pid"]].split()[1], each["args"]["step"]) for each in events
                  if each["ph"] == "X" and each["name"] == "exchange"]  # fmt: skip
     assert sorted(exchanges) == [("0", 3), ("0", 4), ("1", 3), ("1", 4)]

@@ -3,7 +3,7 @@
 import pytest
 
 from feste_dp.nodes.link_speed import SMALL_FLOATS, sent_bytes
-from feste_dp.nodes.team import NodeFacts, fewer_workers, team_words
+from feste_dp.nodes.team import NodeFacts, fewer_workers, node_lines, team_words
 
 
 def node(number: int, workers: int, asked: int | None = None) -> NodeFacts:
@@ -28,6 +28,15 @@ def test_nodes_with_fewer_shards_than_workers_asked_for_are_told_together() -> N
     ]
     (many,) = fewer_workers([node(number, 1, 2) for number in range(100)])
     assert "node 3 and 96 more start 1 worker each" in many
+
+
+def test_each_node_has_a_line_and_of_many_the_rest_is_counted() -> None:
+    assert node_lines([], 9) == []
+    assert node_lines([node(0, 1), node(1, 2)], 9) == [
+        "nodes    node 0: 1 shard on 1 worker, a CPU",
+        "         node 1: 2 shards on 2 workers, a CPU",
+    ]
+    assert node_lines([node(number, 1) for number in range(20)], 9)[-1] == "         and 12 more"
 
 
 def test_a_large_array_leaves_each_node_twice_but_for_its_own_part_and_a_small_one_goes_to_all() -> None:

@@ -20,7 +20,7 @@ INTERNAL = {
     "bench/kernel_timing.py", "report/run_data.py", "data/tokens.py", "data/preparation.py",
     "checkpoint/format.py", "checkpoint/shards.py", "files/safetensors_file.py",
     "data/tokenizer_file.py", "data/tokenizer_folder.py", "cli/arguments.py", "api/configs.py",
-    "verify/golden_text.py", "verify/kernel_hashes.py",
+    "verify/golden_text.py", "verify/kernel_hashes.py", "nodes/tracks.py",
 }  # fmt: skip
 
 values = st.recursive(

@@ -55,7 +55,7 @@ WITHOUT_KERNELS = (
 LONGEST = (
     "verify/", "model/test_gpt2.py", "train/test_exactness.py", "runtime/test_recovery.py",
     "cli/test_signals.py", "train/test_resume.py", "cli/test_disk_trouble.py", "cli/test_scale.py",
-    "cli/test_machine.py", "train/test_replay.py", "cli/test_commands.py",
+    "cli/test_machine.py", "chaos/", "train/test_replay.py", "cli/test_commands.py", "launch/",
     "runtime/test_coordinator.py", "kernels/test_linear.py", "api/test_", "kernels/test_attention.py",
     "train/test_giving_up.py", "train/test_run_history.py", "train/test_recovery.py",
     "cli/test_plan.py", "cli/test_doors.py", "nodes/", "cli/test_taken_away.py",

@@ -56,14 +56,14 @@ trap 'ask 143' TERM HUP
 say() { echo "$(date -u +%FT%TZ) $*"; }
 newest() { readlink "$run/checkpoints/latest"; }
 
-# A lost machine may keep mpirun waiting long after the run has ended here: without its lock for GRACE seconds (60), it
-# is killed.
+# A lost machine may keep mpirun waiting long after the run has ended here: once the run's lock has been free for GRACE
+# seconds (60), or for ten times as long where nobody saw it taken, mpirun is killed.
 release() {
     local held='' free=0
     while sleep 1; do
         if [ -e "$run/lock" ] && grep -q "FLOCK.*:$(stat -c %i "$run/lock") " /proc/locks; then
             held=yes free=0
-        elif [ -n "$held" ] && [ $((free += 1)) -gt "${GRACE:-60}" ]; then
+        elif [ -e "$run/lock" ] && [ $((free += 1)) -gt $((${GRACE:-60} * (${#held} ? 1 : 10))) ]; then
             kill -KILL -- "-$1"
             return
         fi

@@ -105,11 +105,11 @@ class Machines:
 
     def __init__(self, count: int, folder: Path) -> None:
         self.names = [f"node{index}" for index in range(count)]
-        self._folder, self._pids = folder, list[int]()
+        self.folder, self._pids = folder, list[int]()
         self._started: list[subprocess.Popen[Any]] = []
 
     def __enter__(self) -> Self:
-        folder = self._folder
+        folder = self.folder
         folder.mkdir(exist_ok=True, parents=True)
         lines = ["127.0.0.1 localhost"] + [f"10.77.0.{i + 1} {name}" for i, name in enumerate(self.names)]
         (folder / "hosts").write_text("\n".join(lines) + "\n")
@@ -142,7 +142,7 @@ class Machines:
 
     def start(self, index: int, command: Sequence[str | Path], **popen: Any) -> subprocess.Popen[Any]:
         """The command on a machine, as subprocess.Popen; `env` is added to the test's own environment."""
-        own = {"TMPDIR": str(self._folder / self.names[index])}
+        own = {"TMPDIR": str(self.folder / self.names[index])}
         env = dict(os.environ) | dict(popen.pop("env", {})) | own
         enter = ["nsenter", "--preserve-credentials", "--target", str(self._pids[index])]
         enter += [*USER, "--net", "--uts", "--ipc", "--mount", "--"]
@@ -183,10 +183,10 @@ class Machines:
         )
         line: list[str | Path] = [mpi.mpirun, *options]
         if mpi.name == "openmpi":
-            line += ["--prtemca", "plm_ssh_agent", self._folder / "agent", "--bind-to", "none"]
+            line += ["--prtemca", "plm_ssh_agent", self.folder / "agent", "--bind-to", "none"]
             line += [word for name in env or {} for word in ("-x", name)]
         else:
-            line += ["-launcher", "ssh", "-launcher-exec", self._folder / "agent"]
+            line += ["-launcher", "ssh", "-launcher-exec", self.folder / "agent"]
             line += ["-hosts", ",".join(f"{name}:1" for name in self.names)]
         for index, (name, one) in enumerate(zip(self.names, commands, strict=True)):
             host = ["--host", f"{name}:1"] if mpi.name == "openmpi" else []
@@ -223,10 +223,10 @@ class Machines:
     def settings(self, mpi: Mpi) -> dict[str, str]:
         """The environment in which an mpirun that somebody else starts on a machine reaches the others."""
         if mpi.name == "openmpi":
-            return dict(mpi.settings) | {"PRTE_MCA_plm_ssh_agent": str(self._folder / "agent")}
+            return dict(mpi.settings) | {"PRTE_MCA_plm_ssh_agent": str(self.folder / "agent")}
         return dict(mpi.settings) | {
             "HYDRA_LAUNCHER": "ssh",
-            "HYDRA_LAUNCHER_EXEC": str(self._folder / "agent"),
+            "HYDRA_LAUNCHER_EXEC": str(self.folder / "agent"),
         }
 
     def cut(self, index: int) -> None:

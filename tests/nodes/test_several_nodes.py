@@ -31,6 +31,7 @@ def start(training: Training, mpi: Mpi, *options: str) -> Any:
     path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     if mpi is MPICH:
         path = f"{mpi.prefix}/bin:{path}"
+    training.slow_down()
     with training.log.open("ab") as log:
         return training.machines.start(
             0,

@@ -54,6 +54,7 @@ class Job:
             **mpi.settings,
         }
         limits = ["--nodes=2", "--cpus-per-task=1", "--mem=100", f"--output={folder}/job.log"]
+        training.slow_down()
         recipe = ROOT / "launch/slurm.sh"
         done = slurm.run("sbatch", "--parsable", *limits, recipe, training.config, env=environ, cwd=ROOT)
         assert done.returncode == 0, done.stderr

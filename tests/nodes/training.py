@@ -46,7 +46,8 @@ class Training:
         return [*FESTE_DP, "launch", "--resume", "auto", *where, *arguments]
 
     def start(self, *arguments: str, mpi: Mpi = OPEN_MPI, **popen: Any) -> Any:
-        """The job, with its output in a file beside the run."""
+        """The job, slowed down, with its output in a file."""
+        self.slow_down()
         with self.log.open("ab") as log:
             return self.machines.start_job(
                 self.command(*arguments), mpi, env=passed_on(), cwd=ROOT, stdout=log, stderr=log, **popen
@@ -59,9 +60,13 @@ class Training:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
+    def slow_down(self) -> None:
+        """A step takes 10 ms and more, so that there is time to do something to the run."""
+        self.machines.impair(1, delay_ms=3)
+
     @property
     def log(self) -> Path:
-        return self.run.parent.parent / f"{self.run.name}.log"
+        return self.machines.folder / "job.log"
 
     def steps(self) -> int:
         metrics = self.run / "metrics.csv"

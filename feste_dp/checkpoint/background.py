@@ -21,7 +21,7 @@ from feste_dp.checkpoint.format import (
     check_arrays,
     step_directory_name,
 )
-from feste_dp.checkpoint.helpers import Helpers
+from feste_dp.checkpoint.joint_saving import Helpers
 from feste_dp.checkpoint.pointers import BEST, LATEST, point
 from feste_dp.checkpoint.retention import retain
 from feste_dp.checkpoint.saving import remove_leftovers, write_checkpoint

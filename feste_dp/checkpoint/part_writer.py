@@ -14,7 +14,7 @@ import numpy as np
 from feste_dp.checkpoint.background import SaveResult
 from feste_dp.checkpoint.filesystem import Filesystem
 from feste_dp.checkpoint.format import Arrays, ManifestFields
-from feste_dp.checkpoint.helpers import Wire, owner
+from feste_dp.checkpoint.joint_saving import Wire, owner
 from feste_dp.checkpoint.shard_files import shard_chunks, write_file
 from feste_dp.checkpoint.shards import FILE_COUNT, shard_name, split_evenly
 from feste_dp.files.descriptors import spare

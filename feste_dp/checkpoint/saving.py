@@ -33,7 +33,7 @@ from feste_dp.checkpoint.format import (
     step_directory_name,
     step_of,
 )
-from feste_dp.checkpoint.helpers import HelpedSave, Helpers
+from feste_dp.checkpoint.joint_saving import HelpedSave, Helpers
 from feste_dp.checkpoint.loading import read_manifest, verify_checkpoint
 from feste_dp.checkpoint.shard_files import shard_chunks, shard_digest, write_file
 from feste_dp.checkpoint.shards import FILE_COUNT, shard_name, split_evenly

@@ -1,5 +1,5 @@
 """Whether the nodes of a run can write its checkpoints together, found out at the start, and their ends of
-checkpoint/helpers.py."""
+checkpoint/joint_saving.py."""
 
 import os
 import queue
@@ -13,7 +13,7 @@ from typing import Any
 
 from feste_dp.checkpoint.filesystem import TEMPORARY
 from feste_dp.checkpoint.format import PARAMS
-from feste_dp.checkpoint.helpers import Helpers
+from feste_dp.checkpoint.joint_saving import Helpers
 from feste_dp.checkpoint.part_writer import PartWriter
 from feste_dp.config.schema import Config
 from feste_dp.files.reading import read_plain

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feste_dp.checkpoint.helpers import DivergedError
+from feste_dp.checkpoint.joint_saving import DivergedError
 from feste_dp.errors import UsageError
 from feste_dp.kernels.reduction import NORM_CHUNK, chunk_norms
 from feste_dp.nodes.array_sum import ArraySum

@@ -22,7 +22,7 @@ from feste_dp.checkpoint.format import (
     TrainState,
     Unmeasured,
 )
-from feste_dp.checkpoint.helpers import DivergedError
+from feste_dp.checkpoint.joint_saving import DivergedError
 from feste_dp.config.schema import Config
 from feste_dp.data.order import validation_spacing
 from feste_dp.data.tokenizer import ByteTokenizer

@@ -17,7 +17,7 @@ import pytest
 
 from feste_dp.checkpoint.background import BackgroundWriter
 from feste_dp.checkpoint.format import step_directory_name
-from feste_dp.checkpoint.helpers import DivergedError
+from feste_dp.checkpoint.joint_saving import DivergedError
 from feste_dp.checkpoint.listing import newest_whole, step_directories
 from feste_dp.checkpoint.loading import load_checkpoint
 from feste_dp.checkpoint.part_writer import PartWriter

@@ -13,7 +13,7 @@ import pytest
 
 from feste_dp.checkpoint.background import BackgroundWriter
 from feste_dp.checkpoint.filesystem import Filesystem
-from feste_dp.checkpoint.helpers import DivergedError, Helpers
+from feste_dp.checkpoint.joint_saving import DivergedError, Helpers
 from feste_dp.checkpoint.listing import newest_whole, step_directories
 from feste_dp.checkpoint.loading import load_checkpoint, verify_checkpoint
 from feste_dp.checkpoint.part_writer import PartWriter

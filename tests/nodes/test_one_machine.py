@@ -131,6 +131,7 @@ def test_a_signal_to_one_rank_stops_both_at_one_step_and_nothing_is_lost(
     assert outcome(twins.run) == alone
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rank", [FIRST, 1])
 def test_a_signal_while_losses_are_measured_gives_that_up_on_both_and_a_resume_measures(
     twins: Twins, alone: Outcome, rank: int
@@ -151,6 +152,7 @@ def test_a_signal_while_losses_are_measured_gives_that_up_on_both_and_a_resume_m
     assert [row for row in ended[1] if row[2] is not None] == [row for row in alone[1] if row[2] is not None]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rank", [FIRST, 1])
 def test_a_signal_while_a_sample_is_drawn_gives_that_up_on_both(
     twins: Twins, alone: Outcome, rank: int
@@ -183,6 +185,7 @@ def test_a_worker_killed_on_the_second_node_is_replaced_and_the_first_tells_it(
     assert '"worker_lost"' in (twins.run / "events.jsonl").read_text()
 
 
+@pytest.mark.long
 def test_another_number_of_workers_is_taken_by_both_nodes(twins: Twins, alone: Outcome) -> None:
     job = twins.start(*SLOWLY)
     twins.wait_for_steps(2)
@@ -231,6 +234,7 @@ def test_a_run_that_is_finished_is_so_for_both(twins: Twins) -> None:
     assert "nothing to do: " in text and time.monotonic() - started < LIMIT_S / 2
 
 
+@pytest.mark.long
 def test_a_second_signal_ends_both_at_once(twins: Twins) -> None:
     job = twins.start()
     twins.wait_for_steps(8)

@@ -109,6 +109,7 @@ def test_machines_that_see_one_directory_write_its_checkpoints_together_and_any_
     assert log_of(two.run).count("each of 4 nodes writes its part") == 1
 
 
+@pytest.mark.long
 def test_a_machine_that_does_not_see_the_directory_is_named_and_the_first_writes_all(
     training: Callable[[int], Training],
     alone: Path,
@@ -126,6 +127,7 @@ def test_a_machine_that_does_not_see_the_directory_is_named_and_the_first_writes
     assert "node 0 writes all, for node 1 (" in log and f"does not see {two.run}/checkpoints as node 0" in log
 
 
+@pytest.mark.long
 def test_a_save_that_is_asked_of_any_machine_is_made(
     training: Callable[[int], Training],
 ) -> None:

@@ -101,6 +101,7 @@ def test_a_job_on_two_nodes_goes_back_into_the_queue_and_on_to_the_bits_of_one_m
     assert all(training.machines.counters(index).sent > 36_096 * 4 * STEPS for index in range(2))
 
 
+@pytest.mark.long
 def test_a_cancelled_job_saves(slurm: Slurm, training: Training, open_mpi: Mpi) -> None:
     job = Job(slurm, training, open_mpi)
     training.wait_for_steps(12)

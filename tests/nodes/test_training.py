@@ -31,8 +31,11 @@ def ended(job: subprocess.Popen[bytes], limit_s: float = 60) -> int:
 
 @pytest.mark.parametrize(
     ("workers", "precision"),
-    [([1, 3], "fp32"), ([1, 1, 2], "fp32"), ([1, 1, 1, 1], "bf16")],
-    ids=["two", "three", "four"],
+    [
+        pytest.param([1, 3], "fp32", id="two"),
+        pytest.param([1, 1, 2], "fp32", id="three", marks=pytest.mark.long),
+        pytest.param([1, 1, 1, 1], "bf16", id="four"),
+    ],
 )
 def test_nodes_with_any_workers_have_the_bits_of_one_machine(
     training: Callable[[int], Training], on_one: Callable[[str], Path], workers: list[int], precision: str
@@ -120,7 +123,7 @@ def test_a_killed_process_ends_the_job_which_goes_on_from_its_checkpoint(
     assert outcome(two.run) == alone
 
 
-@pytest.mark.parametrize("killed", ["mpirun", "prted"])
+@pytest.mark.parametrize("killed", [pytest.param("mpirun", marks=pytest.mark.long), "prted"])
 def test_nodes_end_by_themselves_without_their_launcher(
     training: Callable[[int], Training], alone: Outcome, killed: str
 ) -> None:

@@ -76,6 +76,7 @@ for ((restarts = 0; ; restarts++)); do
     before=$(newest)
     "${job[@]}" </dev/null &
     training=$!
+    if [ -n "$stopped" ]; then kill "-$stop" "$training"; fi # told before there was one to tell
     release "$training" &
     releasing=$!
     # a signal ends a wait, not the training
@@ -101,6 +102,7 @@ for ((restarts = 0; ; restarts++)); do
     say "the job ended with status $status before the run did: starting again in $pause s"
     sleep "$pause" &
     resting=$!
+    if [ -n "$stopped" ]; then kill "$resting"; fi
     wait "$resting"
     resting=''
     if [ -n "$stopped" ]; then exit "$stopped"; fi

@@ -119,7 +119,8 @@ def no_processes() -> None:
 
 
 def no_descriptors() -> None:
-    """As many may be open as are."""
+    """As many may be open as are, those included that a run keeps for its saves; none is under way."""
+    trainers[0]._saves.wait()
     limit(resource.RLIMIT_NOFILE, 1 + max(int(entry.name) for entry in Path("/proc/self/fd").iterdir()))
     with contextlib.suppress(OSError):
         while True:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,8 @@ def introduce(link: Link) -> list[str]:
     link.names = [f"node {node} ({facts['host']})" for node, facts in enumerate(said)]
     for key, what in _MUST_AGREE.items():
         check_alike(link.names, [facts[key] for facts in said], f"has {what}", "install the same everywhere")
+    commands = [facts["command"] for facts in said]
+    check_alike(link.names, commands, "runs feste-dp", "give all nodes the same command")
     began = time.time()
     clocks = [clock - began for clock in link.gather(time.time())]
     warnings = []
@@ -100,6 +103,7 @@ def _own_facts() -> dict[str, object]:
         "version": __version__,
         "arithmetic": ARITHMETIC,
         "sources": own_code().sources,
+        "command": "".join(sys.argv[1:2]),
         "cpus": os.cpu_count() or 1,
         "usable": usable_cpus(),
     }

@@ -14,6 +14,7 @@ from tests.nodes.wires import Wires, linked
 FACTS = {
     "host": "alpha",
     "version": "1.0",
+    "command": "launch",
     "arithmetic": 3,
     "sources": "ab" * 32,
     "cpus": 8,
@@ -57,6 +58,7 @@ def test_alike_nodes_know_each_others_names_and_have_nothing_to_warn_of(introduc
     ("key", "value", "line"),
     [
         ("version", "0.9", "has feste-dp 0.9, {others} 1.0: install the same everywhere"),
+        ("command", "resume", "runs feste-dp resume, {others} launch: give all nodes the same command"),
         ("arithmetic", 2, "has arithmetic version 2, {others} 3: install the same everywhere"),
         ("sources", "cd" * 32, "has source files with SHA-256 " + "cd" * 18 + "c..., {others} " + "ab" * 18),
     ],

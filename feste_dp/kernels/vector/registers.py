@@ -133,6 +133,28 @@ def where_less(typingctx, x, y, yes, no):
     return vector(vector, vector, vector, vector), codegen
 
 
+@intrinsic
+def where_either_nan(typingctx, x, y, yes, no):
+    """yes where x or y is a NaN, no elsewhere, lane by lane."""
+
+    def codegen(context, builder, signature, args):
+        x, y, yes, no = args
+        return builder.select(builder.fcmp_unordered("uno", x, y), yes, no)
+
+    return vector(vector, vector, vector, vector), codegen
+
+
+@intrinsic
+def larger(typingctx, x, y):
+    """y where it is larger than x, else x, also where y is a NaN: one instruction; maximum takes four."""
+
+    def codegen(context, builder, signature, args):
+        x, y = args
+        return builder.select(builder.fcmp_ordered("<", x, y), y, x)
+
+    return vector(vector, vector), codegen
+
+
 def _two_operands(code):
     @intrinsic
     def function(typingctx, x, y):

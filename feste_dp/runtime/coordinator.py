@@ -160,7 +160,7 @@ class Coordinator:
         def order(first: int, last: int) -> m.Message:
             return m.Compute(step, first, last, per_slot)
 
-        self._gathering.gather(ledger, Task("compute", step, "shard", m.ShardsDone, order))
+        self._gathering.gather(ledger, Task("compute", step, "shard", m.ShardsDone, order, self._block.first))
         computed = time.perf_counter()
         self.faults.at("reduce", step)
         reduce_seconds = self._reduce(step)
@@ -194,7 +194,7 @@ class Coordinator:
         def order(first: int, last: int) -> m.Message:
             return m.Evaluate(step, first, last, units.start, *spacing)
 
-        self._gathering.gather(ledger, Task("validation", step, "unit", m.UnitsDone, order))
+        self._gathering.gather(ledger, Task("validation", step, "unit", m.UnitsDone, order, units.start))
         self._record(step, {"validation": (started, time.perf_counter())})
         return ledger.losses()
 

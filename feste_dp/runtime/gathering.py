@@ -46,6 +46,8 @@ class Task:
     report: type[m.Message]
     order: Callable[[int, int], m.Message]
     """That for items first .. last - 1."""
+    first: int = 0
+    """What people know item 0 as: here may be the later ones of a batch."""
 
     @property
     def where(self) -> str:
@@ -173,8 +175,9 @@ class Gathering:
         text = _described(lost, where)
         suspect = None
         if undone and task is not None:
-            suspect = f"{task.item} {at}"
-            text += f"; to be done again: {task.item} {numbers_of(undone)}"
+            suspect = f"{task.item} {at if at is None else task.first + at}"
+            known_as = [(task.first + first, task.first + stop) for first, stop in undone]
+            text += f"; to be done again: {task.item} {numbers_of(known_as)}"
         verdict = self._supervision.lost(lost.worker, where, suspect, was_ready=lost.was_ready)
         if verdict.end is not None:
             raise _run_error(f"{verdict.end}, the last of them: {text}", lost)

@@ -18,6 +18,7 @@ from feste_dp.model.parameters import initial_params
 from feste_dp.runtime import coordinator as coordinator_module
 from feste_dp.runtime.coordinator import Coordinator
 from feste_dp.runtime.faults import FAULT_VARIABLE
+from feste_dp.runtime.slots import ShardBlock
 
 STEPS = 3
 SOON = {"step_timeout_s": 0.8}
@@ -76,10 +77,11 @@ def start(make_config, token_data, compiled, monkeypatch):
     monkeypatch.setattr(coordinator_module, "SMALL_REDUCTION", 0)
     running = []
 
-    def started(workers=2, faults="", data_directory=token_data.directory, **run):
+    def started(workers=2, faults="", data_directory=token_data.directory, block=None, **run):
         notices = []
         environ = os.environ | {FAULT_VARIABLE: faults}
-        coordinator = Coordinator(make_config(**run), workers, data_directory, environ, notices.append)
+        config = make_config(**run)
+        coordinator = Coordinator(config, workers, data_directory, environ, notices.append, block=block)
         running.append(coordinator)
         coordinator.arena.params[:] = initial_params(make_config().model, 1)
         coordinator.start()
@@ -264,3 +266,15 @@ def test_a_replacement_has_the_same_tokens_and_code_though_both_were_removed(
     assert list(numbers(coordinator)) == undisturbed
     assert texts(coordinator, "joined") == ["worker 0 is ready"]
     assert is_complete(own_compiled_code)
+
+
+def test_what_a_lost_worker_leaves_has_its_number_in_the_batch(start):
+    coordinator = start(
+        faults="worker0:step1:compute:kill,worker1:step2:evaluate:kill", block=ShardBlock(2, 2)
+    )
+    coordinator.gradient(1)
+    coordinator.unit_losses(2, range(6, 8), VALIDATION[1])
+    lost = texts(coordinator, "lost")
+    assert len(lost) == 2
+    assert "during compute of step 1; to be done again: shard 2;" in lost[0]
+    assert re.search(r"during validation of step 2; to be done again: unit [67][;,]", lost[1])

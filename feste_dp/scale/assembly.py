@@ -5,11 +5,13 @@ import statistics
 import struct
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Protocol
 
 import numpy as np
 
 from feste_dp.bench.step_report import Bandwidth as PhaseBandwidth
 from feste_dp.bench.step_report import Yardsticks, step_report
+from feste_dp.config.schema import Config
 from feste_dp.model.parameters import parameter_count
 from feste_dp.plan.arithmetic import flops_formula, flops_per_token
 from feste_dp.scale.baselines.running import BaselineRun, one_process_words, torch_words
@@ -18,15 +20,62 @@ from feste_dp.scale.laws import fit_laws
 from feste_dp.scale.limit import find_limit
 from feste_dp.scale.machine import BUSY
 from feste_dp.scale.measuring import BaselineRuns, CountRuns, Measurements, Plan
-from feste_dp.scale.study import FORMAT, Bandwidth, Baseline, BaselineName, Count, Machine, SameBits, Study
+from feste_dp.scale.study import (
+    FORMAT,
+    Bandwidth,
+    Baseline,
+    BaselineName,
+    Count,
+    Kind,
+    Machine,
+    SameBits,
+    Study,
+)
 from feste_dp.wording import counted
 
 
+class Measured(Protocol):
+    """What a plan of workers and one of nodes have in common."""
+
+    @property
+    def kind(self) -> Kind: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def warmup(self) -> int: ...
+    @property
+    def repeats(self) -> int: ...
+
+
 def make_study(plan: Plan, name: str, machine: Machine, found: Measurements, now: datetime) -> Study:
-    counts = [_count(runs, found, machine) for runs in found.counts]
-    within = [i for i, count in enumerate(counts) if not count.above_cores]
-    rates = np.array([counts[i].tokens_per_second_each for i in within], np.float64).T
-    config = found.counts[0].config
+    return study_of(
+        plan,
+        name,
+        machine,
+        found.counts[0].config,
+        [_count(runs, found, machine) for runs in found.counts],
+        now,
+        baselines=_baselines(plan, found),
+        same_bits=same_bits(found.counts),
+        warnings=machine_warnings(machine, plan.counts, found.busy_during),
+    )
+
+
+def study_of(
+    plan: Measured,
+    name: str,
+    machine: Machine,
+    config: Config,
+    counts: list[Count],
+    now: datetime,
+    *,
+    same_bits: SameBits,
+    warnings: list[str],
+    baselines: Sequence[Baseline] = (),
+) -> Study:
+    """The study of these counts, of workers or of nodes, with what follows from them."""
+    within = [count for count in counts if not count.above_cores]
+    rates = np.array([count.tokens_per_second_each for count in within], np.float64).T
     return Study(
         format=FORMAT,
         kind=plan.kind,
@@ -42,11 +91,11 @@ def make_study(plan: Plan, name: str, machine: Machine, found: Measurements, now
         intervals=METHOD if plan.repeats > 1 else "one round: no intervals",
         machine=machine,
         counts=counts,
-        baselines=_baselines(plan, found),
-        fits=fit_laws(plan.kind, [counts[i].workers for i in within], rates) if within else [],
+        baselines=list(baselines),
+        fits=fit_laws(plan.kind, [count.place for count in within], rates, counts[0].unit) if within else [],
         limit=find_limit(plan.kind, counts),
-        same_bits=same_bits(found.counts),
-        warnings=machine_warnings(machine, plan.counts, found.busy_during),
+        same_bits=same_bits,
+        warnings=warnings,
     )
 
 

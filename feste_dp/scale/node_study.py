@@ -5,24 +5,18 @@ import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-
-import numpy as np
+from datetime import datetime
 
 from feste_dp.bench.step_report import Bandwidth as PhaseBandwidth
 from feste_dp.bench.step_report import StepReport
 from feste_dp.bench.steps import with_room_for
 from feste_dp.config.schema import Config
 from feste_dp.machine.load import OtherWork
-from feste_dp.model.parameters import parameter_count
 from feste_dp.nodes.blocks import node_blocks
-from feste_dp.plan.arithmetic import flops_formula, flops_per_token
-from feste_dp.scale.assembly import bits_of, machine_warnings
-from feste_dp.scale.intervals import METHOD, interval
+from feste_dp.scale.assembly import bits_of, machine_warnings, study_of
+from feste_dp.scale.intervals import interval
 from feste_dp.scale.launching import Launcher, bench_on_nodes
-from feste_dp.scale.laws import fit_laws
-from feste_dp.scale.limit import find_limit
-from feste_dp.scale.study import FORMAT, Bandwidth, Count, Exchange, Kind, Machine, SameBits, Study
+from feste_dp.scale.study import Bandwidth, Count, Exchange, Kind, Machine, SameBits, Study
 from feste_dp.train.start import Surroundings
 from feste_dp.wording import counted
 
@@ -80,28 +74,13 @@ def make_node_study(
     plan: NodePlan, name: str, machine: Machine, found: Sequence[NodeRuns], busy_during: float, now: datetime
 ) -> Study:
     """Pure. `machine` is that of the first node."""
-    counts = [_count(runs, found[0]) for runs in found]
-    within = [i for i, count in enumerate(counts) if not count.above_cores]
-    rates = np.array([counts[i].tokens_per_second_each for i in within], np.float64).T
-    config = with_room_for(plan.config, plan.warmup + plan.steps)
-    return Study(
-        format=FORMAT,
-        kind=plan.kind,
-        created=now.astimezone(UTC).isoformat(timespec="seconds"),
-        config_name=name,
-        config=config.model_dump(mode="json"),
-        parameters=parameter_count(config.model),
-        flops_per_token=flops_per_token(config.model),
-        flops_formula=flops_formula(config.model),
-        warmup_steps=plan.warmup,
-        steps=plan.steps,
-        repeats=plan.repeats,
-        intervals=METHOD if plan.repeats > 1 else "one round: no intervals",
-        machine=machine,
-        counts=counts,
-        baselines=[],
-        fits=fit_laws(plan.kind, [counts[i].place for i in within], rates, "node") if within else [],
-        limit=find_limit(plan.kind, counts),
+    return study_of(
+        plan,
+        name,
+        machine,
+        with_room_for(plan.config, plan.warmup + plan.steps),
+        [_count(runs, found[0]) for runs in found],
+        now,
         same_bits=_same_bits(plan.kind, found),
         warnings=machine_warnings(machine, [], busy_during) + _sharing(found),
     )

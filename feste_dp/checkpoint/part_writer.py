@@ -1,4 +1,4 @@
-"""Writes this machine's share of checkpoints that another commits, in a thread of its own: see helpers.py."""
+"""Writes this machine's share of checkpoints that another commits, in its own thread: see joint_saving.py."""
 
 import contextlib
 import os

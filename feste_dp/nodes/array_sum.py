@@ -53,12 +53,7 @@ class ArraySum:
         requests = receives + sends
 
         def finish(finished: Finished) -> None:
-            def advance() -> bool | None:
-                before = len(requests)
-                requests[:] = [request for request in requests if not request.done()]
-                return True if not requests else (False if len(requests) < before else None)
-
-            self._link.drive(advance)
+            self._link.wait_for(requests)
             self._add(array, parts)
             finished(0, len(array))
 

@@ -161,7 +161,18 @@ class Link:
                 requests = [self._transport.send(piece, node, _BROADCAST) for node in self.peers]
             else:
                 requests = [self._transport.receive(piece, 0, _BROADCAST)]
-            self.drive(_all_done(requests))
+            self.wait_for(requests)
+
+    def wait_for(self, requests: Sequence[Request]) -> None:
+        """Return when these are done. Raises NodeLostError."""
+        waiting = list(requests)
+
+        def advance() -> bool | None:
+            before = len(waiting)
+            waiting[:] = [request for request in waiting if not request.done()]
+            return True if not waiting else (False if len(waiting) < before else None)
+
+        self.drive(advance)
 
     def drive(self, advance: Advance, spin_s: float = _SPIN_S) -> None:
         """Look until what is waited for is there. Sleeps between looks where nothing has happened for spin_s,
@@ -337,12 +348,3 @@ class Link:
             self.failed_status = status
             self.failure = text
             self.wake()
-
-
-def _all_done(requests: list[Request]) -> Advance:
-    def advance() -> bool | None:
-        before = len(requests)
-        requests[:] = [request for request in requests if not request.done()]
-        return True if not requests else (False if len(requests) < before else None)
-
-    return advance

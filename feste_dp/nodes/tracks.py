@@ -7,14 +7,14 @@ was given in the middle, up to half of what the quickest took.
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from feste_dp.nodes.link import Link
-from feste_dp.nodes.transport import Request, Transport
+from feste_dp.nodes.transport import Transport
 
 Events = list[dict[str, Any]]
 Clock = Callable[[], float]
@@ -65,13 +65,13 @@ class Tracks:
         lengths = link.gather(len(own))
         if not link.is_first:
             for first in range(0, len(own), _PIECE_BYTES):
-                _wait(link, transport.send(own[first : first + _PIECE_BYTES], 0, _EVENTS))
+                link.wait_for([transport.send(own[first : first + _PIECE_BYTES], 0, _EVENTS)])
             return []
         contents = [own]
         for node, length in enumerate(lengths[1:], start=1):
             buffer = np.empty(length, np.uint8)
             for first in range(0, length, _PIECE_BYTES):
-                _wait(link, transport.receive(buffer[first : first + _PIECE_BYTES], node, _EVENTS))
+                link.wait_for([transport.receive(buffer[first : first + _PIECE_BYTES], node, _EVENTS)])
             contents.append(buffer.tobytes())
         return contents
 
@@ -88,9 +88,9 @@ def read_clocks(link: Link, transport: Transport, clock: Clock = time.perf_count
             within = max(within, quickest / 2)
         elif link.rank == node:
             for _ in range(_ROUNDS):
-                _wait(link, transport.receive(told, 0, _ASK))
+                link.wait_for([transport.receive(told, 0, _ASK)])
                 told[0] = clock()
-                _wait(link, transport.send(told, 0, _ANSWER))
+                link.wait_for([transport.send(told, 0, _ANSWER)])
     return ClockReading(at, ahead, within)
 
 
@@ -129,17 +129,6 @@ def _ask(
 ) -> tuple[float, float]:
     """How long the answer took, and how far that node's clock is ahead."""
     started = clock()
-    _wait(link, transport.send(np.zeros(1), node, _ASK), transport.receive(told, node, _ANSWER))
+    link.wait_for([transport.send(np.zeros(1), node, _ASK), transport.receive(told, node, _ANSWER)])
     ended = clock()
     return ended - started, float(told[0]) - (started + ended) / 2
-
-
-def _wait(link: Link, *requests: Request) -> None:
-    waiting: Sequence[Request] = requests
-
-    def advance() -> bool | None:
-        nonlocal waiting
-        before, waiting = waiting, [request for request in waiting if not request.done()]
-        return True if not waiting else (False if len(waiting) < len(before) else None)
-
-    link.drive(advance)

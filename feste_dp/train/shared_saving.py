@@ -62,7 +62,7 @@ def part_writer(link: Link, config: Config) -> PartWriter:
 
 
 class LinkWire:
-    """The Wire of helpers.py, by the signs of life between nodes."""
+    """The Wire of joint_saving.py, by the signs of life between nodes."""
 
     def __init__(self, link: Link) -> None:
         self._link = link

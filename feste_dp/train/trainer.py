@@ -1,11 +1,10 @@
 """The training loop: what happens between steps.
 
-Owns validation, early stop, samples, and when to save what. Knows nothing of what becomes of a save
-(saves.py's), of the arithmetic of a step (step.py's), of processes and messages (runtime's, see source.py)
-nor of directories and the command line (launch.py's).
+Owns when to validate, sample, save and stop. Knows nothing of how it is measured (measuring.py's), of what
+becomes of a save (saves.py's), of the arithmetic of a step (step.py's), of processes and messages (runtime's,
+see source.py) nor of directories and the command line (launch.py's).
 """
 
-import contextlib
 import math
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -24,19 +23,17 @@ from feste_dp.checkpoint.format import (
 )
 from feste_dp.checkpoint.joint_saving import DivergedError
 from feste_dp.config.schema import Config
-from feste_dp.data.order import validation_spacing
 from feste_dp.data.tokenizer import ByteTokenizer
 from feste_dp.data.tokens import TokenData
 from feste_dp.errors import RunError, UsageError
 from feste_dp.machine.cpus import crowding
-from feste_dp.model.parameters import layout, view_params
-from feste_dp.model.sampling import NonFiniteLogitsError, Sampler
+from feste_dp.model.parameters import layout
 from feste_dp.run.held import HeldRun
 from feste_dp.run.metrics import MetricsRow, with_perplexity
 from feste_dp.runtime.faults import NO_FAULTS, Faults
-from feste_dp.runtime.results import mean_loss
 from feste_dp.runtime.tracing import Recorder
 from feste_dp.train.early_stop import EarlyStop
+from feste_dp.train.measuring import Measuring
 from feste_dp.train.nonfinite import MAX_SKIPPED_IN_A_ROW, is_usable
 from feste_dp.train.observers import Observers
 from feste_dp.train.saves import Rows, Saves, Writer
@@ -76,7 +73,7 @@ class Trainer:
         workforce: Workforce,
         outlets: Outlets,
     ) -> None:
-        self._config, self._data, self._tokenizer = config, data, tokenizer
+        self._config, self._data = config, data
         self._workforce, self._out = workforce, outlets
         self._arena = workforce.arena
         self._stepper = Stepper(
@@ -90,7 +87,16 @@ class Trainer:
         )
         self._observers, self._record = outlets.observers, outlets.observers.record
         self._saves = Saves(self._record, outlets.metrics, outlets.writer, outlets.held, outlets.faults)
-        self._sampler = Sampler(config.model, view_params(self._arena.params, config.model))
+        self._measuring = Measuring(
+            config,
+            data,
+            tokenizer,
+            workforce,
+            outlets.exchange,
+            outlets.signals,
+            self._record,
+            outlets.faults,
+        )
         self._early_stop = EarlyStop(config.eval.patience)
         self._step = 0
         self._val_loss: float | None = None
@@ -293,18 +299,15 @@ class Trainer:
 
         if evaluates or samples:
             try:
-                with self._out.signals.measuring(lambda: self._save_while_measuring(started)):
-                    val_loss = self.validation_loss() if evaluates else None
-                    sample = self._sample_or_none() if samples and self._draws else ""
-                if self._out.exchange is not None:  # all have measured, or none has
-                    self._out.exchange.join([])
-            except (
-                Abandoned,
-                Exception,
-            ) as error:  # the step is done: its row stays, and a resume measures again
-                val_loss, sample = None, ""
-                self._write_row(row(), is_best)
-                self._give_up_measuring(error)
+                val_loss, sample = self._measuring.measure(
+                    self._step,
+                    evaluates=evaluates,
+                    samples=samples,
+                    save=lambda: self._save_while_measuring(started),
+                )
+            except (Abandoned, Exception) as error:
+                self._write_row(row(), is_best)  # the step is done, and a resume measures again
+                self._measuring.give_up(error)
                 raise
         self._unmeasured = None
         self._saves.outdate(self._step)  # a save during the measuring lacks what it gave
@@ -328,30 +331,6 @@ class Trainer:
             self._record.tell("skip", line, "warning", step=step)
         return result
 
-    def validation_loss(self) -> float:
-        count = self._config.eval.batches * self._config.train.batch_size
-        spacing = validation_spacing(count, len(self._data.val), self._config.model.block_size)
-        exchange = self._out.exchange
-        if exchange is None:
-            return self._workforce.validation_loss(self._step, count, spacing)
-        own = exchange.units(count // self._config.train.sequences_per_shard)
-        losses = self._workforce.unit_losses(self._step, own, spacing)
-        with self._out.signals.shielded():
-            losses = exchange.join(losses)
-        return mean_loss(losses, count * self._config.model.block_size)
-
-    @property
-    def _draws(self) -> bool:
-        """Whether samples are drawn here."""
-        return self._out.exchange is None or self._out.exchange.is_first
-
-    def _give_up_measuring(self, error: BaseException) -> None:
-        """Have the other nodes give up what this one has, but for what came from them."""
-        exchange = self._out.exchange
-        if exchange is not None and isinstance(error, Abandoned) and not exchange.has_abandoned:
-            with contextlib.suppress(Abandoned):
-                exchange.join(None)
-
     def _is_due(self, every: int) -> bool:
         return every > 0 and (self._step % every == 0 or self._step == self._config.train.steps)
 
@@ -373,40 +352,6 @@ class Trainer:
             self._record.tell("early_stop", line)
         return is_best
 
-    def _sample_or_none(self) -> str:
-        """A sample is not worth the run; where it was the workers that failed, the next phase says so."""
-        try:
-            return self._draw_sample()
-        except Exception as error:
-            self._record.warn(f"step {self._step}: no sample: {error or type(error).__name__}")
-            return ""
-
-    def _draw_sample(self) -> str:
-        """Text of the model; empty, and said, where it can write none."""
-        try:
-            return self._text_of_model()
-        except NonFiniteLogitsError as error:
-            self._record.warn(f"no sample at step {self._step}: {error}")
-            return ""
-
-    def _text_of_model(self) -> str:
-        self._out.faults.at("sample", self._step)
-        sample = self._config.sample
-        prompt = self._tokenizer.encode(sample.prompt).tolist()
-        drawn = []
-        for token in self._sampler.draw(
-            prompt,
-            sample.tokens,
-            temperature=sample.temperature,
-            seed=self._config.train.seed,
-            step=self._step,
-        ):
-            if token == self._tokenizer.end_of_text:
-                break
-            drawn.append(token)
-            self._workforce.tend()  # a worker that is lost meanwhile is replaced meanwhile
-        return self._tokenizer.decode([*prompt, *drawn])
-
     def _write_row(self, row: MetricsRow, is_best: bool) -> None:
         self._saves.write_row(row)
         self._record.row(row, self._config.train.steps, is_best)
@@ -418,7 +363,7 @@ class Trainer:
 
     def _save_while_measuring(self, started: float) -> None:
         """In a signal's handler, which the other nodes know nothing of."""
-        if self._draws:
+        if self._out.exchange is None or self._out.exchange.is_first:
             self._save(time.monotonic() - started)
         else:
             self._out.signals.save_requested = True
